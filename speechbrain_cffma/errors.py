@@ -1,0 +1,78 @@
+"""Errors that a user can act on: one line that names what is wrong and what to do.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import functools
+import sys
+
+
+class CFFMAError(Exception):
+    """Base of the errors below. Commands print it as one line, without a traceback."""
+
+
+class InputError(CFFMAError, ValueError):
+    """Data, options or a model folder from outside that can't be used."""
+
+
+class InstallError(CFFMAError, ImportError):
+    """An installed package that is missing or does not fit another."""
+
+
+def one_line(error):
+    """The message of an error of another library, on one line and of bounded length.
+
+    Arguments
+    ---------
+    error : BaseException
+        Any exception.
+
+    Returns
+    -------
+    str
+        Its class and message, at most 300 characters.
+
+    Example
+    -------
+    >>> one_line(KeyError("no\\n  such key"))
+    "KeyError: 'no\\\\n such key'"
+    """
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def command(main):
+    """Decorate the main function of a command: a `CFFMAError` ends it in one line.
+
+    Arguments
+    ---------
+    main : callable
+        The command's function.
+
+    Returns
+    -------
+    callable
+        The same function; on a `CFFMAError` it prints the message to standard
+        error and exits with code 1.
+
+    Example
+    -------
+    >>> @command
+    ... def main():
+    ...     raise InputError("noisy.wav is silent")
+    >>> main()
+    Traceback (most recent call last):
+    ...
+    SystemExit: 1
+    """
+
+    @functools.wraps(main)
+    def wrapped(*args, **kwargs):
+        try:
+            return main(*args, **kwargs)
+        except CFFMAError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    return wrapped

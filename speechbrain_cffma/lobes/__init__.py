@@ -1,0 +1,46 @@
+"""The parts of BSS-CFFMA, each usable by `!new:` in any SpeechBrain recipe.
+
+Tensors are [batch, time, channel]; `lengths` is SpeechBrain's relative length.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+from speechbrain_cffma.versions import check_torch_pair
+
+check_torch_pair()
+
+from speechbrain_cffma.lobes.attention import RelativeSelfAttention  # noqa: E402
+from speechbrain_cffma.lobes.cffma import CFFMA, CFFMAEnhancer, MaskEstimator  # noqa: E402
+from speechbrain_cffma.lobes.mscff import MSCFF  # noqa: E402
+from speechbrain_cffma.lobes.rhma import (  # noqa: E402
+    RHMA,
+    FeedForward,
+    PostNormBlock,
+    PostNormStack,
+)
+from speechbrain_cffma.lobes.scta import (  # noqa: E402
+    SCTA,
+    SelectiveChannelAttention,
+    SelectiveTimeAttention,
+)
+from speechbrain_cffma.lobes.spectrogram import LogSpectrogram  # noqa: E402
+from speechbrain_cffma.lobes.ssl import SSLEmbedding, load_ssl  # noqa: E402
+
+__all__ = [
+    "CFFMA",
+    "CFFMAEnhancer",
+    "FeedForward",
+    "LogSpectrogram",
+    "MSCFF",
+    "MaskEstimator",
+    "PostNormBlock",
+    "PostNormStack",
+    "RHMA",
+    "RelativeSelfAttention",
+    "SCTA",
+    "SSLEmbedding",
+    "SelectiveChannelAttention",
+    "SelectiveTimeAttention",
+    "load_ssl",
+]

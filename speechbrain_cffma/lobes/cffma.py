@@ -1,0 +1,208 @@
+"""The network from waveform to waveform, and the mask estimator in its middle.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import torch
+from torch import nn
+
+from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.lobes.layers import xavier
+from speechbrain_cffma.lobes.mscff import MSCFF
+from speechbrain_cffma.lobes.rhma import RHMA
+from speechbrain_cffma.pretrained import PretrainedMixin
+
+
+class MaskEstimator(nn.Module):
+    """Fusion, Linear, enhancer, Linear, sigmoid: from two features to a mask.
+
+    Arguments
+    ---------
+    fusion : torch.nn.Module
+        Called as `fusion(spectrum, embedding, lengths)`, gives [B, T, fused_dim].
+    enhancer : torch.nn.Module
+        Called as `enhancer(x, lengths)`, [B, T, dim] to [B, T, dim].
+    n_freqs : int
+        Frequencies F of the mask.
+    fused_dim : int
+        Channels of the fusion's output.
+    dim : int
+        Channels of the enhancer.
+
+    Example
+    -------
+    >>> estimator = MaskEstimator(MSCFF(201, 32, 64), RHMA(48), 201, 64, 48)
+    >>> mask = estimator(torch.rand(2, 50, 201), torch.rand(2, 50, 32))
+    >>> mask.shape
+    torch.Size([2, 50, 201])
+    >>> bool(((mask >= 0) & (mask <= 1)).all())
+    True
+    """
+
+    def __init__(self, fusion, enhancer, n_freqs=201, fused_dim=960, dim=512):
+        super().__init__()
+        self.n_freqs = n_freqs
+        self.fused_dim = fused_dim
+        self.dim = dim
+        self.fusion = fusion
+        self.input_layer = xavier(nn.Linear(fused_dim, dim))
+        self.enhancer = enhancer
+        self.output_layer = xavier(nn.Linear(dim, n_freqs))
+
+    def forward(self, spectrum, embedding, lengths=None):
+        """Estimate the mask of the log-magnitude spectrogram.
+
+        Arguments
+        ---------
+        spectrum : torch.Tensor
+            Noisy log-magnitude spectrogram [B, T, F].
+        embedding : torch.Tensor
+            SSL embedding [B, T, D].
+        lengths : torch.Tensor or None
+            Relative lengths [B], 1.0 = T frames.
+
+        Returns
+        -------
+        torch.Tensor
+            Mask [B, T, F] between 0 and 1.
+        """
+        fused = self.fusion(spectrum, embedding, lengths)
+        hidden = self.enhancer(self.input_layer(fused), lengths)
+        return torch.sigmoid(self.output_layer(hidden).float())
+
+
+class CFFMA(MaskEstimator):
+    """The published mask estimator: MSCFF and RHMA (https://arxiv.org/abs/2408.06851).
+
+    Arguments
+    ---------
+    n_freqs : int
+        Frequencies F of the spectrogram.
+    ssl_dim : int
+        Channels D of the SSL embedding (768 for base models, 1024 for large).
+    fused_dim : int
+        Channels of MSCFF's output.
+    dim : int
+        Channels of RHMA.
+    n_blocks : int
+        Blocks of RHMA.
+    n_heads : int
+        Heads of its self-attention.
+    ffn_expansion : int
+        Expansion of its feed-forward networks.
+    dropout : float
+        Dropout in RHMA.
+    kernel_sizes : sequence of int
+        Kernel sizes of MSCFF's gates.
+    dilations : sequence of int
+        Their dilations.
+
+    Example
+    -------
+    >>> cffma = CFFMA()
+    >>> cffma(torch.rand(2, 50, 201), torch.rand(2, 50, 768)).shape
+    torch.Size([2, 50, 201])
+    >>> sum(parameter.numel() for parameter in cffma.parameters())
+    18910801
+    """
+
+    def __init__(
+        self,
+        n_freqs=201,
+        ssl_dim=768,
+        fused_dim=960,
+        dim=512,
+        n_blocks=2,
+        n_heads=4,
+        ffn_expansion=4,
+        dropout=0.1,
+        kernel_sizes=(3, 5, 7),
+        dilations=(1, 1, 1),
+    ):
+        super().__init__(
+            MSCFF(n_freqs, ssl_dim, fused_dim, kernel_sizes, dilations),
+            RHMA(dim, n_blocks, n_heads, ffn_expansion, dropout),
+            n_freqs,
+            fused_dim,
+            dim,
+        )
+        self.ssl_dim = ssl_dim
+        self.n_blocks = n_blocks
+        self.n_heads = n_heads
+        self.ffn_expansion = ffn_expansion
+        self.dropout = dropout
+        self.kernel_sizes = tuple(kernel_sizes)
+        self.dilations = tuple(dilations)
+
+
+class CFFMAEnhancer(PretrainedMixin, nn.Module):
+    """Enhances waveforms: the mask multiplies the log-magnitude spectrogram, the phase is kept.
+
+    Fits SpeechBrain's `WaveformEnhancement` as its `enhance_model`.
+
+    Arguments
+    ---------
+    embedding : SSLEmbedding
+        Called as `embedding(wav, n_frames, lengths)`, gives [B, T, D].
+    spectrogram : LogSpectrogram
+        The transform and its inverse.
+    mask_estimator : MaskEstimator
+        Called as `mask_estimator(spectrum, embedding, lengths)`, gives [B, T, F].
+
+    Example
+    -------
+    >>> from speechbrain_cffma.lobes import LogSpectrogram, SSLEmbedding
+    >>> enhancer = CFFMAEnhancer(
+    ...     SSLEmbedding(getfixture("tiny_wavlm")),
+    ...     LogSpectrogram(),
+    ...     CFFMA(ssl_dim=32, fused_dim=64, dim=32),
+    ... )
+    >>> enhanced, log_spectrum = enhancer(torch.randn(2, 16000))
+    >>> enhanced.shape, log_spectrum.shape
+    (torch.Size([2, 16000]), torch.Size([2, 101, 201]))
+    """
+
+    def __init__(self, embedding, spectrogram, mask_estimator):
+        super().__init__()
+        self.embedding = embedding
+        self.spectrogram = spectrogram
+        self.mask_estimator = mask_estimator
+
+    def forward(self, noisy, lengths=None):
+        """Enhance a batch.
+
+        Arguments
+        ---------
+        noisy : torch.Tensor
+            Noisy waveforms [B, S] at 16 kHz.
+        lengths : torch.Tensor or None
+            Relative lengths [B].
+
+        Returns
+        -------
+        enhanced : torch.Tensor
+            Enhanced waveforms [B, S].
+        log_magnitude : torch.Tensor
+            Enhanced log1p magnitude [B, T, F].
+
+        Raises
+        ------
+        InputError
+            If the input is not [B, S], or shorter than 25 ms.
+        """
+        if noisy.dim() != 2:
+            raise InputError(
+                f"waveforms must be [batch, samples], not of shape {tuple(noisy.shape)}"
+            )
+        n_samples = noisy.shape[1]
+        log_magnitude, phase = self.spectrogram(noisy)  # [B, T, F]
+        n_frames = log_magnitude.shape[1]
+        embedding = self.embedding(noisy, n_frames, lengths)  # [B, T, D]
+        if lengths is not None:
+            # T is not exactly proportional to S.
+            valid_samples = (lengths * n_samples).round().long()
+            lengths = self.spectrogram.n_frames(valid_samples) / n_frames
+        mask = self.mask_estimator(log_magnitude, embedding, lengths)
+        enhanced = mask * log_magnitude
+        return self.spectrogram.inverse(enhanced, phase, n_samples), enhanced

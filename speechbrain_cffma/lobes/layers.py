@@ -1,0 +1,197 @@
+"""What the lobes share: initialisation, the padding mask and three layers for [batch, time, channel].
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import torch
+from torch import nn
+
+
+def xavier(layer):
+    """Initialise a layer as BSS-CFFMA does: Xavier-normal weights, zero bias.
+
+    Arguments
+    ---------
+    layer : torch.nn.Linear or torch.nn.Conv1d
+        The layer to initialise in place.
+
+    Returns
+    -------
+    torch.nn.Module
+        The same layer.
+
+    Example
+    -------
+    >>> xavier(nn.Linear(4, 2)).bias.tolist()
+    [0.0, 0.0]
+    """
+    nn.init.xavier_normal_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def frame_mask(lengths, n_frames):
+    """Which frames are speech and which are padding.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor or None
+        Relative lengths [B], 1.0 = all frames. None: nothing is padded.
+    n_frames : int
+        Number of frames T.
+
+    Returns
+    -------
+    torch.Tensor or None
+        Boolean mask [B, T, 1], True at valid frames; None if lengths is None.
+
+    Example
+    -------
+    >>> frame_mask(torch.tensor([1.0, 0.5]), 4).squeeze(-1).int().tolist()
+    [[1, 1, 1, 1], [1, 1, 0, 0]]
+    """
+    if lengths is None:
+        return None
+    n_valid = (lengths * n_frames).round().unsqueeze(1)
+    frames = torch.arange(n_frames, device=lengths.device)
+    return (frames < n_valid).unsqueeze(-1)
+
+
+def zero_padding(x, mask):
+    """Set padded frames to zero, as they would be if the utterance ended there.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Features [B, T, C].
+    mask : torch.Tensor or None
+        What `frame_mask` returns.
+
+    Returns
+    -------
+    torch.Tensor
+        Features [B, T, C].
+
+    Example
+    -------
+    >>> x = torch.ones(1, 4, 1)
+    >>> zero_padding(x, frame_mask(torch.tensor([0.5]), 4)).flatten().tolist()
+    [1.0, 1.0, 0.0, 0.0]
+    """
+    return x if mask is None else x.masked_fill(~mask, 0.0)
+
+
+def mean_over_time(x, mask=None):
+    """Mean over the valid frames.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Features [B, T, C].
+    mask : torch.Tensor or None
+        What `frame_mask` returns.
+
+    Returns
+    -------
+    torch.Tensor
+        [B, 1, C]
+
+    Example
+    -------
+    >>> x = torch.tensor([[[1.0], [3.0], [100.0], [100.0]]])
+    >>> mean_over_time(x, frame_mask(torch.tensor([0.5]), 4)).item()
+    2.0
+    """
+    if mask is None:
+        return x.mean(dim=1, keepdim=True)
+    return zero_padding(x, mask).sum(dim=1, keepdim=True) / mask.sum(
+        dim=1, keepdim=True
+    )
+
+
+class TimeConv1d(nn.Conv1d):
+    """A 1-D convolution over time for [batch, time, channel], zero-padded to keep the length.
+
+    Arguments
+    ---------
+    in_channels : int
+        Number of input channels.
+    out_channels : int
+        Number of output channels.
+    kernel_size : int
+        Frames the kernel spans (odd, so that it is centred).
+    dilation : int
+        Distance of its taps in frames.
+    bias : bool
+        Whether to add a bias.
+
+    Example
+    -------
+    >>> TimeConv1d(8, 4, kernel_size=3)(torch.rand(2, 10, 8)).shape
+    torch.Size([2, 10, 4])
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, dilation=1, bias=True):
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            padding="same",
+            dilation=dilation,
+            bias=bias,
+        )
+        xavier(self)
+
+    def forward(self, x):
+        """Convolve [B, T, in_channels] to [B, T, out_channels]."""
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+class GlobalLayerNorm(nn.Module):
+    """Normalisation over channels and valid frames, with a scale and a bias for each channel.
+
+    Without padding it equals `torch.nn.GroupNorm(1, channels)`
+    (gLN of Conv-TasNet, https://arxiv.org/abs/1809.07454, Eq. 10).
+
+    Arguments
+    ---------
+    channels : int
+        Number of channels C.
+    eps : float
+        Added to the variance.
+
+    Example
+    -------
+    >>> x = 5 + torch.randn(2, 10, 8)
+    >>> y = GlobalLayerNorm(8)(x)
+    >>> torch.allclose(y, nn.GroupNorm(1, 8)(x.transpose(1, 2)).transpose(1, 2), atol=1e-5)
+    True
+    """
+
+    def __init__(self, channels, eps=1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x, mask=None):
+        """Normalise each utterance.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Features [B, T, C].
+        mask : torch.Tensor or None
+            What `frame_mask` returns.
+
+        Returns
+        -------
+        torch.Tensor
+            Features [B, T, C]; padded frames hold no meaningful value.
+        """
+        x = x.float()  # a sum over all frames is too long for half precision
+        mean = mean_over_time(x, mask).mean(dim=2, keepdim=True)
+        variance = mean_over_time((x - mean) ** 2, mask).mean(dim=2, keepdim=True)
+        return (x - mean) / torch.sqrt(variance + self.eps) * (self.weight) + self.bias

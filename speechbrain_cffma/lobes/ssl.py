@@ -1,0 +1,258 @@
+"""Embedding of a self-supervised speech model: all its layers, on the frames of an STFT.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from speechbrain_cffma.errors import InputError, one_line
+
+
+def wrapper_class(model_type):
+    """SpeechBrain's wrapper for a kind of HuggingFace model.
+
+    Arguments
+    ---------
+    model_type : str
+        The `model_type` of the model's config.json.
+
+    Returns
+    -------
+    type
+        `WavLM`, `Wav2Vec2` or `HuBERT` of `speechbrain.integrations.huggingface`.
+
+    Raises
+    ------
+    InputError
+        If it is another kind.
+
+    Example
+    -------
+    >>> wrapper_class("wavlm").__name__
+    'WavLM'
+    """
+    from speechbrain.integrations.huggingface.hubert import HuBERT
+    from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
+    from speechbrain.integrations.huggingface.wavlm import WavLM
+
+    wrappers = {"wavlm": WavLM, "wav2vec2": Wav2Vec2, "hubert": HuBERT}
+    if model_type not in wrappers:
+        raise InputError(
+            f"an SSL model of type {model_type!r} is not supported: "
+            f"use one of {', '.join(wrappers)}"
+        )
+    return wrappers[model_type]
+
+
+def load_ssl(source, save_path="pretrained_models"):
+    """Load a WavLM, wav2vec 2.0 or HuBERT model into SpeechBrain's wrapper for it.
+
+    Arguments
+    ---------
+    source : str
+        A hub id, such as "microsoft/wavlm-base-plus", or a local folder with
+        config.json, preprocessor_config.json and model.safetensors or pytorch_model.bin.
+    save_path : str
+        Folder that downloaded models are kept in.
+
+    Returns
+    -------
+    torch.nn.Module
+        SpeechBrain's wrapper, set to return all hidden states.
+
+    Raises
+    ------
+    InputError
+        If it can't be loaded, with what to do when offline.
+
+    Example
+    -------
+    >>> load_ssl("no/such-model-folder")
+    Traceback (most recent call last):
+    ...
+    speechbrain_cffma.errors.InputError: ...
+    """
+    from transformers import AutoConfig
+
+    source, save_path = str(source), str(save_path)
+    try:
+        config = AutoConfig.from_pretrained(source, cache_dir=save_path)
+        return wrapper_class(config.model_type)(
+            source, save_path, output_all_hiddens=True
+        )
+    except InputError:
+        raise
+    # Whatever a hub, a network or a damaged file may raise, the remedy is the same.
+    except Exception as error:
+        raise InputError(
+            f"the SSL model {source!r} can't be loaded. If this machine is offline, download "
+            "it elsewhere (config.json, preprocessor_config.json and the weights) and name "
+            f"that folder, on the command line by --ssl_source=FOLDER. [{one_line(error)}]"
+        ) from error
+
+
+class SSLEmbedding(nn.Module):
+    """Hidden states of an SSL model, normalised, summed with learnt weights and aligned to an STFT.
+
+    One LayerNorm per layer, then a sum weighted by a softmax over one scalar per
+    layer (all equal at first). WavLM gives the transformer's input and all layers'
+    outputs, wav2vec 2.0 and HuBERT the layers' outputs only, as in the published code.
+    SSL frames (20 ms) are repeated to the STFT's (10 ms), and each utterance's last
+    frame to its end. Layer drop is switched off: it changes the number of layers.
+
+    Arguments
+    ---------
+    ssl : torch.nn.Module
+        SpeechBrain's `WavLM`, `Wav2Vec2` or `HuBERT` with `output_all_hiddens=True`.
+    fine_tune : str
+        "frozen": nothing of the SSL model learns; "partial": all but its
+        convolutional feature encoder; "entire": everything. What is frozen stays in
+        eval mode whatever `train()` says.
+    weighted_sum : bool
+        False takes the last layer alone.
+    hop_length : int
+        Samples between two STFT frames.
+
+    Raises
+    ------
+    InputError
+        If `fine_tune` or `ssl` is none of those above.
+
+    Example
+    -------
+    >>> ssl = getfixture("tiny_wavlm")
+    >>> embedding = SSLEmbedding(ssl, fine_tune="frozen")
+    >>> embedding(torch.randn(2, 20480), n_frames=129).shape
+    torch.Size([2, 129, 32])
+    >>> embedding.layer_weights()
+    tensor([0.3333, 0.3333, 0.3333])
+    """
+
+    def __init__(self, ssl, fine_tune="frozen", weighted_sum=True, hop_length=160):
+        super().__init__()
+        if fine_tune not in ("frozen", "partial", "entire"):
+            raise InputError(
+                f"fine_tune must be frozen, partial or entire, not {fine_tune!r}"
+            )
+        if not getattr(ssl, "output_all_hiddens", False):
+            raise InputError(
+                "SSLEmbedding needs an SSL wrapper with output_all_hiddens=True"
+            )
+        self.ssl = ssl
+        self.fine_tune = fine_tune
+        self.weighted_sum = weighted_sum
+        self.hop_length = hop_length
+
+        config = ssl.model.config
+        config.layerdrop = 0.0
+        self.dim = config.hidden_size
+        self.first_layer = 0 if config.model_type == "wavlm" else 1
+        n_layers = config.num_hidden_layers + 1 - self.first_layer
+        if not weighted_sum:
+            self.first_layer, n_layers = config.num_hidden_layers, 1
+        self.norms = nn.ModuleList(nn.LayerNorm(self.dim) for _ in range(n_layers))
+        self.weights = nn.Parameter(torch.ones(n_layers)) if weighted_sum else None
+
+        for parameter in self.frozen_part().parameters():
+            parameter.requires_grad_(False)
+        if fine_tune != "entire":
+            # Else transformers asks for the gradient of the feature encoder's input.
+            ssl.model.feature_extractor._freeze_parameters()
+        self.train(self.training)
+
+    def frozen_part(self):
+        """The part of the SSL model that does not learn.
+
+        Returns
+        -------
+        torch.nn.Module
+            The whole model, its feature encoder, or an empty module.
+        """
+        if self.fine_tune == "frozen":
+            return self.ssl
+        if self.fine_tune == "partial":
+            return self.ssl.model.feature_extractor
+        return nn.Identity()
+
+    def train(self, mode=True):
+        """Set training mode; what is frozen stays in eval mode (no dropout)."""
+        super().train(mode)
+        self.frozen_part().eval()
+        return self
+
+    def layer_weights(self):
+        """What was learnt: the share of each layer in the sum.
+
+        Returns
+        -------
+        torch.Tensor
+            Non-negative weights [layers] of sum 1, the lowest layer first.
+        """
+        if self.weights is None:
+            return torch.ones(1)
+        return torch.softmax(self.weights.detach(), dim=0)
+
+    def forward(self, wav, n_frames, lengths=None):
+        """Embed waveforms.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms [B, S] at 16 kHz.
+        n_frames : int
+            Frames T of the STFT.
+        lengths : torch.Tensor or None
+            Relative lengths [B] of the waveforms.
+
+        Returns
+        -------
+        torch.Tensor
+            Embedding [B, T, D].
+
+        Raises
+        ------
+        InputError
+            If the waveform is shorter than one frame of the SSL model (25 ms).
+        """
+        n_samples = wav.shape[1]
+        if self._n_ssl_frames(torch.tensor(n_samples)) < 1:
+            raise InputError(
+                f"a waveform of {n_samples} samples is too short for the SSL model: "
+                "it needs at least 25 ms (400 samples at 16 kHz)"
+            )
+        hidden_states = self.ssl(wav, lengths)[self.first_layer :]
+        if self.weights is None:
+            summed = self.norms[0](hidden_states[0])
+        else:
+            weights = torch.softmax(self.weights, dim=0)
+            summed = sum(
+                weight * norm(hidden)
+                for weight, norm, hidden in zip(
+                    weights, self.norms, hidden_states, strict=True
+                )
+            )  # [B, T_ssl, D]
+        return self._align(summed, n_samples, n_frames, lengths)
+
+    def _align(self, summed, n_samples, n_frames, lengths):
+        """Repeat SSL frames to STFT frames, and each utterance's last one to the end."""
+        stride = math.prod(self.ssl.model.config.conv_stride)
+        frames = torch.arange(n_frames, device=summed.device)
+        index = (frames * self.hop_length // stride).unsqueeze(0)  # [1, T]
+        if lengths is None:
+            last = torch.tensor([summed.shape[1] - 1], device=summed.device)
+        else:
+            valid_samples = (lengths * n_samples).round().long()
+            last = (self._n_ssl_frames(valid_samples) - 1).clamp(min=0)
+        index = torch.minimum(index, last.unsqueeze(1))  # [B or 1, T]
+        index = index.expand(len(summed), -1).unsqueeze(2)
+        return summed.gather(1, index.expand(-1, -1, self.dim))
+
+    def _n_ssl_frames(self, n_samples):
+        config = self.ssl.model.config
+        for kernel, stride in zip(config.conv_kernel, config.conv_stride):
+            n_samples = (n_samples - kernel).div(stride, rounding_mode="floor") + 1
+        return n_samples

@@ -1,0 +1,403 @@
+"""A trained model as a folder: config.json, model.safetensors and hyperparams.yaml.
+
+config.json names the lobes and their arguments; only lobes of a fixed registry are
+built, so that loading a stranger's folder runs none of its code. hyperparams.yaml
+holds the same for SpeechBrain's `WaveformEnhancement.from_hparams`; HyperPyYAML
+executes what a YAML names, so use that route for folders you trust.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import functools
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from speechbrain.utils.parameter_transfer import Pretrainer
+
+from speechbrain_cffma.errors import InputError, one_line
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+HYPERPARAMS_FILE = "hyperparams.yaml"
+
+HYPERPARAMS = """\
+# Loads this model with SpeechBrain's stock interface:
+#   WaveformEnhancement.from_hparams(source="this folder or its hub id")
+# The same as config.json; without SpeechBrain's YAML: CFFMAEnhancer.from_pretrained(...)
+sample_rate: 16000
+enhance_model: !apply:speechbrain_cffma.pretrained.from_config
+    config: {config}
+modules:
+    enhance_model: !ref <enhance_model>
+pretrainer: !new:speechbrain_cffma.pretrained.WeightsPretrainer
+    model: !ref <enhance_model>
+    sha256: {sha256}
+"""
+
+
+def config_of(value):
+    """Describe a lobe by its name and arguments, in what JSON can hold.
+
+    Each lobe keeps its arguments as attributes of the same names.
+
+    Arguments
+    ---------
+    value : torch.nn.Module or list or int or float or str or bool or None
+        A lobe, an SSL model in SpeechBrain's wrapper, or an argument of a lobe.
+
+    Returns
+    -------
+    dict or list or int or float or str or bool or None
+        `from_config` makes an equal lobe of it, with new weights.
+
+    Raises
+    ------
+    InputError
+        If a part is not in the registry.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.lobes import SCTA
+    >>> config_of(SCTA(16))
+    {'lobe': 'SCTA', 'dim': 16, 'share': 0.5}
+    """
+    from torch import nn
+
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple, nn.ModuleList)):
+        return [config_of(item) for item in value]
+    if hasattr(value, "output_all_hiddens"):
+        return _ssl_config(value)
+    name = type(value).__name__
+    if _registry().get(name) is not type(value):
+        raise InputError(
+            f"a model with {name} can't be saved as a folder: it is none of "
+            f"{', '.join(sorted(_registry()))}"
+        )
+    names = inspect.signature(type(value)).parameters
+    return {
+        "lobe": name,
+        **{name: config_of(getattr(value, name)) for name in names},
+    }
+
+
+def from_config(config):
+    """Build the lobe that a configuration describes, with new weights.
+
+    Arguments
+    ---------
+    config : dict or list or int or float or str or bool or None
+        What `config_of` returns.
+
+    Returns
+    -------
+    torch.nn.Module or list or int or float or str or bool or None
+        The lobe or argument.
+
+    Raises
+    ------
+    InputError
+        If it names a lobe or argument that there isn't.
+
+    Example
+    -------
+    >>> from_config({"lobe": "SCTA", "dim": 16}).dim
+    16
+    """
+    if isinstance(config, list):
+        return [from_config(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    arguments = dict(config)
+    name = arguments.pop("lobe", None)
+    if name == "SSL":
+        return _ssl_from_config(**arguments)
+    lobe = _registry().get(name)
+    if lobe is None:
+        raise InputError(
+            f"the model's configuration names the lobe {name!r}, which there isn't: "
+            f"{', '.join(sorted(_registry()))}"
+        )
+    unknown = set(arguments) - set(inspect.signature(lobe).parameters)
+    if unknown:
+        raise InputError(
+            f"the model's configuration gives {name} an unknown argument: "
+            f"{', '.join(sorted(unknown))}"
+        )
+    return lobe(**{key: from_config(value) for key, value in arguments.items()})
+
+
+def load_weights(model, path, sha256=None):
+    """Load a safetensors file into a model; every weight must be there and fit.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        The model to load into, in place.
+    path : str or Path
+        The safetensors file; half precision is converted to the model's.
+    sha256 : str or None
+        If given, the checksum that the file must have.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, altered or of another architecture.
+
+    Example
+    -------
+    >>> import torch
+    >>> from safetensors.torch import save_file
+    >>> path = getfixture("tmp_path") / "model.safetensors"
+    >>> save_file({"weight": torch.ones(1, 1), "bias": torch.ones(1)}, path)
+    >>> model = torch.nn.Linear(1, 1)
+    >>> load_weights(model, path)
+    >>> model.weight.item()
+    1.0
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not os.path.isfile(path):
+        raise InputError(f"{path} is missing: get the model's folder again")
+    if sha256 is not None and _sha256(path) != sha256:
+        raise InputError(
+            f"{path} is truncated or altered (its checksum is not that of "
+            f"{CONFIG_FILE}): get the model's folder again"
+        )
+    try:
+        loaded = load_file(path)
+    except SafetensorError as error:
+        raise InputError(
+            f"{path} is truncated or altered: get the model's folder again "
+            f"[{one_line(error)}]"
+        ) from error
+    expected = model.state_dict()
+    faults = [f"{key} is missing" for key in expected if key not in loaded]
+    faults += [f"{key} is unknown" for key in loaded if key not in expected]
+    faults += [
+        f"{key} has shape {tuple(loaded[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in loaded and loaded[key].shape != value.shape
+    ]
+    if faults:
+        raise InputError(
+            f"{path} holds the weights of another architecture: {faults[0]}"
+            + (f", and {len(faults) - 1} more" if faults[1:] else "")
+        )
+    model.load_state_dict(loaded)
+
+
+class WeightsPretrainer(Pretrainer):
+    """Finds the weights beside hyperparams.yaml, for SpeechBrain's `from_hparams`.
+
+    SpeechBrain's own takes either `<key>.ckpt` there or a path that is relative to
+    the working directory, and loads what fits without a word about the rest.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        The model to load into.
+    sha256 : str or None
+        The checksum that the file must have.
+    """
+
+    def __init__(self, model, sha256=None):
+        super().__init__(
+            loadables={"enhance_model": model},
+            custom_hooks={
+                "enhance_model": functools.partial(load_weights, sha256=sha256)
+            },
+        )
+
+    def collect_files(self, default_source=None, **options):
+        """Fetch the weights from the folder or hub id given to `from_hparams`."""
+        self.add_paths({"enhance_model": f"{default_source}/{WEIGHTS_FILE}"})
+        return super().collect_files(default_source, **options)
+
+
+class PretrainedMixin:
+    """Gives a lobe `save_pretrained` and `from_pretrained`."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source,
+        revision=None,
+        cache_dir=None,
+        local_files_only=False,
+        token=None,
+    ):
+        """Load a model from a local folder or from the HuggingFace hub; no code of it runs.
+
+        Arguments
+        ---------
+        source : str or Path
+            A folder that `save_pretrained` or a training run wrote, or a hub id.
+            A folder needs no network.
+        revision : str or None
+            Branch, tag or commit on the hub.
+        cache_dir : str or Path or None
+            Where downloads are kept.
+        local_files_only : bool
+            Use downloads of before only.
+        token : str or None
+            Token for private models.
+
+        Returns
+        -------
+        torch.nn.Module
+            The model in eval mode, on the CPU.
+
+        Raises
+        ------
+        InputError
+            If it can't be found, or is truncated, altered or of another kind.
+        """
+        folder = Path(source)
+        if not folder.is_dir():
+            folder = _download(
+                str(source),
+                revision=revision,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                token=token,
+            )
+        config = _read_config(folder / CONFIG_FILE)
+        model = from_config(config["model"])
+        if not isinstance(model, cls):
+            raise InputError(
+                f"{folder} holds a {type(model).__name__}, not a {cls.__name__}"
+            )
+        load_weights(model, folder / WEIGHTS_FILE, config.get("weights_sha256"))
+        return model.eval()
+
+    def save_pretrained(self, folder):
+        """Write the model as a folder. An existing folder is replaced in one step.
+
+        Arguments
+        ---------
+        folder : str or Path
+            The folder to write.
+
+        Returns
+        -------
+        Path
+            The folder.
+        """
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
+        partial.chmod(0o755)
+        weights = {
+            # Clones, since safetensors refuses tensors that share memory.
+            key: value.detach().cpu().clone().contiguous()
+            for key, value in self.state_dict().items()
+        }
+        save_file(weights, partial / WEIGHTS_FILE, metadata={"format": "pt"})
+        sha256 = _sha256(partial / WEIGHTS_FILE)
+        model_config = config_of(self)
+        config = {"model": model_config, "weights_sha256": sha256}
+        (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        (partial / HYPERPARAMS_FILE).write_text(
+            HYPERPARAMS.format(
+                config=json.dumps(model_config),
+                sha256=sha256,
+            )
+        )
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+        return folder
+
+
+def _registry():
+    """The lobes that a configuration may name."""
+    from speechbrain_cffma import lobes
+
+    named = {name: getattr(lobes, name) for name in lobes.__all__}
+    return {name: lobe for name, lobe in named.items() if inspect.isclass(lobe)}
+
+
+def _ssl_config(ssl):
+    config = ssl.model.config.to_dict()
+    # Where it was loaded from, and by which release, is no part of the architecture.
+    for key in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
+        config.pop(key, None)
+    return {
+        "lobe": "SSL",
+        "config": config,
+        "normalize_wav": bool(ssl.normalize_wav),
+    }
+
+
+def _ssl_from_config(config, normalize_wav):
+    """SpeechBrain's wrapper around an SSL model of this configuration, with new weights."""
+    from transformers import AutoConfig, Wav2Vec2FeatureExtractor
+
+    from speechbrain_cffma.lobes.ssl import wrapper_class
+
+    config = dict(config)
+    model_type = config.pop("model_type", None)
+
+    class Untrained(wrapper_class(model_type)):
+        """The wrapper reads weights when it is made; these come with the model's."""
+
+        def _from_pretrained(self, source, save_path, cache_dir, **kwargs):
+            self.model = self.auto_class.from_config(self.config)
+
+    with tempfile.TemporaryDirectory() as folder:
+        AutoConfig.for_model(model_type, **config).save_pretrained(folder)
+        Wav2Vec2FeatureExtractor(do_normalize=normalize_wav).save_pretrained(folder)
+        return Untrained(folder, folder, output_all_hiddens=True)
+
+
+def _read_config(path):
+    if not path.is_file():
+        raise InputError(
+            f"{path.parent} is not a model folder: it has no {CONFIG_FILE}"
+        )
+    try:
+        config = json.loads(path.read_text())
+        if not isinstance(config["model"], dict):
+            raise TypeError("'model' must be a mapping")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not the configuration of a speechbrain-cffma model "
+            f"[{one_line(error)}]"
+        ) from error
+    return config
+
+
+def _download(source, **options):
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                source, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE], **options
+            )
+        )
+    # Whatever the network or the hub may raise, the remedy is the same.
+    except Exception as error:
+        raise InputError(
+            f"{source!r} is neither a local folder nor a model that can be downloaded now: "
+            f"check the name and the connection [{one_line(error)}]"
+        ) from error
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Small models and real speech that the tests share."""
