@@ -102,7 +102,7 @@ class PostNormBlock(nn.Module):
             Features [B, T, C].
         """
         block_input = x
-        for sub_block, norm in zip(self.sub_blocks, self.norms):
+        for sub_block, norm in zip(self.sub_blocks, self.norms, strict=True):
             x = norm(x + sub_block(x, lengths))
         return self.output_norm(x + block_input)
 

@@ -5,6 +5,7 @@ Authors
 """
 
 import math
+import warnings
 
 import torch
 from torch import nn
@@ -80,10 +81,13 @@ def load_ssl(source, save_path="pretrained_models"):
 
     source, save_path = str(source), str(save_path)
     try:
-        config = AutoConfig.from_pretrained(source, cache_dir=save_path)
-        return wrapper_class(config.model_type)(
-            source, save_path, output_all_hiddens=True
-        )
+        with warnings.catch_warnings():
+            # SpeechBrain calls a method that transformers is about to rename.
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing_disable")
+            config = AutoConfig.from_pretrained(source, cache_dir=save_path)
+            return wrapper_class(config.model_type)(
+                source, save_path, output_all_hiddens=True
+            )
     except InputError:
         raise
     # Whatever a hub, a network or a damaged file may raise, the remedy is the same.
@@ -253,6 +257,6 @@ class SSLEmbedding(nn.Module):
 
     def _n_ssl_frames(self, n_samples):
         config = self.ssl.model.config
-        for kernel, stride in zip(config.conv_kernel, config.conv_stride):
+        for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
             n_samples = (n_samples - kernel).div(stride, rounding_mode="floor") + 1
         return n_samples

@@ -1,0 +1,93 @@
+"""What the tests and the examples in docstrings share: tiny SSL models and real speech.
+
+It lies in the repository's root so that the package's doctests find it as well.
+"""
+
+import os
+
+# Read when the HuggingFace libraries are imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import soundfile  # noqa: E402
+import torch  # noqa: E402
+
+SPEECH_FOLDER = Path(__file__).parent / "recipes" / "DynamicMix" / "speech" / "en"
+
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "conv_dim": [16] * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+    # Large weights, so that each of them matters in so small a model.
+    "initializer_range": 0.2,
+}
+#: How the base and the large models of all three families differ, size aside.
+BASE = {"feat_extract_norm": "group", "do_stable_layer_norm": False}
+LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_transformers():
+    """No progress bars of transformers between the test results."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same random numbers in each test, whichever tests run."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def ssl_folder(tmp_path_factory):
+    """`ssl_folder("wavlm", large=False, **config)`: folder of a tiny random model (str).
+
+    The family is wavlm, wav2vec2 or hubert. Further arguments go to its
+    configuration. The same arguments give the same folder: leave it as it is.
+    """
+    from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
+
+    folders = {}
+
+    def make(family, large=False, **config):
+        key = repr((family, large, sorted(config.items())))
+        if key not in folders:
+            folder = tmp_path_factory.mktemp(family)
+            config = {**TINY, **(LARGE if large else BASE), **config}
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                model = AutoModel.from_config(AutoConfig.for_model(family, **config))
+            model.save_pretrained(folder)
+            Wav2Vec2FeatureExtractor(do_normalize=large).save_pretrained(folder)
+            folders[key] = str(folder)
+        return folders[key]
+
+    return make
+
+
+@pytest.fixture
+def tiny_wavlm(ssl_folder):
+    """A tiny random WavLM in SpeechBrain's wrapper: 3 hidden states of 32 channels."""
+    from speechbrain_cffma.lobes import load_ssl
+
+    return load_ssl(ssl_folder("wavlm"))
+
+
+@pytest.fixture(scope="session")
+def speech():
+    """3 s of a real utterance, float32 tensor [S] at 16 kHz: clone before writing to it."""
+    for path in sorted(SPEECH_FOLDER.rglob("*.opus"), key=lambda path: path.name):
+        wav, sample_rate = soundfile.read(path, dtype="float32")
+        if len(wav) > 2 * sample_rate:
+            assert sample_rate == 16000 and wav.ndim == 1, path
+            return torch.from_numpy(wav[: 3 * sample_rate])
+    raise FileNotFoundError(f"no speech of more than 2 s in {SPEECH_FOLDER}")

@@ -1,0 +1,267 @@
+"""Prepare training pairs that are mixed on the fly, and fixed pairs for evaluation.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from speechbrain_cffma import audio, manifest
+from speechbrain_cffma.audio import SAMPLE_RATE
+from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.mixing import DynamicMixer, add_noise, reverberate
+from speechbrain_cffma.noises import TEST_KINDS
+
+#: Real ambience that ships with the project, for testing only.
+AMBIENCE_FOLDER = Path(__file__).parent / "noise"
+
+TEST_SNRS = (0.0, 5.0, 10.0, 15.0)
+
+
+def prepare_dynamic_mix(
+    speech_folder,
+    manifest_folder,
+    noise_folder=None,
+    rir_folder=None,
+    test_speakers=(),
+    test_noise_folder=AMBIENCE_FOLDER,
+    held_out_share=0.06,
+    n_valid=32,
+    n_test=88,
+    seed=0,
+    n_jobs=-1,
+):
+    """Write train.csv, noise.csv and rir.csv for `DynamicMixer`, and fixed valid and test pairs.
+
+    Validation pairs are mixed from held-out files with noises of the training kinds;
+    test pairs from held-out speakers with kinds and recordings that training never uses.
+
+    Arguments
+    ---------
+    speech_folder : str or Path
+        Clean speech in any format and rate that libsndfile reads; its subfolders are
+        the speakers.
+    manifest_folder : str or Path
+        Where the manifests, the 16 kHz copies and the fixed pairs go.
+    noise_folder : str or Path or None
+        Recorded noise for training.
+    rir_folder : str or Path or None
+        Room impulse responses, for training and in half of the fixed pairs.
+    test_speakers : sequence of str
+        Speakers for testing only. None: a share of all speakers' files.
+    test_noise_folder : str or Path or None
+        Recorded noise for testing only.
+    held_out_share : float
+        Share of the remaining files for validation (and for testing without test_speakers).
+    n_valid : int
+        Number of validation pairs.
+    n_test : int
+        Number of test pairs.
+    seed : int
+        Seed of the choice and of the fixed pairs.
+    n_jobs : int
+        Processes; -1 for one a core.
+
+    Raises
+    ------
+    InputError
+        If folders are missing or empty, files are faulty or a speaker is unknown.
+    """
+    arguments = dict(locals())
+    if manifest.is_prepared(manifest_folder, arguments):
+        return
+    folder = Path(manifest_folder)
+    speech = _speech_rows(speech_folder, folder / "speech", n_jobs)
+    train, valid, test = _split(speech, test_speakers, held_out_share, seed)
+    noises = _rows("noise_wav", noise_folder, folder / "noise", n_jobs)
+    rirs = _rows("rir_wav", rir_folder, folder / "rir", n_jobs)
+    for name, rows in (("train", train), ("noise", noises), ("rir", rirs)):
+        manifest.write_manifest(folder / f"{name}.csv", rows)
+
+    mixer = DynamicMixer(
+        folder / "train.csv",
+        folder / "noise.csv",
+        folder / "rir.csv",
+        synthetic_share=0.5,
+    )
+    test_noises = []
+    if test_noise_folder is not None and Path(test_noise_folder).is_dir():
+        test_noises = _rows("noise_wav", test_noise_folder, folder / "noise", n_jobs)
+
+    def validation_noise(index, n_samples, rng):
+        return "training kinds", mixer.noise(n_samples, rng)
+
+    def test_noise(index, n_samples, rng):
+        kinds = [*TEST_KINDS, *test_noises]
+        kind = kinds[index // len(TEST_SNRS) % len(kinds)]
+        if callable(kind):
+            return kind.__name__, kind(n_samples, rng)
+        return kind["noise"], mixer.crop(kind, "noise_wav", n_samples, rng)
+
+    for name, rows, count, noise in (
+        ("valid", valid, n_valid, validation_noise),
+        ("test", test, n_test, test_noise),
+    ):
+        pairs = _fixed_pairs(folder / name, rows, count, noise, rirs, seed)
+        manifest.write_manifest(folder / f"{name}.csv", pairs)
+    manifest.mark_prepared(manifest_folder, arguments)
+
+
+def prepare_mini(wavlm_folder, seed=0, **arguments):
+    """Prepare the mini experiment: its data, and a small WavLM to be trained with the rest.
+
+    Arguments
+    ---------
+    wavlm_folder : str or Path
+        Where the small WavLM goes.
+    seed : int
+        Seed of the data and of its weights.
+    **arguments : dict
+        For `prepare_dynamic_mix`.
+    """
+    prepare_dynamic_mix(seed=seed, **arguments)
+    make_small_wavlm(wavlm_folder, seed=seed)
+
+
+def make_small_wavlm(folder, seed=0, dim=192, n_layers=4, conv_dim=128):
+    """Write an untrained WavLM in HuggingFace's form; kept if it is there.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where it goes.
+    seed : int
+        Seed of its weights.
+    dim : int
+        Channels of the transformer.
+    n_layers : int
+        Its layers.
+    conv_dim : int
+        Channels of the feature encoder.
+    """
+    import torch
+    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
+
+    folder = Path(folder)
+    if (folder / "preprocessor_config.json").exists():  # the last one written
+        return
+    config = WavLMConfig(
+        hidden_size=dim,
+        num_hidden_layers=n_layers,
+        num_attention_heads=4,
+        intermediate_size=4 * dim,
+        conv_dim=[conv_dim] * 7,
+        num_conv_pos_embeddings=64,
+        num_conv_pos_embedding_groups=8,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        WavLMModel(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
+
+
+def _speech_rows(folder, copies, n_jobs):
+    """Manifest rows of the usable files of a speech folder."""
+    folder = Path(folder)
+    paths = audio.find_audio(folder)
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    files = audio.prepare_files(
+        paths, [copies / f"{name}.wav" for name in names], n_jobs, label="speech"
+    )
+    good = manifest.usable(files, "train")
+    return [
+        {
+            "ID": name,
+            "duration": file.n_samples / SAMPLE_RATE,
+            "clean_wav": file.path,
+            "speaker": name.split("/")[0] if "/" in name else "",
+        }
+        for name, file, usable in zip(names, files, good, strict=True)
+        if usable
+    ]
+
+
+def _rows(key, folder, copies, n_jobs):
+    """Manifest rows of a folder of noises or room impulse responses, if there is one."""
+    if folder is None:
+        return []
+    paths = audio.find_audio(folder)
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    targets = [copies / f"{name}.wav" for name in names]
+    files = audio.prepare_files(paths, targets, n_jobs, label=Path(folder).name)
+    good = manifest.usable(files, "train")
+    return [
+        {
+            "ID": name,
+            "duration": file.n_samples / SAMPLE_RATE,
+            key: file.path,
+            "noise": name,
+        }
+        for name, file, usable in zip(names, files, good, strict=True)
+        if usable
+    ]
+
+
+def _split(rows, test_speakers, held_out_share, seed):
+    """Train, valid and test rows; the test speakers are in the last alone."""
+    speakers = {row["speaker"] for row in rows}
+    unknown = set(test_speakers) - speakers
+    if unknown:
+        raise InputError(
+            f"there is no speaker {', '.join(sorted(unknown))} in the speech folder: it has "
+            f"{', '.join(sorted(speakers))}"
+        )
+    test = [row for row in rows if row["speaker"] in test_speakers]
+    rest = [row for row in rows if row["speaker"] not in test_speakers]
+    order = np.random.default_rng(seed).permutation(len(rest))
+    n_held_out = round(held_out_share * len(rest))
+    held_out = [rest[i] for i in order[: n_held_out * (1 if test_speakers else 2)]]
+    valid, more = held_out[:n_held_out], held_out[n_held_out:]
+    train = [rest[i] for i in sorted(order[len(held_out) :])]
+    splits = {"train": train, "valid": valid, "test": test + more}
+    for name, split in splits.items():
+        if not split:
+            raise InputError(
+                f"{len(rows)} speech files are too few: none is left for {name}; "
+                "give more files or a larger held_out_share"
+            )
+    return splits.values()
+
+
+def _fixed_pairs(folder, rows, count, noise, rirs, seed):
+    """Mix `count` pairs of the longer half of the files, and write both sides."""
+    longest = sorted(rows, key=lambda row: -row["duration"])[
+        : max(count, len(rows) // 2)
+    ]
+    order = np.random.default_rng(seed).permutation(len(longest))
+    pairs = []
+    for index in range(count):
+        row = longest[order[index % len(longest)]]
+        rng = np.random.default_rng((seed, index))
+        clean = audio.read(row["clean_wav"])
+        speech = clean
+        if rirs and rng.random() < 0.5:
+            rir = rirs[rng.integers(len(rirs))]
+            speech = reverberate(clean, audio.read(rir["rir_wav"]))
+        kind, samples = noise(index, len(clean), rng)
+        snr = TEST_SNRS[index % len(TEST_SNRS)]
+        name = f"{index:03d}_{row['ID'].replace('/', '-')}"
+        paths = {
+            "noisy_wav": folder / "noisy" / f"{name}.wav",
+            "clean_wav": folder / "clean" / f"{name}.wav",
+        }
+        audio.write(paths["noisy_wav"], add_noise(speech, samples, snr))
+        audio.write(paths["clean_wav"], clean)
+        pairs.append(
+            {
+                "ID": name,
+                "duration": row["duration"],
+                **paths,
+                "speaker": row["speaker"],
+                "snr": snr,
+                "noise": kind,
+            }
+        )
+    return pairs

@@ -1,0 +1,43 @@
+"""Installation: `pip install .` gives the lobes, `pip install ".[train]"` what training needs."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+ABOUT = {}
+for line in (HERE / "speechbrain_cffma" / "__init__.py").read_text().splitlines():
+    if line.startswith("__version__"):
+        exec(line, ABOUT)
+
+TRAIN = ["matplotlib>=3.8", "pesq>=0.0.4", "pystoi>=0.4", "tensorboard>=2.15"]
+DEV = [*TRAIN, "pytest>=8", "ruff>=0.15"]
+
+setup(
+    name="speechbrain-cffma",
+    version=ABOUT["__version__"],
+    description="SSL-based speech enhancement (BSS-CFFMA) as a SpeechBrain recipe extension",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["speechbrain_cffma", "speechbrain_cffma.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "huggingface_hub>=1.0",
+        "hyperpyyaml>=1.2.3",
+        "joblib>=1.3",
+        "numpy>=1.26",
+        "packaging",
+        "ruamel.yaml>=0.18",
+        "safetensors>=0.4.3",
+        "scipy>=1.11",
+        "soundfile>=0.12.1",
+        "speechbrain>=1.1.1,<1.2",
+        # torchaudio 2.11 is its last release and needs the torch of the same release.
+        "torch>=2.8,<2.12",
+        "torchaudio>=2.8,<2.12",
+        "tqdm>=4.64",
+        "transformers>=5.0,<6",
+    ],
+    extras_require={"train": TRAIN, "dev": DEV},
+)

@@ -1,0 +1,213 @@
+"""Reading, converting and checking of audio files.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from speechbrain_cffma.errors import InputError
+
+SAMPLE_RATE = 16000
+#: Shortest usable file: one frame of the SSL model, 25 ms.
+MIN_SAMPLES = 400
+#: A file whose loudest sample is below this (-80 dB of full scale) is silent.
+SILENCE = 1e-4
+
+EXTENSIONS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".w64"}
+
+
+class AudioFile(NamedTuple):
+    """A checked file, mono at 16 kHz.
+
+    Arguments
+    ---------
+    path : str
+        Where it can be read: the source itself, or its converted copy.
+    n_samples : int
+        Its length.
+    source_rate : int
+        Sample rate of the source in Hz.
+    source_samples : int
+        Length of the source.
+    fault : str
+        What is wrong with it, or "".
+    """
+
+    path: str
+    n_samples: int = 0
+    source_rate: int = 0
+    source_samples: int = 0
+    fault: str = ""
+
+
+def find_audio(folder):
+    """All audio files below a folder.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The folder; subfolders are searched too.
+
+    Returns
+    -------
+    list of Path
+        Sorted paths.
+
+    Raises
+    ------
+    InputError
+        If the folder is missing or has no audio files.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"the folder {folder} does not exist")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS)
+    if not paths:
+        raise InputError(
+            f"the folder {folder} has no audio files ({', '.join(sorted(EXTENSIONS))})"
+        )
+    return paths
+
+
+def read(path, start=0, n_samples=-1):
+    """Read a file or a part of it as mono.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    start : int
+        First sample.
+    n_samples : int
+        How many samples; -1 for all to the end.
+
+    Returns
+    -------
+    np.ndarray
+        Samples [S], float32 in [-1, 1].
+
+    Raises
+    ------
+    InputError
+        If it can't be read.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> soundfile.write(path, np.zeros((800, 2)), 16000)
+    >>> read(path, start=300).shape
+    (500,)
+    """
+    try:
+        samples, _ = soundfile.read(
+            path, frames=n_samples, start=start, dtype="float32", always_2d=True
+        )
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise InputError(f"{path} can't be read ({error})") from error
+    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+
+
+def write(path, samples):
+    """Write mono samples at 16 kHz, under a temporary name first.
+
+    16-bit, or 32-bit float where full scale is exceeded, so that nothing is clipped.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file; folders are made.
+    samples : np.ndarray
+        Samples [S].
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    subtype = "FLOAT" if np.abs(samples).max(initial=0) >= 1 else "PCM_16"
+    soundfile.write(partial, samples, SAMPLE_RATE, subtype, format="WAV")
+    partial.replace(path)
+
+
+def prepare_files(sources, targets, n_jobs=-1, label="checking audio"):
+    """Check files and convert those that are not mono WAV or FLAC at 16 kHz, in parallel.
+
+    Copies made before are kept, so that an interrupted run goes on.
+
+    Arguments
+    ---------
+    sources : list of Path
+        The files.
+    targets : list of Path
+        Where the copy of each goes if it needs one (.wav).
+    n_jobs : int
+        Processes; -1 for one a core.
+    label : str
+        Shown at the progress bar.
+
+    Returns
+    -------
+    list of AudioFile
+        One for each source; faults are noted, not raised.
+    """
+    from joblib import Parallel, delayed
+
+    jobs = (
+        delayed(_prepare_file)(str(source), str(target))
+        for source, target in zip(sources, targets, strict=True)
+    )
+    parallel = Parallel(n_jobs=n_jobs, return_as="generator")
+    progress = tqdm(
+        parallel(jobs), total=len(sources), desc=label, leave=False, dynamic_ncols=True
+    )
+    return list(progress)
+
+
+def _prepare_file(source, target):
+    try:
+        info = soundfile.info(source)
+        converted = info.samplerate != SAMPLE_RATE or info.channels != 1
+        converted = converted or info.format not in ("WAV", "FLAC")
+        path = target if converted else source
+        if converted and not _is_newer(target, source):
+            samples = _resample(read(source), info.samplerate)
+            fault = _fault(samples)
+            if fault:
+                return AudioFile(source, fault=fault)
+            write(target, samples)
+        samples = read(path)
+    except (InputError, soundfile.LibsndfileError, OSError) as error:
+        return AudioFile(source, fault=f"unreadable ({error})")
+    return AudioFile(path, len(samples), info.samplerate, info.frames, _fault(samples))
+
+
+def _fault(samples):
+    if len(samples) < MIN_SAMPLES:
+        return f"shorter than 25 ms ({len(samples)} samples)"
+    if not np.isfinite(samples).all():
+        return "holds NaN or Inf"
+    if np.abs(samples).max() < SILENCE:
+        return "silent"
+    return ""
+
+
+def _is_newer(path, source):
+    return (
+        os.path.exists(path)
+        and os.stat(path).st_mtime_ns >= os.stat(source).st_mtime_ns
+    )
+
+
+def _resample(samples, sample_rate):
+    if sample_rate == SAMPLE_RATE:
+        return samples
+    import torch
+    from torchaudio.functional import resample
+
+    torch.set_num_threads(1)  # the files are what runs in parallel
+    return resample(torch.from_numpy(samples), sample_rate, SAMPLE_RATE).numpy()

@@ -1,0 +1,330 @@
+"""Training and evaluation with SpeechBrain's Brain.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import speechbrain as sb
+import torch
+from speechbrain.utils.distributed import if_main_process
+from tqdm import tqdm
+from transformers import get_scheduler
+
+from speechbrain_cffma import audio, plots, report
+from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.metrics import available_metrics, mean_scores, score_all
+
+logger = logging.getLogger(__name__)
+
+
+class EnhancementBrain(sb.Brain):
+    """Trains a `CFFMAEnhancer`, or any module of the same interface, and scores it.
+
+    The module is `modules.enhancer`. Besides SpeechBrain's run options it takes from
+    the hparams: enhancer, head_optimizer, ssl_optimizer, lr_schedule, warmup_steps,
+    number_of_epochs, epoch_counter, loss, metric_workers, train_logger, seed,
+    output_folder and n_examples; see hparams/base.yaml.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.metrics = available_metrics()
+        self.best_metric = "pesq" if "pesq" in self.metrics else "si_sdr"
+        self.schedulers = {}
+        if "pesq" not in self.metrics:
+            logger.warning(
+                "the package pesq is not installed: validation is by loss, %s, and the "
+                "best checkpoint is chosen by SI-SDR",
+                " and ".join(self.metrics),
+            )
+
+    # --- one batch ---
+
+    def compute_forward(self, batch, stage):
+        """Enhance a batch.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            With noisy and clean.
+        stage : speechbrain.Stage
+            The stage.
+
+        Returns
+        -------
+        enhanced : torch.Tensor
+            Waveforms [B, S].
+        log_magnitude : torch.Tensor
+            Enhanced log1p magnitude [B, T, F].
+        """
+        # Equal lengths need no mask, and the faster path without one.
+        padded = bool((batch.noisy.lengths < 1).any())
+        batch = batch.to(self.device)
+        noisy, lengths = batch.noisy
+        self.lengths = lengths if padded else None
+        return self.modules.enhancer(noisy, self.lengths)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Distance of the enhanced log1p magnitude to the clean one.
+
+        Arguments
+        ---------
+        predictions : (torch.Tensor, torch.Tensor)
+            What `compute_forward` returns.
+        batch : PaddedBatch
+            With noisy and clean.
+        stage : speechbrain.Stage
+            The stage.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar.
+        """
+        enhanced, log_magnitude = predictions
+        clean = batch.clean.data.to(self.device)
+        target, _ = self.hparams.enhancer.spectrogram(clean)
+        if stage != sb.Stage.TRAIN:
+            self._collect(batch, enhanced)
+        return self.hparams.loss(log_magnitude, target, length=self.lengths)
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Seed the step by (seed, epoch, step): a resumed run draws the same dropout."""
+        state = (self.hparams.seed, self.hparams.epoch_counter.current, self.step)
+        seed = np.random.SeedSequence((*state, self._rank())).generate_state(1)[0]
+        torch.manual_seed(int(seed))
+        self.batch_ids = batch.id
+
+    def check_loss_isfinite(self, loss):
+        """Stop on NaN or Inf; the checkpoints written before stay.
+
+        Raises
+        ------
+        InputError
+            With the epoch, the step and the ids of the batch.
+        """
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the loss is {float(loss)} in epoch {self.hparams.epoch_counter.current}, "
+                f"step {self.step}; the batch holds {', '.join(self.batch_ids)}. The last "
+                "checkpoint is kept; look at these files or lower the learning rate"
+            )
+
+    # --- optimisers ---
+
+    def init_optimizers(self):
+        """Make one optimiser for the head and one for what learns of the SSL model."""
+        ssl = set(self.hparams.enhancer.embedding.ssl.parameters())
+        trainable = [p for p in self.modules.parameters() if p.requires_grad]
+        head = [p for p in trainable if p not in ssl]
+        ssl = [p for p in trainable if p in ssl]
+        self.optimizers_dict = {"head_optimizer": self.hparams.head_optimizer(head)}
+        if ssl:
+            self.optimizers_dict["ssl_optimizer"] = self.hparams.ssl_optimizer(ssl)
+        n_steps = self.steps_per_epoch // self.grad_accumulation_factor
+        self.schedulers = {
+            name.replace("optimizer", "schedule"): get_scheduler(
+                self.hparams.lr_schedule,
+                optimizer,
+                num_warmup_steps=self.hparams.warmup_steps,
+                num_training_steps=n_steps * self.hparams.number_of_epochs,
+            )
+            for name, optimizer in self.optimizers_dict.items()
+        }
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverables(self.optimizers_dict)
+            self.checkpointer.add_recoverables(self.schedulers)
+
+    def optimizers_step(self):
+        """Step both optimisers, with the gradient clipped over all parameters."""
+        optimizers = self.optimizers_dict.values()
+        for optimizer in optimizers:
+            self.scaler.unscale_(optimizer)
+        trainable = [p for p in self.modules.parameters() if p.requires_grad]
+        torch.nn.utils.clip_grad_norm_(trainable, self.max_grad_norm)
+        for optimizer in optimizers:
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        self.zero_grad(set_to_none=True)
+        for schedule in self.schedulers.values():
+            schedule.step()
+        self.optimizer_step += 1
+
+    def _should_save_intra_epoch_ckpt(self, *args):
+        """Only after a step of the optimisers: accumulated gradients are not saved."""
+        return self.step % self.grad_accumulation_factor == 0 and (
+            super()._should_save_intra_epoch_ckpt(*args)
+        )
+
+    # --- stages ---
+
+    def fit(self, epoch_counter, train_loader, valid_loader):
+        """Train; see `speechbrain.Brain.fit`.
+
+        Arguments
+        ---------
+        epoch_counter : iterable
+            Gives the epochs.
+        train_loader : torch.utils.data.DataLoader
+            From `data.training_loader`.
+        valid_loader : torch.utils.data.DataLoader
+            Whole utterances.
+        """
+        self.steps_per_epoch = len(train_loader)
+        self.batch_sampler = train_loader.batch_sampler
+        super().fit(epoch_counter, train_loader, valid_loader)
+
+    def on_stage_start(self, stage, epoch=None):
+        """Begin where the interrupted epoch left off; collect anew for the scores."""
+        if stage == sb.Stage.TRAIN:
+            self.batch_sampler.set_epoch(epoch, first_batch=self.step)
+        self.utterances = []
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Score, log and save at the end of a stage."""
+        if stage == sb.Stage.TRAIN:
+            self.train_loss = stage_loss
+        elif stage == sb.Stage.VALID:
+            self._end_validation(stage_loss, epoch)
+        elif if_main_process():
+            self._end_test(stage_loss)
+
+    def on_evaluate_start(self, max_key=None, min_key=None):
+        """Load the best checkpoint, and write it as a model folder.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        if self.checkpointer.recover_if_possible(max_key=self.best_metric) is None:
+            raise InputError(
+                f"there is no checkpoint in {self.checkpointer.checkpoints_dir} to "
+                "evaluate: train first, or name the output_folder of a trained run"
+            )
+        self.step = 0
+        if if_main_process():
+            folder = Path(self.hparams.output_folder) / "model"
+            self.hparams.enhancer.save_pretrained(folder)
+            logger.info("the best model is in %s", folder)
+
+    def _end_validation(self, loss, epoch):
+        means = mean_scores(self._score("enhanced"), self.metrics)
+        best = means[self.best_metric]
+        if best is None:
+            raise InputError(
+                f"no validation utterance has a {self.best_metric} score: they are silent "
+                "or shorter than 0.25 s"
+            )
+        self.hparams.epoch_counter.update_metric(best)
+        rates = {
+            f"lr_{name.removesuffix('_schedule')}": schedule.get_last_lr()[0]
+            for name, schedule in self.schedulers.items()
+        }
+        stats = {
+            "train": {"loss": self.train_loss},
+            "valid": {
+                "loss": loss,
+                **{name: value for name, value in means.items() if value is not None},
+            },
+        }
+        if if_main_process():
+            self.hparams.train_logger.log_stats(
+                {"epoch": epoch, "step": self.optimizer_step, **rates},
+                train_stats=stats["train"],
+                valid_stats=stats["valid"],
+            )
+            self._log_to_tensorboard(stats, rates)
+        self.checkpointer.save_and_keep_only(
+            meta={"epoch": epoch, **{k: float(v) for k, v in stats["valid"].items()}},
+            max_keys=[self.best_metric],
+        )
+
+    def _end_test(self, loss):
+        rows = report.comparison_rows(
+            self.test_rows, self._score("noisy"), self._score("enhanced")
+        )
+        summary = report.summarize(rows, self.metrics)
+        folder = Path(self.hparams.output_folder) / "test"
+        report.write_report(folder, rows, summary)
+        self._write_examples(folder / "examples")
+        embedding = self.hparams.enhancer.embedding
+        plots.plot_layer_weights(
+            folder / "ssl_layer_weights.png",
+            embedding.layer_weights().cpu().numpy(),
+            embedding.first_layer,
+        )
+        text = report.table(summary, self.metrics)
+        (folder / "table.txt").write_text(text + "\n")
+        self.hparams.train_logger.log_stats({"test": "done"}, test_stats={"loss": loss})
+        print(
+            f"\nTest set, mean of {len(rows)} utterances\n\n{text}\n\nwritten to {folder}"
+        )
+
+    def evaluate(self, test_loader):
+        """Evaluate the best checkpoint and write the report; see `speechbrain.Brain.evaluate`.
+
+        Arguments
+        ---------
+        test_loader : torch.utils.data.DataLoader
+            Whole utterances, one a batch, of an `EvaluationPairs`.
+        """
+        self.test_rows = test_loader.dataset.rows
+        return super().evaluate(test_loader)
+
+    def _collect(self, batch, enhanced):
+        signals = zip(batch.noisy.data, batch.clean.data, enhanced, strict=True)
+        lengths = (batch.noisy.lengths * enhanced.shape[1]).round().int().tolist()
+        for (noisy, clean, output), length in zip(signals, lengths, strict=True):
+            self.utterances.append(
+                {
+                    "noisy": noisy[:length].cpu().numpy(),
+                    "clean": clean[:length].cpu().numpy(),
+                    "enhanced": output[:length].float().cpu().numpy(),
+                }
+            )
+
+    def _score(self, system):
+        pairs = [(utt["clean"], utt[system]) for utt in self.utterances]
+        progress = tqdm(
+            pairs, desc=f"scoring {system}", leave=False, disable=not if_main_process()
+        )
+        return score_all(progress, self.metrics, self.hparams.metric_workers)
+
+    def _write_examples(self, folder):
+        n_examples = min(self.hparams.n_examples, len(self.utterances))
+        chosen = (
+            np.linspace(0, len(self.utterances) - 1, n_examples).round().astype(int)
+        )
+        for index in chosen:
+            row, utterance = self.test_rows[index], self.utterances[index]
+            name = row["ID"].replace("/", "-")
+            spectra = {}
+            for system, samples in utterance.items():
+                audio.write(folder / f"{name}_{system}.wav", samples)
+                wav = torch.from_numpy(samples).unsqueeze(0).to(self.device)
+                log_magnitude, _ = self.hparams.enhancer.spectrogram(wav)
+                spectra[system] = log_magnitude[0].cpu().numpy()
+            details = [
+                row["noise"],
+                f"{row['snr']:g} dB" if row["snr"] is not None else "",
+            ]
+            title = ", ".join(filter(None, [row["ID"], *details]))
+            plots.plot_enhancement(folder / f"{name}.png", title=title, **spectra)
+
+    def _log_to_tensorboard(self, stats, rates):
+        for stage, values in stats.items():
+            for name, value in values.items():
+                self.hparams.tensorboard.add_scalar(
+                    f"{stage}/{name}", value, self.optimizer_step
+                )
+        for name, value in rates.items():
+            self.hparams.tensorboard.add_scalar(name, value, self.optimizer_step)
+        self.hparams.tensorboard.flush()
+
+    def _rank(self):
+        return getattr(self, "rank", 0)

@@ -1,0 +1,290 @@
+"""Data sets and the order of training.
+
+What a training item is depends on (seed, epoch, position) alone: not on the number
+of workers or processes, nor on where a run was interrupted.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import numpy as np
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from speechbrain_cffma import audio
+from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.manifest import read_manifest
+
+
+class EpochBatchSampler(Sampler):
+    """Batches of a shuffled epoch, drawn from (seed, epoch), for one of several processes.
+
+    Arguments
+    ---------
+    n_items : int
+        Number of items in the data set.
+    batch_size : int
+        Items a batch and process.
+    n_batches : int or None
+        Batches an epoch; None for as many whole ones as there are items for. More
+        than that goes through the items again in another order.
+    seed : int
+        Seed of the order.
+    rank : int
+        Which process this is.
+    world_size : int
+        Of how many.
+
+    Example
+    -------
+    >>> sampler = EpochBatchSampler(n_items=5, batch_size=2, seed=1)
+    >>> sampler.set_epoch(1)
+    >>> batches = list(sampler)
+    >>> len(batches), batches[0][0][:2]  # (epoch, position, index)
+    (2, (1, 0))
+    >>> sampler.set_epoch(1, first_batch=1)
+    >>> list(sampler) == batches[1:]
+    True
+    """
+
+    def __init__(
+        self, n_items, batch_size, n_batches=None, seed=0, rank=0, world_size=1
+    ):
+        self.n_items = n_items
+        self.batch_size = batch_size
+        self.n_batches = n_batches or max(1, n_items // (batch_size * world_size))
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.set_epoch(1)
+
+    def set_epoch(self, epoch, first_batch=0):
+        """Set what the next iteration gives.
+
+        Arguments
+        ---------
+        epoch : int
+            The epoch.
+        first_batch : int
+            Batches to leave out, since they were trained on before an interruption.
+        """
+        self.epoch = epoch
+        self.first_batch = first_batch
+
+    def __len__(self):
+        return self.n_batches
+
+    def __iter__(self):
+        for batch in range(self.first_batch, self.n_batches):
+            first = (batch * self.world_size + self.rank) * self.batch_size
+            yield [
+                (self.epoch, position, self._index(position))
+                for position in range(first, first + self.batch_size)
+            ]
+
+    def _index(self, position):
+        """The item at a position: a new order for each pass through the items."""
+        n_pass, place = divmod(position, self.n_items)
+        order = (self.seed, self.epoch, n_pass)
+        if getattr(self, "_order", None) != order:
+            self._order = order
+            self._permutation = np.random.default_rng(order).permutation(self.n_items)
+        return int(self._permutation[place])
+
+
+class RecordedPairs:
+    """Crops of recorded pairs: `pairs(row, n_samples, rng) → (noisy, clean)`."""
+
+    def __call__(self, row, n_samples, rng):
+        """Read the same random crop of noisy and clean; a short file is repeated.
+
+        Arguments
+        ---------
+        row : dict
+            Row of a manifest with noisy_wav and clean_wav.
+        n_samples : int
+            Length of the crop.
+        rng : np.random.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        noisy : np.ndarray
+            [n_samples]
+        clean : np.ndarray
+            [n_samples]
+        """
+        start = random_start(row["duration"], n_samples, rng)
+        return tuple(
+            read_crop(row[key], start, n_samples) for key in ("noisy_wav", "clean_wav")
+        )
+
+
+class TrainingCrops(Dataset):
+    """Training crops of equal length, noisy and clean under the same random gain.
+
+    Arguments
+    ---------
+    manifest : str or Path
+        The training manifest.
+    pairs : callable
+        `pairs(row, n_samples, rng) → (noisy, clean)`: `RecordedPairs` or `DynamicMixer`.
+    crop_samples : int
+        Length of a crop.
+    gain : (float, float)
+        Bounds of the uniform gain.
+    seed : int
+        Seed of everything random.
+
+    Raises
+    ------
+    InputError
+        If the manifest has no rows.
+    """
+
+    def __init__(self, manifest, pairs, crop_samples=20480, gain=(1.0, 2.5), seed=0):
+        self.rows = read_manifest(manifest)
+        if not self.rows:
+            raise InputError(f"the training manifest {manifest} has no rows")
+        self.pairs = pairs
+        self.crop_samples = crop_samples
+        self.gain = gain
+        self.seed = seed
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, key):
+        """Make one item.
+
+        Arguments
+        ---------
+        key : (int, int, int)
+            Epoch, position and index, from `EpochBatchSampler`.
+
+        Returns
+        -------
+        dict
+            id : str; noisy and clean : torch.Tensor [crop_samples]
+        """
+        epoch, position, index = key
+        rng = np.random.default_rng((self.seed, epoch, position))
+        row = self.rows[index]
+        noisy, clean = self.pairs(row, self.crop_samples, rng)
+        gain = np.float32(rng.uniform(*self.gain))
+        return {
+            "id": row["ID"],
+            "noisy": torch.from_numpy(gain * noisy),
+            "clean": torch.from_numpy(gain * clean),
+        }
+
+
+class EvaluationPairs(Dataset):
+    """Whole utterances for validation and test.
+
+    Arguments
+    ---------
+    manifest : str or Path
+        A manifest with noisy_wav and clean_wav.
+
+    Raises
+    ------
+    InputError
+        If the manifest has no rows.
+    """
+
+    def __init__(self, manifest):
+        self.rows = read_manifest(manifest)
+        if not self.rows:
+            raise InputError(f"the manifest {manifest} has no rows")
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        row = self.rows[index]
+        return {
+            "id": row["ID"],
+            "noisy": torch.from_numpy(audio.read(row["noisy_wav"])),
+            "clean": torch.from_numpy(audio.read(row["clean_wav"])),
+        }
+
+
+def training_loader(
+    dataset, batch_size, n_batches=None, num_workers=0, rank=0, world_size=1
+):
+    """The loader of training batches; its `batch_sampler` sets the epoch.
+
+    Arguments
+    ---------
+    dataset : TrainingCrops
+        The data set.
+    batch_size : int
+        Items a batch and process.
+    n_batches : int or None
+        Batches an epoch, see `EpochBatchSampler`.
+    num_workers : int
+        Processes that read and mix.
+    rank : int
+        Which training process this is.
+    world_size : int
+        Of how many.
+
+    Returns
+    -------
+    torch.utils.data.DataLoader
+        Gives SpeechBrain `PaddedBatch`es with id, noisy and clean.
+    """
+    sampler = EpochBatchSampler(
+        len(dataset), batch_size, n_batches, dataset.seed, rank, world_size
+    )
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=PaddedBatch,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+    )
+
+
+def random_start(duration, n_samples, rng):
+    """A random first sample for a crop of a file.
+
+    Arguments
+    ---------
+    duration : float
+        Length of the file in seconds.
+    n_samples : int
+        Length of the crop.
+    rng : np.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    int
+        0 if the file is shorter than the crop.
+    """
+    spare = round(duration * audio.SAMPLE_RATE) - n_samples
+    return int(rng.integers(spare + 1)) if spare > 0 else 0
+
+
+def read_crop(path, start, n_samples):
+    """Read a crop; a file that ends before is repeated.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    start : int
+        First sample.
+    n_samples : int
+        Length of the crop.
+
+    Returns
+    -------
+    np.ndarray
+        [n_samples]
+    """
+    return np.resize(audio.read(path, start, n_samples), n_samples)

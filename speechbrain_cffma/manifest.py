@@ -1,0 +1,251 @@
+"""Manifests: the one form in which every data set reaches training and evaluation.
+
+A CSV with a row an utterance and the columns of `COLUMNS`; what does not apply is
+empty. Training pairs that are mixed on the fly have no `noisy_wav`. Lists of noises
+and of room impulse responses have `ID`, `duration` and `noise_wav` or `rir_wav`.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import csv
+import json
+import logging
+from pathlib import Path
+
+from speechbrain_cffma.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = (
+    "ID",
+    "duration",
+    "noisy_wav",
+    "clean_wav",
+    "noise_wav",
+    "rir_wav",
+    "speaker",
+    "snr",
+    "noise",
+)
+
+#: Training may go on without faulty files while they are fewer than this share.
+MAX_FAULTY_SHARE = 0.01
+
+
+def write_manifest(path, rows):
+    """Write a manifest, under a temporary name first.
+
+    Arguments
+    ---------
+    path : str or Path
+        The CSV; folders are made.
+    rows : list of dict
+        Rows with keys of `COLUMNS`.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "train.csv"
+    >>> write_manifest(path, [{"ID": "a", "duration": 1.5, "clean_wav": "a.wav"}])
+    >>> read_manifest(path)[0]["clean_wav"]
+    'a.wav'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}")
+    with open(partial, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+def read_manifest(path):
+    """Read a manifest.
+
+    Arguments
+    ---------
+    path : str or Path
+        The CSV.
+
+    Returns
+    -------
+    list of dict
+        Its rows; `duration` in seconds and `snr` in dB as floats, `snr` None if unknown.
+
+    Raises
+    ------
+    InputError
+        If it is missing or has other columns.
+    """
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise InputError(
+            f"the manifest {path} can't be read ({error.strerror}): run the experiment's "
+            "prepare step"
+        ) from error
+    try:
+        for row in rows:
+            row["duration"] = float(row["duration"])
+            row["snr"] = float(row["snr"]) if row["snr"] else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a manifest with the columns {', '.join(COLUMNS)}"
+        ) from error
+    return rows
+
+
+def pair_files(noisy_paths, noisy_folder, clean_paths, clean_folder):
+    """Find the clean twin of each noisy file by its path without extension.
+
+    Arguments
+    ---------
+    noisy_paths : list of Path
+        Noisy files.
+    noisy_folder : str or Path
+        The folder that their names are relative to.
+    clean_paths : list of Path
+        Clean files.
+    clean_folder : str or Path
+        Likewise.
+
+    Returns
+    -------
+    list of (str, Path, Path)
+        ID, noisy and clean path.
+
+    Raises
+    ------
+    InputError
+        If a noisy file has no clean twin: all of them, with their count.
+    """
+    clean = {_name(path, clean_folder): path for path in clean_paths}
+    noisy = {_name(path, noisy_folder): path for path in noisy_paths}
+    alone = [name for name in noisy if name not in clean]
+    if alone:
+        raise InputError(
+            f"{len(alone)} of {len(noisy)} noisy files in {noisy_folder} have no clean "
+            f"twin of the same name in {clean_folder}: {', '.join(alone)}"
+        )
+    unused = len(clean) - len(noisy)
+    if unused:
+        logger.warning(
+            "%d files of %s have no noisy twin and are not used", unused, clean_folder
+        )
+    return [(name, path, clean[name]) for name, path in noisy.items()]
+
+
+def check_twins(ids, noisy, clean):
+    """Check that noisy and clean files have the same sample rate and length.
+
+    Arguments
+    ---------
+    ids : list of str
+        Names of the pairs.
+    noisy : list of AudioFile
+        Noisy files.
+    clean : list of AudioFile
+        Their clean twins.
+
+    Raises
+    ------
+    InputError
+        If any differ, with the first one's figures and all names.
+    """
+    differing = [
+        (name, a, b)
+        for name, a, b in zip(ids, noisy, clean, strict=True)
+        if not (a.fault or b.fault)
+        and (a.source_rate, a.source_samples) != (b.source_rate, b.source_samples)
+    ]
+    if differing:
+        name, a, b = differing[0]
+        raise InputError(
+            f"{len(differing)} pairs differ in sample rate or length, such as {name}: noisy "
+            f"{a.source_rate} Hz, {a.source_samples} samples ({a.path}); clean "
+            f"{b.source_rate} Hz, {b.source_samples} samples ({b.path}). All: "
+            + ", ".join(name for name, _, _ in differing)
+        )
+
+
+def usable(files, split):
+    """Which files can be used; faults stop evaluation data always, training data from 1 %.
+
+    Arguments
+    ---------
+    files : list of AudioFile or list of tuple of AudioFile
+        Files, or the files of each pair.
+    split : str
+        "train", "valid" or "test", for the message.
+
+    Returns
+    -------
+    list of bool
+        True where all files of the entry are without fault.
+
+    Raises
+    ------
+    InputError
+        If there are too many faults: every file with what is wrong.
+    """
+    entries = [(f,) if hasattr(f, "fault") else f for f in files]
+    faulty = [file for entry in entries for file in entry if file.fault]
+    good = [not any(file.fault for file in entry) for entry in entries]
+    n_bad = len(good) - sum(good)
+    if n_bad:
+        names = ", ".join(f"{file.path}: {file.fault}" for file in faulty)
+        if split != "train" or n_bad >= MAX_FAULTY_SHARE * len(good):
+            raise InputError(
+                f"{n_bad} of {len(good)} {split} files can't be used; mend or remove "
+                f"them: {names}"
+            )
+        logger.warning("skipping %d of %d training files: %s", n_bad, len(good), names)
+    return good
+
+
+def is_prepared(save_folder, arguments):
+    """Whether a prepare step has already run with the same arguments.
+
+    Arguments
+    ---------
+    save_folder : str or Path
+        Where its manifests go.
+    arguments : dict
+        Its arguments.
+
+    Returns
+    -------
+    bool
+        True if `mark_prepared` was called with equal arguments.
+    """
+    try:
+        return json.loads(_marker(save_folder).read_text()) == _plain(arguments)
+    except (OSError, ValueError):
+        return False
+
+
+def mark_prepared(save_folder, arguments):
+    """Note that a prepare step has run to its end.
+
+    Arguments
+    ---------
+    save_folder : str or Path
+        Where its manifests are.
+    arguments : dict
+        Its arguments.
+    """
+    _marker(save_folder).write_text(json.dumps(_plain(arguments), indent=2))
+
+
+def _marker(save_folder):
+    return Path(save_folder) / "prepared.json"
+
+
+def _plain(arguments):
+    return json.loads(json.dumps(arguments, default=str, sort_keys=True))
+
+
+def _name(path, folder):
+    return Path(path).relative_to(folder).with_suffix("").as_posix()

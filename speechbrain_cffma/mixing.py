@@ -1,0 +1,169 @@
+"""Mixing of speech, noise and rooms.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import numpy as np
+from scipy.signal import fftconvolve
+
+from speechbrain_cffma import audio
+from speechbrain_cffma.data import random_start, read_crop
+from speechbrain_cffma.manifest import read_manifest
+from speechbrain_cffma.noises import training_noise
+
+
+def rms(samples):
+    """Root mean square.
+
+    Arguments
+    ---------
+    samples : np.ndarray
+        Samples [S].
+
+    Returns
+    -------
+    float
+        Its level; 0 for silence.
+
+    Example
+    -------
+    >>> rms(np.array([3.0, -3.0]))
+    3.0
+    """
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+
+
+def add_noise(speech, noise, snr):
+    """Add noise at a signal-to-noise ratio over the whole length.
+
+    Arguments
+    ---------
+    speech : np.ndarray
+        Samples [S].
+    noise : np.ndarray
+        Samples [S] of any level.
+    snr : float
+        Signal-to-noise ratio in dB. Speech below -60 dB of full scale counts as
+        -60 dB, so that noise on a silent stretch stays bounded.
+
+    Returns
+    -------
+    np.ndarray
+        The mixture [S], float32.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> speech, noise = rng.standard_normal((2, 16000))
+    >>> added = add_noise(speech, noise, snr=6.0) - speech
+    >>> round(20 * np.log10(rms(speech) / rms(added)), 2)
+    6.0
+    """
+    level = max(rms(speech), 1e-3) * 10 ** (-snr / 20)
+    scaled = noise * (level / max(rms(noise), 1e-9))
+    return (speech + scaled).astype(np.float32)
+
+
+def reverberate(speech, rir):
+    """Put speech into a room; its direct sound keeps its place and level.
+
+    Arguments
+    ---------
+    speech : np.ndarray
+        Dry samples [S].
+    rir : np.ndarray
+        Room impulse response [R]; its largest sample is taken for the direct sound.
+
+    Returns
+    -------
+    np.ndarray
+        Reverberant samples [S], float32.
+
+    Example
+    -------
+    >>> reverberate(np.array([1.0, 0, 0, 0]), np.array([0, 0.5, 0, 0.25])).tolist()
+    [1.0, 0.0, 0.5, 0.0]
+    """
+    direct = int(np.abs(rir).argmax())
+    wet = fftconvolve(speech, rir[direct:] / rir[direct])[: len(speech)]
+    return np.round(wet, 12).astype(np.float32)
+
+
+class DynamicMixer:
+    """Training pairs mixed on the fly: `mixer(row, n_samples, rng) → (noisy, clean)`.
+
+    Arguments
+    ---------
+    speech_manifest : str or Path
+        Training speech, also the source of babble and speech-shaped noise.
+    noise_manifest : str or Path or None
+        Recorded noises; None or an empty one for synthetic noise only.
+    rir_manifest : str or Path or None
+        Room impulse responses; None or an empty one for no rooms.
+    snr : (float, float)
+        Bounds of the uniform signal-to-noise ratio in dB.
+    synthetic_share : float
+        Share of synthetic noise where there is recorded noise too.
+    reverberant_share : float
+        Share of pairs that are put into a room. The target stays dry.
+    """
+
+    def __init__(
+        self,
+        speech_manifest,
+        noise_manifest=None,
+        rir_manifest=None,
+        snr=(-5.0, 20.0),
+        synthetic_share=0.3,
+        reverberant_share=0.5,
+    ):
+        self.speech = read_manifest(speech_manifest)
+        self.noises = read_manifest(noise_manifest) if noise_manifest else []
+        self.rirs = read_manifest(rir_manifest) if rir_manifest else []
+        self.snr = snr
+        self.synthetic_share = synthetic_share
+        self.reverberant_share = reverberant_share
+
+    def __call__(self, row, n_samples, rng):
+        """Mix one pair.
+
+        Arguments
+        ---------
+        row : dict
+            Row of the speech manifest.
+        n_samples : int
+            Length of the crop.
+        rng : np.random.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        noisy : np.ndarray
+            [n_samples]
+        clean : np.ndarray
+            [n_samples]
+        """
+        clean = self.crop(row, "clean_wav", n_samples, rng)
+        speech = clean
+        if self.rirs and rng.random() < self.reverberant_share:
+            rir = self.rirs[rng.integers(len(self.rirs))]
+            speech = reverberate(clean, audio.read(rir["rir_wav"]))
+        return add_noise(speech, self.noise(n_samples, rng), rng.uniform(*self.snr)), (
+            clean
+        )
+
+    def noise(self, n_samples, rng):
+        if not self.noises or rng.random() < self.synthetic_share:
+            return training_noise(n_samples, rng, self._speech)
+        row = self.noises[rng.integers(len(self.noises))]
+        return self.crop(row, "noise_wav", n_samples, rng)
+
+    def _speech(self, n_samples, rng):
+        row = self.speech[rng.integers(len(self.speech))]
+        return self.crop(row, "clean_wav", n_samples, rng)
+
+    @staticmethod
+    def crop(row, key, n_samples, rng):
+        start = random_start(row["duration"], n_samples, rng)
+        return read_crop(row[key], start, n_samples)

@@ -1,0 +1,338 @@
+"""Synthetic noises: kinds for training, and other kinds that are for testing only.
+
+Each is a function of the number of samples and a generator and returns float32
+samples [S] of no particular level; `mixing.add_noise` sets the level.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import numpy as np
+from scipy.signal import lfilter
+
+from speechbrain_cffma.audio import SAMPLE_RATE
+
+
+def shape_spectrum(samples, gain):
+    """Filter by a gain over frequency, without a change of phase.
+
+    Arguments
+    ---------
+    samples : np.ndarray
+        Samples [S].
+    gain : callable
+        Maps frequencies in Hz [K] to gains [K].
+
+    Returns
+    -------
+    np.ndarray
+        Samples [S], float32.
+
+    Example
+    -------
+    >>> tone = np.sin(np.arange(16000) * 2 * np.pi * 1000 / 16000)
+    >>> low_pass = shape_spectrum(tone, lambda frequency: frequency < 500)
+    >>> bool(np.abs(low_pass).max() < 1e-3)
+    True
+    """
+    spectrum = np.fft.rfft(samples)
+    frequencies = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
+    return np.fft.irfft(spectrum * gain(frequencies), len(samples)).astype(np.float32)
+
+
+def slow_curve(n_samples, rng, points_per_second, low=0.0, high=1.0):
+    """A random curve that changes slowly, for levels and pitches.
+
+    Arguments
+    ---------
+    n_samples : int
+        Samples S.
+    rng : np.random.Generator
+        Source of randomness.
+    points_per_second : float
+        How often it takes a new random value, linear in between.
+    low : float
+        Lowest value.
+    high : float
+        Highest value.
+
+    Returns
+    -------
+    np.ndarray
+        [S]
+
+    Example
+    -------
+    >>> curve = slow_curve(100, np.random.default_rng(0), 4, low=2, high=3)
+    >>> bool(curve.min() >= 2), bool(curve.max() <= 3)
+    (True, True)
+    """
+    n_points = int(np.ceil(n_samples / SAMPLE_RATE * points_per_second)) + 2
+    points = rng.uniform(low, high, n_points)
+    places = np.arange(n_samples) * points_per_second / SAMPLE_RATE
+    return np.interp(places, np.arange(n_points), points)
+
+
+def coloured(n_samples, rng):
+    """Noise of a random spectral slope with random bumps, steady or slowly changing.
+
+    Arguments
+    ---------
+    n_samples : int
+        Samples S.
+    rng : np.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    np.ndarray
+        [S]
+    """
+    exponent = rng.uniform(-0.5, 1.2)  # of 1/f amplitude: blue to beyond brown
+    centres = rng.uniform(np.log(60), np.log(8000), 6)
+    heights = rng.normal(0, 6, 6)  # dB
+
+    def gain(frequencies):
+        frequencies = np.maximum(frequencies, 40)
+        distance = (np.log(frequencies)[:, None] - centres) / 0.5
+        bumps = (heights * np.exp(-0.5 * distance**2)).sum(axis=1)
+        return frequencies**-exponent * 10 ** (bumps / 20)
+
+    noise = shape_spectrum(rng.standard_normal(n_samples), gain)
+    if rng.random() < 0.5:
+        noise = noise * slow_curve(n_samples, rng, rng.uniform(1, 10), 0.2, 1)
+    return noise.astype(np.float32)
+
+
+def hum(n_samples, rng):
+    """Mains hum: harmonics of about 50 or 60 Hz over a little noise.
+
+    Arguments
+    ---------
+    n_samples : int
+        Samples S.
+    rng : np.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    np.ndarray
+        [S]
+    """
+    fundamental = rng.choice([50, 60]) * rng.uniform(0.99, 1.01)
+    harmonics = np.arange(1, rng.integers(4, 40))
+    levels = harmonics ** -rng.uniform(0.3, 1.5) * rng.uniform(0.1, 1, len(harmonics))
+    phases = rng.uniform(0, 2 * np.pi, len(harmonics))
+    time = np.arange(n_samples) / SAMPLE_RATE
+    tone = np.zeros(n_samples)
+    for harmonic, level, phase in zip(harmonics, levels, phases, strict=True):
+        tone += level * np.sin(2 * np.pi * fundamental * harmonic * time + phase)
+    return (tone + 0.02 * rng.standard_normal(n_samples)).astype(np.float32)
+
+
+def clicks(n_samples, rng):
+    """Clicks and knocks: decaying resonances at random moments.
+
+    Arguments
+    ---------
+    n_samples : int
+        Samples S.
+    rng : np.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    np.ndarray
+        [S]
+    """
+    rate = rng.uniform(2, 25)  # a second
+    pulses = (rng.random(n_samples) < rate / SAMPLE_RATE) * rng.normal(0, 1, n_samples)
+    pulses[rng.integers(n_samples)] += 1  # never silent
+    frequency = np.exp(rng.uniform(np.log(200), np.log(6000)))
+    radius = np.exp(-1 / (rng.uniform(0.0005, 0.02) * SAMPLE_RATE))
+    angle = 2 * np.pi * frequency / SAMPLE_RATE
+    ringing = lfilter([1], [1, -2 * radius * np.cos(angle), radius**2], pulses)
+    ringing = ringing / np.abs(ringing).max()
+    return (ringing + 0.003 * rng.standard_normal(n_samples)).astype(np.float32)
+
+
+def speech_shaped(n_samples, rng, speech):
+    """Noise with the long-term spectrum of a stretch of speech: its phases are drawn anew.
+
+    Arguments
+    ---------
+    n_samples : int
+        Samples S.
+    rng : np.random.Generator
+        Source of randomness.
+    speech : callable
+        `speech(n_samples, rng)` gives a random crop of speech.
+
+    Returns
+    -------
+    np.ndarray
+        [S]
+    """
+    magnitude = np.abs(np.fft.rfft(speech(n_samples, rng)))
+    phases = rng.uniform(0, 2 * np.pi, len(magnitude))
+    noise = np.fft.irfft(magnitude * np.exp(1j * phases), n_samples)
+    return noise.astype(np.float32)
+
+
+def babble(n_samples, rng, speech):
+    """Several people at once.
+
+    Arguments
+    ---------
+    n_samples : int
+        Samples S.
+    rng : np.random.Generator
+        Source of randomness.
+    speech : callable
+        `speech(n_samples, rng)` gives a random crop of speech.
+
+    Returns
+    -------
+    np.ndarray
+        [S]
+    """
+    total = np.zeros(n_samples, np.float32)
+    for _ in range(rng.integers(4, 10)):
+        voice = speech(n_samples, rng)
+        rms = np.sqrt(np.mean(voice**2)) + 1e-4
+        total += voice / rms * np.float32(rng.uniform(0.3, 1))
+    return total
+
+
+def wind(n_samples, rng):
+    """Gusts: low noise whose level and cutoff rise and fall together.
+
+    Arguments
+    ---------
+    n_samples : int
+        Samples S.
+    rng : np.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    np.ndarray
+        [S]
+    """
+    white = rng.standard_normal(n_samples)
+    calm = shape_spectrum(white, lambda f: 1 / (1 + (f / 120) ** 2))
+    gust = shape_spectrum(white, lambda f: 1 / (1 + (f / 700) ** 2))
+    strength = slow_curve(n_samples, rng, 1.5) ** 2
+    return (calm * (1 - strength) + gust * strength).astype(np.float32)
+
+
+def siren(n_samples, rng):
+    """A tone with harmonics that sweeps up and down over street noise.
+
+    Arguments
+    ---------
+    n_samples : int
+        Samples S.
+    rng : np.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    np.ndarray
+        [S]
+    """
+    time = np.arange(n_samples) / SAMPLE_RATE
+    sweep = 0.5 - 0.5 * np.cos(2 * np.pi * rng.uniform(0.3, 3) * time)
+    pitch = rng.uniform(400, 600) + sweep * rng.uniform(300, 900)
+    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    tone = sum(np.sin(k * phase) / k**1.5 for k in range(1, 5))
+    street = shape_spectrum(rng.standard_normal(n_samples), lambda f: 1 / (1 + f / 200))
+    return (tone + 4 * street).astype(np.float32)
+
+
+def rain(n_samples, rng):
+    """Thousands of drops a second, each a short burst of high noise, on a soft rush.
+
+    Arguments
+    ---------
+    n_samples : int
+        Samples S.
+    rng : np.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    np.ndarray
+        [S]
+    """
+    hits = rng.random(n_samples) < rng.uniform(500, 3000) / SAMPLE_RATE
+    drops = hits * rng.exponential(1, n_samples) * rng.choice([-1, 1], n_samples)
+    low = rng.uniform(600, 1500)
+    noise = drops + 0.1 * rng.standard_normal(n_samples)
+    return shape_spectrum(noise, lambda f: (f / low) / (1 + (f / low) ** 2))
+
+
+def engine(n_samples, rng):
+    """A motor: firing pulses of a wandering speed through a few body resonances.
+
+    Arguments
+    ---------
+    n_samples : int
+        Samples S.
+    rng : np.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    np.ndarray
+        [S]
+    """
+    pitch = slow_curve(n_samples, rng, 1, 25, 110)
+    cycles = np.cumsum(pitch) / SAMPLE_RATE
+    firing = np.diff(np.floor(cycles), prepend=0) * rng.uniform(0.6, 1, n_samples)
+    sound = firing + 0.03 * rng.standard_normal(n_samples)
+    resonances = rng.uniform(100, 2500, 4)
+
+    def body(frequencies):
+        peaks = 1 / (1 + ((frequencies[:, None] - resonances) / 90) ** 2)
+        return 0.1 / (1 + frequencies / 500) + peaks.sum(axis=1)
+
+    return shape_spectrum(sound, body)
+
+
+#: Kinds that training uses beside `speech_shaped` and `babble`.
+TRAINING_KINDS = (coloured, hum, clicks)
+#: The kinds made of speech.
+SPEECH_KINDS = (speech_shaped, babble)
+#: Kinds that training never uses.
+TEST_KINDS = (wind, siren, rain, engine)
+
+
+def training_noise(n_samples, rng, speech):
+    """A random noise of the kinds for training.
+
+    Arguments
+    ---------
+    n_samples : int
+        Samples S.
+    rng : np.random.Generator
+        Source of randomness.
+    speech : callable
+        `speech(n_samples, rng)` gives a random crop of training speech.
+
+    Returns
+    -------
+    np.ndarray
+        [S]
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> training_noise(16000, rng, lambda n, rng: rng.standard_normal(n)).shape
+    (16000,)
+    """
+    kinds = (*TRAINING_KINDS, *SPEECH_KINDS)
+    kind = kinds[rng.integers(len(kinds))]
+    if kind in SPEECH_KINDS:
+        return kind(n_samples, rng, speech)
+    return kind(n_samples, rng)

@@ -1,0 +1,103 @@
+"""Figures of a training run.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def plot_enhancement(path, noisy, enhanced, clean, title=""):
+    """Draw the spectrograms of one utterance and the mask between them.
+
+    Arguments
+    ---------
+    path : str or Path
+        The PNG to write.
+    noisy : np.ndarray
+        log1p magnitude [T, F] of the noisy signal.
+    enhanced : np.ndarray
+        Of the enhanced signal.
+    clean : np.ndarray
+        Of the clean signal.
+    title : str
+        Heading.
+    """
+    decibels = [
+        20 * np.log10(np.expm1(spectrum) + 1e-5)
+        for spectrum in (noisy, enhanced, clean)
+    ]
+    top = max(spectrum.max() for spectrum in decibels)
+    mask = np.clip(enhanced / np.maximum(noisy, 1e-9), 0, 1)
+    seconds = (len(noisy) - 1) * 0.01
+    extent = (0, seconds, 0, 8)
+
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    names = ("Noisy", "Enhanced", "Clean")
+    for axis, name, spectrum in zip(
+        (axes[0, 0], axes[0, 1], axes[1, 0]), names, decibels, strict=True
+    ):
+        image = axis.imshow(
+            spectrum.T,
+            origin="lower",
+            aspect="auto",
+            extent=extent,
+            cmap="magma",
+            vmin=top - 80,
+            vmax=top,
+        )
+        axis.set_title(name)
+    figure.colorbar(image, ax=axes[0, :], label="Magnitude (dB)")
+    image = axes[1, 1].imshow(
+        mask.T,
+        origin="lower",
+        aspect="auto",
+        extent=extent,
+        cmap="viridis",
+        vmin=0,
+        vmax=1,
+    )
+    axes[1, 1].set_title("Mask of the log-magnitude")
+    figure.colorbar(image, ax=axes[1, :], label="Mask")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("Frequency (kHz)")
+    for axis in axes[1, :]:
+        axis.set_xlabel("Time (s)")
+    _save(figure, path)
+
+
+def plot_layer_weights(path, weights, first_layer):
+    """Draw how much each SSL layer contributes to the embedding.
+
+    Arguments
+    ---------
+    path : str or Path
+        The PNG to write.
+    weights : np.ndarray
+        Weights [layers] of sum 1.
+    first_layer : int
+        0 if the first is the transformer's input, else 1.
+    """
+    layers = np.arange(first_layer, first_layer + len(weights))
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axis = figure.subplots()
+    axis.bar(layers, weights, color="#3b6ea5")
+    axis.axhline(1 / len(weights), color="0.4", linestyle="--", label="at the start")
+    axis.set_xticks(layers)
+    axis.set_xlabel("SSL layer (0: input of the transformer)")
+    axis.set_ylabel("Weight")
+    axis.set_title("Learnt weights of the SSL layers")
+    axis.legend(frameon=False)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    _save(figure, path)
+
+
+def _save(figure, path):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)

@@ -1,1 +1,0 @@
-"""Small models and real speech that the tests share."""

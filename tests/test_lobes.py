@@ -1,0 +1,573 @@
+"""The head of the network: sizes, equations, padding, initialisation, gradients."""
+
+import math
+
+import numpy as np
+import numpy_reference as reference
+import pytest
+import torch
+from torch import nn
+
+from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.lobes import (
+    CFFMA,
+    MSCFF,
+    RHMA,
+    SCTA,
+    CFFMAEnhancer,
+    FeedForward,
+    LogSpectrogram,
+    MaskEstimator,
+    RelativeSelfAttention,
+    SelectiveChannelAttention,
+    SelectiveTimeAttention,
+    SSLEmbedding,
+    load_ssl,
+)
+
+N_FREQS, SSL_DIM, FUSED_DIM, DIM = 9, 8, 14, 12
+SHORT, LONG = 11, 17  # frames of two utterances
+FAMILIES = ["wavlm", "wav2vec2", "hubert"]
+
+
+def small_cffma():
+    return CFFMA(N_FREQS, SSL_DIM, FUSED_DIM, DIM, n_blocks=2, n_heads=3)
+
+
+#: Lobes that map [B, T, DIM] to the same shape.
+SEQUENCE_LOBES = {
+    "attention": lambda: RelativeSelfAttention(DIM, n_heads=3),
+    "feed_forward": lambda: FeedForward(DIM),
+    "channel_attention": lambda: SelectiveChannelAttention(DIM),
+    "time_attention": SelectiveTimeAttention,
+    "scta": lambda: SCTA(DIM),
+    "rhma": lambda: RHMA(DIM, n_blocks=2, n_heads=3),
+}
+#: Lobes that take a spectrum [B, T, N_FREQS] and an embedding [B, T, SSL_DIM].
+FUSING_LOBES = {
+    "mscff": lambda: MSCFF(N_FREQS, SSL_DIM, FUSED_DIM),
+    "cffma": small_cffma,
+}
+LOBES = {**SEQUENCE_LOBES, **FUSING_LOBES}
+
+
+def perturbed(module):
+    """The module in eval mode, each parameter moved so that no default hides a fault."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return module.eval()
+
+
+def inputs_of(name, n_frames):
+    """Random inputs of a lobe for one utterance, [1, T, C] each."""
+    channels = (N_FREQS, SSL_DIM) if name in FUSING_LOBES else (DIM,)
+    return [torch.randn(1, n_frames, n) for n in channels]
+
+
+def n_parameters(*modules):
+    return sum(
+        parameter.numel() for module in modules for parameter in module.parameters()
+    )
+
+
+def assert_equal(actual, expected, tolerance=1e-5):
+    np.testing.assert_allclose(
+        actual.detach().numpy(), expected, rtol=tolerance, atol=tolerance
+    )
+
+
+@pytest.fixture(scope="module")
+def published():
+    """The head at the published sizes, as initialised."""
+    torch.manual_seed(0)
+    return CFFMA()
+
+
+# --- Sizes
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ("fusion", 6_753_130),
+        ("input_layer", 492_032),
+        ("enhancer.blocks.0", 5_781_263),
+        ("enhancer.blocks.1", 5_781_263),
+        ("enhancer.blocks.0.sub_blocks.0", 1_313_792),
+        ("enhancer.blocks.0.sub_blocks.1", 2_099_712),
+        ("enhancer.blocks.0.sub_blocks.2", 262_927),
+        ("enhancer.blocks.0.sub_blocks.3", 2_099_712),
+        ("output_layer", 103_113),
+        ("", 18_910_801),
+    ],
+)
+def test_published_number_of_parameters(published, part, expected):
+    assert n_parameters(published.get_submodule(part)) == expected
+
+
+def test_published_number_of_parameters_of_the_layer_norms_of_a_block(published):
+    block = published.enhancer.blocks[0]
+    assert n_parameters(block.norms, block.output_norm) == 5_120
+
+
+def test_published_number_of_parameters_of_the_layer_weights(tiny_wavlm):
+    from transformers import WavLMConfig, WavLMModel
+
+    with torch.device("meta"):
+        tiny_wavlm.model = WavLMModel(WavLMConfig())  # the size of WavLM base
+        embedding = SSLEmbedding(tiny_wavlm)
+    assert n_parameters(embedding.norms) + embedding.weights.numel() == 19_981
+
+
+# --- Initialisation
+
+
+def layers_of(module):
+    return [
+        (name, layer)
+        for name, layer in module.named_modules()
+        if isinstance(layer, (nn.Linear, nn.Conv1d))
+    ]
+
+
+def test_every_bias_of_the_head_is_zero_at_first(published):
+    biases = {name: layer.bias for name, layer in layers_of(published)}
+    without = {name for name, bias in biases.items() if bias is None}
+    assert without == {
+        "fusion.bottleneck",
+        "enhancer.blocks.0.sub_blocks.0.position",
+        "enhancer.blocks.1.sub_blocks.0.position",
+    }
+    learnt = [name for name in biases if name not in without and biases[name].any()]
+    assert learnt == []
+
+
+def test_every_large_weight_of_the_head_is_xavier_normal_at_first(published):
+    checked = 0
+    for name, layer in layers_of(published):
+        weight = layer.weight
+        taps = weight[0, 0].numel()
+        std = math.sqrt(2 / (taps * (weight.shape[0] + weight.shape[1])))
+        if weight.numel() < 10_000:
+            continue
+        checked += 1
+        assert weight.std().item() == pytest.approx(std, rel=0.05), name
+        # Of a normal distribution 4.55 % lie beyond two standard deviations, of a
+        # uniform one none.
+        beyond = (weight.abs() > 2 * std).float().mean().item()
+        assert beyond == pytest.approx(0.0455, rel=0.15), name
+    assert checked == 5 + 2 * 11 + 2
+
+
+def test_position_biases_are_xavier_uniform_at_first(published):
+    attention = published.enhancer.blocks[0].sub_blocks[0]
+    bound = math.sqrt(6 / (4 + 128))
+    for bias in (attention.content_bias, attention.position_bias):
+        assert 0.95 * bound < bias.abs().max().item() <= bound
+
+
+# --- Equations
+
+
+@pytest.mark.parametrize("n_samples", [201, 400, 16000, 20480, 20559])
+def test_log_spectrogram_equals_its_equations(speech, n_samples):
+    wav = speech[8000 : 8000 + n_samples]
+    log_magnitude, phase = LogSpectrogram()(wav.unsqueeze(0))
+    expected, expected_phase = reference.log_spectrogram(wav.numpy())
+    assert_equal(log_magnitude[0], expected)
+    # Where there is next to no magnitude, the phase is the rounding's.
+    loud = torch.from_numpy(expected > 0.1)
+    assert loud.sum() > 100
+    assert_equal(phase[0][loud], expected_phase[loud.numpy()], tolerance=1e-4)
+
+
+def test_inverse_spectrogram_equals_its_equations(speech):
+    spectrogram = LogSpectrogram()
+    log_magnitude, phase = spectrogram(speech[:8123].unsqueeze(0))
+    log_magnitude = log_magnitude * torch.rand_like(log_magnitude)  # as by a mask
+    expected = reference.inverse_log_spectrogram(
+        log_magnitude[0].double().numpy(), phase[0].numpy(), 8123
+    )
+    assert_equal(spectrogram.inverse(log_magnitude, phase, 8123)[0], expected)
+
+
+REFERENCES = {
+    "attention": reference.relative_self_attention,
+    "feed_forward": reference.feed_forward,
+    "channel_attention": reference.channel_attention,
+    "time_attention": reference.time_attention,
+    "scta": reference.scta,
+    "mscff": reference.mscff,
+    "cffma": reference.mask,
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_lobe_equals_its_equations(name):
+    lobe = perturbed(LOBES[name]())
+    utterances = [inputs_of(name, SHORT) for _ in range(2)]
+    out = lobe(*(torch.cat(batch) for batch in zip(*utterances, strict=True)))
+    weights = reference.weights_of(lobe)
+    for row, utterance in zip(out, utterances, strict=True):
+        inputs = [x[0].double().numpy() for x in utterance]
+        assert_equal(row, REFERENCES[name](weights, *inputs))
+
+
+def test_rhma_block_equals_its_equations():
+    block = perturbed(RHMA(DIM, n_blocks=1, n_heads=3).blocks[0])
+    x = torch.randn(1, SHORT, DIM)
+    expected = reference.rhma_block(reference.weights_of(block), x[0].double().numpy())
+    assert_equal(block(x)[0], expected)
+
+
+def test_share_of_the_separate_gains_equals_its_equations():
+    lobe = perturbed(SCTA(DIM, share=0.2))
+    x = torch.randn(1, SHORT, DIM)
+    expected = reference.scta(reference.weights_of(lobe), x[0].double().numpy(), 0.2)
+    assert_equal(lobe(x)[0], expected)
+
+
+def test_mscff_of_other_kernels_and_dilations_equals_its_equations():
+    dilations = (4, 2, 3)
+    lobe = perturbed(MSCFF(N_FREQS, SSL_DIM, FUSED_DIM, (5, 3, 5), dilations))
+    inputs = inputs_of("mscff", LONG)
+    expected = reference.mscff(
+        reference.weights_of(lobe),
+        *(x[0].double().numpy() for x in inputs),
+        dilations=dilations,
+    )
+    assert_equal(lobe(*inputs)[0], expected)
+
+
+@pytest.mark.parametrize("n_samples", [400, 16000, 20480, 20799])
+def test_ssl_embedding_of_given_hidden_states_equals_its_equations(
+    tiny_wavlm, n_samples
+):
+    embedding = perturbed(SSLEmbedding(tiny_wavlm))
+    hidden_states = torch.randn(3, 2, reference.n_ssl_frames(n_samples), 32)
+    embedding.ssl.forward = lambda wav, lengths: hidden_states
+    n_frames = LogSpectrogram().n_frames(n_samples)
+    out = embedding(torch.zeros(2, n_samples), n_frames)
+    assert out.shape == (2, n_frames, 32)
+    weights = reference.weights_of(embedding)
+    for row in range(2):
+        states = hidden_states[:, row].double().numpy()
+        assert_equal(out[row], reference.ssl_embedding(weights, states, n_frames))
+
+
+def test_enhanced_waveform_is_the_masked_log_magnitude_with_the_noisy_phase(
+    tiny_wavlm, speech
+):
+    enhancer = CFFMAEnhancer(
+        SSLEmbedding(tiny_wavlm),
+        LogSpectrogram(),
+        perturbed(CFFMA(ssl_dim=32, fused_dim=16, dim=8, n_blocks=1, n_heads=2)),
+    ).eval()
+    wav = speech[:20480]
+    with torch.no_grad():
+        enhanced, log_magnitude = enhancer(wav.unsqueeze(0))
+        embedding = enhancer.embedding(wav.unsqueeze(0), n_frames=129)
+    spectrum, phase = reference.log_spectrogram(wav.numpy())
+    weights = reference.weights_of(enhancer.mask_estimator)
+    mask = reference.mask(weights, spectrum, embedding[0].double().numpy(), n_blocks=1)
+    assert_equal(log_magnitude[0], mask * spectrum)
+    expected = reference.inverse_log_spectrogram(mask * spectrum, phase, 20480)
+    assert_equal(enhanced[0], expected)
+
+
+# --- Spectrogram
+
+
+@pytest.mark.parametrize("n_samples", [201, 400, 12345, 16000, 16159, 48000])
+def test_spectrogram_and_back_gives_the_waveform(speech, n_samples):
+    spectrogram = LogSpectrogram()
+    wav = speech[-n_samples:].unsqueeze(0)
+    restored = spectrogram.inverse(*spectrogram(wav), length=n_samples)
+    assert restored.shape == wav.shape
+    assert (restored - wav).abs().max() < 1e-5
+
+
+def test_20480_samples_give_129_frames_of_201_frequencies(speech):
+    spectrogram = LogSpectrogram()
+    log_magnitude, phase = spectrogram(speech[:20480].unsqueeze(0))
+    assert log_magnitude.shape == phase.shape == (1, 129, 201)
+    assert spectrogram.n_frames(20480) == 129
+
+
+def test_phase_has_magnitude_1_where_there_is_sound(speech):
+    log_magnitude, phase = LogSpectrogram()(speech.unsqueeze(0))
+    sound = log_magnitude > 0.02
+    assert sound.float().mean() > 0.1
+    assert (phase[sound].abs() - 1).abs().max() < 1e-4
+
+
+def test_phase_of_silence_is_finite():
+    _, phase = LogSpectrogram()(torch.zeros(1, 1600))
+    assert phase.abs().max() == 0
+
+
+def test_window_moves_with_the_module_and_is_no_weight():
+    spectrogram = LogSpectrogram()
+    assert spectrogram.to("meta").window.device.type == "meta"
+    assert spectrogram.state_dict() == {}
+
+
+def test_window_of_the_spectrogram_is_periodic():
+    assert_equal(LogSpectrogram().window, reference.hamming(400), tolerance=1e-6)
+
+
+def test_spectrogram_is_of_full_precision_under_autocast(speech):
+    spectrogram = LogSpectrogram()
+    wav = speech[:16000].unsqueeze(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        log_magnitude, phase = spectrogram(wav)
+        restored = spectrogram.inverse(log_magnitude, phase, 16000)
+    assert (restored - wav).abs().max() < 1e-5
+
+
+def test_200_samples_are_too_short_for_the_reflect_padding():
+    with pytest.raises(InputError, match="200 samples is too short"):
+        LogSpectrogram()(torch.zeros(1, 200))
+
+
+# --- Padding
+
+
+def padded_with_noise(short, long):
+    """A batch of both; behind the short one lies noise, which nothing may depend on."""
+    filled = torch.cat([short, 3 * torch.randn(1, LONG - SHORT, short.shape[2])], 1)
+    return torch.cat([filled, long])
+
+
+def batch_of(name):
+    """Inputs of a lobe for a short utterance, and for a batch of it and a longer one."""
+    short, long = inputs_of(name, SHORT), inputs_of(name, LONG)
+    batch = [padded_with_noise(*pair) for pair in zip(short, long, strict=True)]
+    return short, batch
+
+
+RELATIVE_LENGTHS = torch.tensor([SHORT / LONG, 1.0])
+
+
+@pytest.mark.parametrize("name", LOBES)
+def test_padding_does_not_change_an_utterance(name):
+    lobe = perturbed(LOBES[name]())
+    short, batch = batch_of(name)
+    out = lobe(*batch, lengths=RELATIVE_LENGTHS)
+    assert (out[:1, :SHORT] - lobe(*short)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", [name for name in LOBES if name != "feed_forward"])
+def test_padding_changes_an_utterance_if_its_length_is_not_given(name):
+    lobe = perturbed(LOBES[name]())
+    short, batch = batch_of(name)
+    assert (lobe(*batch)[:1, :SHORT] - lobe(*short)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", LOBES)
+def test_lengths_of_1_change_nothing(name):
+    lobe = perturbed(LOBES[name]())
+    inputs = inputs_of(name, LONG)
+    out = lobe(*inputs, lengths=torch.ones(1))
+    assert (out - lobe(*inputs)).abs().max() < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
+@pytest.mark.parametrize("n_samples", [20480, 20639, 33333])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_does_not_change_the_enhanced_waveform(
+    ssl_folder, speech, family, n_samples
+):
+    """For the SSL models that can hold this: base models normalise over time, and
+    SpeechBrain normalises the waveform with its padding. The STFT reflects the end of a
+    waveform, so it ends in 50 ms of silence here."""
+    ssl = load_ssl(ssl_folder(family, large=True))
+    ssl.normalize_wav = False
+    head = CFFMA(ssl_dim=32, fused_dim=16, dim=8, n_blocks=1, n_heads=2)
+    enhancer = CFFMAEnhancer(SSLEmbedding(ssl), LogSpectrogram(), perturbed(head))
+    enhancer.eval()
+    batch = torch.stack([speech, speech.flip(0)])
+    batch[0, n_samples - 800 :] = 0
+    lengths = torch.tensor([n_samples / len(speech), 1.0])
+    with torch.no_grad():
+        alone, _ = enhancer(batch[:1, :n_samples])
+        padded, _ = enhancer(batch, lengths)
+        without_lengths, _ = enhancer(batch)
+    assert (alone - padded[:1, :n_samples]).abs().max() < 1e-5
+    assert (alone - without_lengths[:1, :n_samples]).abs().max() > 1e-4
+
+
+# --- Behaviour
+
+
+def test_mask_lies_between_0_and_1_and_uses_the_range():
+    estimator = perturbed(small_cffma())
+    with torch.no_grad():
+        estimator.output_layer.weight.mul_(10)
+    mask = estimator(*inputs_of("cffma", LONG))
+    assert mask.shape == (1, LONG, N_FREQS)
+    assert mask.min() >= 0 and mask.max() <= 1
+    assert mask.min() < 0.01 and mask.max() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("gate", "kernel_size", "dilation"),
+    [(0, 3, 1), (0, 3, 4), (1, 5, 1), (1, 5, 2), (2, 7, 1), (2, 5, 3)],
+)
+def test_a_gate_of_mscff_sees_the_frames_of_its_kernel(gate, kernel_size, dilation):
+    class NoNorm(nn.Module):
+        """The normalisation would spread each frame over all."""
+
+        def forward(self, x, mask=None):
+            return x
+
+    kernel_sizes, dilations = [1, 1, 1], [1, 1, 1]
+    kernel_sizes[gate], dilations[gate] = kernel_size, dilation
+    fusion = MSCFF(N_FREQS, SSL_DIM, FUSED_DIM, kernel_sizes, dilations)
+    fusion.norm = NoNorm()
+    spectrum, embedding = inputs_of("mscff", 31)
+    changed = spectrum.clone()
+    changed[:, 15] += 1
+    difference = fusion(changed, embedding) - fusion(spectrum, embedding)
+    reach = kernel_size // 2
+    expected = [15 + tap * dilation for tap in range(-reach, reach + 1)]
+    assert difference.abs().sum(dim=2)[0].nonzero().flatten().tolist() == expected
+
+
+def test_attention_tells_past_from_future():
+    attention = perturbed(RelativeSelfAttention(DIM, n_heads=3))
+    x = torch.randn(1, SHORT, DIM)
+    assert (attention(x.flip(1)).flip(1) - attention(x)).abs().max() > 1e-2
+
+
+def test_attention_without_positions_does_not_tell_past_from_future():
+    attention = perturbed(RelativeSelfAttention(DIM, n_heads=3))
+    with torch.no_grad():
+        attention.position.weight.zero_()
+    x = torch.randn(1, SHORT, DIM)
+    assert (attention(x.flip(1)).flip(1) - attention(x)).abs().max() < 1e-5
+
+
+def test_attention_of_one_frame_is_its_value():
+    attention = perturbed(RelativeSelfAttention(DIM, n_heads=3))
+    x = torch.randn(1, 1, DIM)
+    expected = attention.output(attention.value(x))
+    assert (attention(x) - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["attention", "feed_forward", "rhma", "cffma"])
+def test_dropout_acts_in_training_only(name):
+    lobe = LOBES[name]()
+    inputs = inputs_of(name, SHORT)
+    assert not torch.equal(lobe.train()(*inputs), lobe(*inputs))
+    assert torch.equal(lobe.eval()(*inputs), lobe(*inputs))
+
+
+def test_mask_is_float32_under_autocast():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mask = small_cffma()(*inputs_of("cffma", SHORT))
+    assert mask.dtype == torch.float32
+
+
+def test_the_parts_can_be_replaced():
+    """The mask estimator takes any fusion and any enhancer of the documented form."""
+
+    class Concatenation(nn.Module):
+        def forward(self, spectrum, embedding, lengths):
+            return torch.cat([spectrum, embedding], dim=-1)
+
+    fused_dim = N_FREQS + SSL_DIM
+    estimator = MaskEstimator(
+        Concatenation(), FeedForward(DIM), N_FREQS, fused_dim, DIM
+    )
+    assert estimator(*inputs_of("cffma", SHORT)).shape == (1, SHORT, N_FREQS)
+
+
+def test_heads_that_do_not_divide_the_channels_are_refused():
+    with pytest.raises(InputError, match="5 heads do not divide 12 channels"):
+        RelativeSelfAttention(12, n_heads=5)
+
+
+@pytest.mark.parametrize(
+    ("spectrum", "embedding"),
+    [((1, 5, N_FREQS + 1), (1, 5, SSL_DIM)), ((1, 5, N_FREQS), (1, 6, SSL_DIM))],
+    ids=["channels", "frames"],
+)
+def test_features_that_do_not_fit_mscff_are_refused(spectrum, embedding):
+    with pytest.raises(InputError, match="got a spectrum of shape"):
+        MSCFF(N_FREQS, SSL_DIM, FUSED_DIM)(torch.rand(spectrum), torch.rand(embedding))
+
+
+def test_waveforms_without_a_batch_dimension_are_refused(tiny_wavlm):
+    enhancer = CFFMAEnhancer(
+        SSLEmbedding(tiny_wavlm), LogSpectrogram(), CFFMA(ssl_dim=32, dim=8)
+    )
+    with pytest.raises(InputError, match=r"not of shape \(16000,\)"):
+        enhancer(torch.zeros(16000))
+
+
+# --- Gradients
+
+
+def gradients(ssl, fine_tune, speech):
+    """Greatest gradient of each parameter (None: none) after one step of the training loss."""
+    enhancer = CFFMAEnhancer(
+        SSLEmbedding(ssl, fine_tune=fine_tune),
+        LogSpectrogram(),
+        CFFMA(ssl_dim=32, fused_dim=32, dim=16, n_blocks=2, n_heads=2),
+    )
+    clean = speech[:20480].unsqueeze(0)
+    noisy = clean + 0.1 * torch.randn_like(clean)
+    target, _ = enhancer.spectrogram(clean)
+    _, log_magnitude = enhancer(noisy)
+    (log_magnitude - target).abs().mean().backward()
+    return {
+        name: None if parameter.grad is None else parameter.grad.abs().max().item()
+        for name, parameter in enhancer.named_parameters()
+    }
+
+
+def is_unused(name, large):
+    """Without a gradient by design: SpecAugment's vector, since it is off; the last
+    LayerNorm of a large model, which comes behind the last hidden state."""
+    return name.endswith("masked_spec_embed") or (
+        large and name.startswith("embedding.ssl.model.encoder.layer_norm.")
+    )
+
+
+def is_cancelled(name):
+    """A bias of an attention's keys adds the same to all scores: softmax takes it out."""
+    return name.endswith((".key.bias", ".k_proj.bias"))
+
+
+def is_frozen(name, fine_tune):
+    prefix = {
+        "frozen": "embedding.ssl.",
+        "partial": "embedding.ssl.model.feature_extractor.",
+        "entire": "nothing",
+    }
+    return name.startswith(prefix[fine_tune])
+
+
+@pytest.mark.parametrize("fine_tune", ["frozen", "partial", "entire"])
+@pytest.mark.parametrize("large", [False, True], ids=["base", "large"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_that_should_learn_learns_and_nothing_else(
+    ssl_folder, speech, family, large, fine_tune
+):
+    found = gradients(load_ssl(ssl_folder(family, large)), fine_tune, speech)
+    without = {name for name in found if found[name] is None}
+    assert without == {
+        name for name in found if is_frozen(name, fine_tune) or is_unused(name, large)
+    }
+    learning = {name: size for name, size in found.items() if name not in without}
+    negligible = {name for name, size in learning.items() if size < 1e-9}
+    assert negligible <= {name for name in learning if is_cancelled(name)}
+
+
+def test_gradient_of_an_attention_key_bias_is_rounding_only(tiny_wavlm, speech):
+    found = gradients(tiny_wavlm, "entire", speech)
+    cancelled = [size for name, size in found.items() if is_cancelled(name)]
+    assert len(cancelled) == 4
+    assert max(cancelled) < 1e-6 * max(size for size in found.values() if size)

@@ -1,0 +1,89 @@
+"""Train and evaluate a speech enhancement experiment.
+
+    python train.py hparams/mini.yaml [--key=value ...]
+
+Any key of the YAML can be overridden. Run the same command again to resume.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+from pathlib import Path
+
+from speechbrain_cffma.errors import command
+
+
+@command
+def main(argv=None):
+    """Prepare the data, train, write the best model as a folder and evaluate it.
+
+    Arguments
+    ---------
+    argv : list of str or None
+        Command line; None takes the process's own.
+    """
+    from speechbrain_cffma.versions import check_torch_pair
+
+    check_torch_pair()
+    import speechbrain as sb
+    import torch
+    from speechbrain.dataio.batch import PaddedBatch
+    from speechbrain.utils.distributed import (
+        ddp_init_group,
+        if_main_process,
+        run_on_main,
+    )
+    from transformers.utils.logging import disable_progress_bar
+
+    from speechbrain_cffma.brain import EnhancementBrain
+    from speechbrain_cffma.data import EvaluationPairs, training_loader
+    from speechbrain_cffma.experiment import load_experiment, read_experiment
+
+    disable_progress_bar()  # of transformers' loading of weights
+    path, run_opts, overrides = sb.parse_arguments(argv)
+    experiment = read_experiment(path, overrides)
+    ddp_init_group(run_opts)
+
+    output_folder = load_experiment(experiment, only="output_folder")
+    sb.create_experiment_directory(output_folder)
+    if if_main_process():
+        (Path(output_folder) / "hyperparams.yaml").write_text(experiment)
+
+    # Before the rest is made: that may read what the prepare step writes.
+    run_on_main(load_experiment(experiment, only="prepare"))
+    hparams = load_experiment(experiment)
+
+    brain = EnhancementBrain(
+        modules=hparams["modules"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    if not brain.test_only:
+        train_loader = training_loader(
+            hparams["train_data"],
+            hparams["batch_size"],
+            hparams["steps_per_epoch"],
+            hparams["num_workers"],
+            getattr(brain, "rank", 0),
+            torch.distributed.get_world_size() if brain.distributed_launch else 1,
+        )
+        brain.fit(
+            hparams["epoch_counter"],
+            train_loader,
+            _evaluation_loader(EvaluationPairs(hparams["valid_manifest"]), PaddedBatch),
+        )
+    brain.evaluate(
+        _evaluation_loader(EvaluationPairs(hparams["test_manifest"]), PaddedBatch)
+    )
+
+
+def _evaluation_loader(dataset, collate_fn):
+    """Whole utterances one by one: what is padded beside others scores differently."""
+    from torch.utils.data import DataLoader
+
+    return DataLoader(dataset, batch_size=1, collate_fn=collate_fn)
+
+
+if __name__ == "__main__":
+    main()
