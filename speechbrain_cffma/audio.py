@@ -137,7 +137,8 @@ def write(path, samples):
 def prepare_files(sources, targets, n_jobs=-1, label="checking audio"):
     """Check files and convert those that are not mono WAV or FLAC at 16 kHz, in parallel.
 
-    Copies made before are kept, so that an interrupted run goes on.
+    Copies made before are kept, so that an interrupted run goes on: a copy has its
+    source's time of change.
 
     Arguments
     ---------
@@ -174,12 +175,13 @@ def _prepare_file(source, target):
         converted = info.samplerate != SAMPLE_RATE or info.channels != 1
         converted = converted or info.format not in ("WAV", "FLAC")
         path = target if converted else source
-        if converted and not _is_newer(target, source):
+        if converted and not _is_copy(target, source):
             samples = _resample(read(source), info.samplerate)
             fault = _fault(samples)
             if fault:
                 return AudioFile(source, fault=fault)
             write(target, samples)
+            os.utime(target, ns=(os.stat(source).st_mtime_ns,) * 2)
         samples = read(path)
     except (InputError, soundfile.LibsndfileError, OSError) as error:
         return AudioFile(source, fault=f"unreadable ({error})")
@@ -196,18 +198,17 @@ def _fault(samples):
     return ""
 
 
-def _is_newer(path, source):
+def _is_copy(path, source):
     return (
         os.path.exists(path)
-        and os.stat(path).st_mtime_ns >= os.stat(source).st_mtime_ns
+        and os.stat(path).st_mtime_ns == os.stat(source).st_mtime_ns
     )
 
 
 def _resample(samples, sample_rate):
-    if sample_rate == SAMPLE_RATE:
+    if sample_rate == SAMPLE_RATE or not len(samples):
         return samples
     import torch
     from torchaudio.functional import resample
 
-    torch.set_num_threads(1)  # the files are what runs in parallel
     return resample(torch.from_numpy(samples), sample_rate, SAMPLE_RATE).numpy()

@@ -6,6 +6,7 @@ Authors
 
 import logging
 import shutil
+import zipfile
 
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.distributed import if_main_process
@@ -60,6 +61,8 @@ class AtomicCheckpointer(Checkpointer):
             If the checkpoint is truncated, altered or of another architecture.
         """
         try:
+            for path in checkpoint.paramfiles.values():
+                _check_intact(path)
             return super().load_checkpoint(checkpoint)
         # Each recoverable's own loader raises what it likes; the remedy is the same.
         except Exception as error:
@@ -76,3 +79,12 @@ class AtomicCheckpointer(Checkpointer):
     def _custom_checkpoint_dirpath(self, name):
         path = super()._custom_checkpoint_dirpath(name)
         return path.with_name(PARTIAL + path.name)
+
+
+def _check_intact(path):
+    """torch.load does not look at the checksums that torch.save writes."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+        if damaged:
+            raise ValueError(f"the checksum of {damaged} in {path} is wrong")

@@ -15,7 +15,7 @@ from pathlib import Path
 from hyperpyyaml import load_hyperpyyaml
 from hyperpyyaml.core import resolve_references
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.comments import CommentedMap, TaggedScalar
 from ruamel.yaml.error import YAMLError
 
 from speechbrain_cffma.errors import InputError, one_line
@@ -54,7 +54,7 @@ def read_experiment(path, overrides=""):
     <BLANKLINE>
     """
     tree = _merge_base(Path(path))
-    for key, value in (YAML().load(overrides) or {}).items():
+    for key, value in _read_overrides(overrides).items():
         if key not in tree:
             close = difflib.get_close_matches(key, tree)
             hint = f"did you mean --{close[0]}?" if close else "see its keys there"
@@ -101,8 +101,20 @@ def load_experiment(text, only=None):
     return load_hyperpyyaml(_dump({only: tree[only]}))[only]
 
 
-def _merge_base(path):
+def _read_overrides(text):
+    try:
+        tree = YAML().load(text) or {}
+    except YAMLError as error:
+        raise InputError(f"the overrides are no YAML: {one_line(error)}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"the overrides are not of the form --key=value: {text}")
+    return tree
+
+
+def _merge_base(path, above=()):
     """The tree of a YAML: the keys of its base, in their order, replaced by its own."""
+    if path.resolve() in above:
+        raise InputError(f"the experiment {path} is its own base")
     try:
         tree = YAML().load(path)
     except OSError as error:
@@ -115,7 +127,9 @@ def _merge_base(path):
         raise InputError(f"{path} is not a YAML of keys and values")
     if "base" not in tree:
         return tree
-    merged = _merge_base(path.parent / tree.pop("base"))
+    merged = _merge_base(
+        path.parent / str(tree.pop("base")), (*above, path.resolve())
+    )
     merged.update(tree)
     return merged
 
@@ -129,13 +143,24 @@ def _in_order_of_use(tree):
             return
         if key in above:
             raise ValueError(f"{' -> '.join([*above, key])} is a circle of references")
-        for used in re.findall(r"<(\w+)", _dump(tree[key])):
+        for used in _references(tree[key]):
             place(used, (*above, key))
         ordered[key] = tree[key]
 
     for key in tree:
         place(key)
     return ordered
+
+
+def _references(node):
+    """The top-level keys that a node refers to."""
+    if isinstance(node, dict):
+        node = list(node.values())
+    if isinstance(node, list):
+        return [name for child in node for name in _references(child)]
+    if isinstance(node, TaggedScalar) and node.tag.value in ("!ref", "!copy"):
+        return re.findall(r"<([^>\[.]+)", node.value)
+    return []
 
 
 def _dump(tree):

@@ -208,6 +208,9 @@ def usable(files, split):
 def is_prepared(save_folder, arguments):
     """Whether a prepare step has already run with the same arguments.
 
+    If not, the mark of one with other arguments is removed, since what it wrote is
+    about to be replaced.
+
     Arguments
     ---------
     save_folder : str or Path
@@ -219,11 +222,22 @@ def is_prepared(save_folder, arguments):
     -------
     bool
         True if `mark_prepared` was called with equal arguments.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> mark_prepared(folder, {"seed": 1})
+    >>> is_prepared(folder, {"seed": 1}), is_prepared(folder, {"seed": 2})
+    (True, False)
     """
+    marker = _marker(save_folder)
     try:
-        return json.loads(_marker(save_folder).read_text()) == _plain(arguments)
+        if json.loads(marker.read_text()) == _plain(arguments):
+            return True
     except (OSError, ValueError):
-        return False
+        pass
+    marker.unlink(missing_ok=True)
+    return False
 
 
 def mark_prepared(save_folder, arguments):

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from speechbrain_cffma.audio import SAMPLE_RATE
+from speechbrain_cffma.audio import SAMPLE_RATE, SILENCE
 
 
 class MetricError(ValueError):
@@ -36,11 +36,19 @@ def pesq(clean, enhanced, sample_rate=SAMPLE_RATE):
     Raises
     ------
     MetricError
-        If it finds no speech, or the signals are shorter than 0.25 s.
+        If either is silent or not finite, it finds no speech, or the signals are
+        shorter than 0.25 s.
+
+    Example
+    -------
+    >>> clean = getfixture("speech").numpy()
+    >>> round(pesq(clean, clean), 2)
+    4.64
     """
     from pesq import PesqError
     from pesq import pesq as pesq_score
 
+    _check("PESQ", clean, enhanced)
     try:
         return float(pesq_score(sample_rate, clean, enhanced, "wb"))
     except PesqError as error:
@@ -69,12 +77,20 @@ def stoi(clean, enhanced, sample_rate=SAMPLE_RATE):
     Raises
     ------
     MetricError
-        If there is too little speech: pystoi needs 30 frames (0.4 s).
+        If either is silent or not finite, or there is too little speech: pystoi needs
+        30 frames (0.4 s).
+
+    Example
+    -------
+    >>> clean = getfixture("speech").numpy()
+    >>> round(stoi(clean, clean), 3)
+    1.0
     """
     import warnings
 
     from pystoi import stoi as stoi_score
 
+    _check("STOI", clean, enhanced)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         try:
@@ -104,7 +120,7 @@ def si_sdr(clean, enhanced, sample_rate=SAMPLE_RATE):
     Raises
     ------
     MetricError
-        If either is silent, or the two are equal but for a factor.
+        If either is silent or not finite, or the two are equal but for a factor.
 
     Example
     -------
@@ -113,16 +129,22 @@ def si_sdr(clean, enhanced, sample_rate=SAMPLE_RATE):
     >>> round(si_sdr(clean, 5 * (clean + noise)), 6)
     20.0
     """
+    _check("SI-SDR", clean, enhanced)
     clean, enhanced = clean.astype(np.float64), enhanced.astype(np.float64)
-    energy = clean @ clean
-    if energy == 0 or not enhanced.any():
-        raise MetricError("SI-SDR: silent")
-    target = (enhanced @ clean / energy) * clean
+    target = (enhanced @ clean / (clean @ clean)) * clean
     distortion = enhanced - target
     ratio = (target @ target) / max(distortion @ distortion, 1e-300)
     if ratio == 0 or ratio > 1e30:
         raise MetricError("SI-SDR: no distortion, or nothing but")
     return 10 * math.log10(ratio)
+
+
+def _check(metric, clean, enhanced):
+    for name, samples in (("the clean signal", clean), ("the signal", enhanced)):
+        if not np.isfinite(samples).all():
+            raise MetricError(f"{metric}: {name} holds NaN or Inf")
+        if np.abs(samples).max(initial=0) < SILENCE:
+            raise MetricError(f"{metric}: {name} is silent")
 
 
 METRICS = {"pesq": pesq, "stoi": stoi, "si_sdr": si_sdr}
@@ -166,7 +188,7 @@ def score(clean, enhanced, metrics):
     Example
     -------
     >>> score(np.zeros(16000), np.zeros(16000), ["si_sdr"])
-    {'si_sdr': None, 'failed': 'SI-SDR: silent'}
+    {'si_sdr': None, 'failed': 'SI-SDR: the clean signal is silent'}
     """
     row, reasons = {}, []
     for name in metrics:

@@ -537,7 +537,8 @@ def is_unused(name, large):
 
 
 def is_cancelled(name):
-    """A bias of an attention's keys adds the same to all scores: softmax takes it out."""
+    """A bias of an attention's keys adds the same to all scores: softmax takes it out,
+    and what is left of its gradient is rounding."""
     return name.endswith((".key.bias", ".k_proj.bias"))
 
 
@@ -563,11 +564,4 @@ def test_all_that_should_learn_learns_and_nothing_else(
     }
     learning = {name: size for name, size in found.items() if name not in without}
     negligible = {name for name, size in learning.items() if size < 1e-9}
-    assert negligible <= {name for name in learning if is_cancelled(name)}
-
-
-def test_gradient_of_an_attention_key_bias_is_rounding_only(tiny_wavlm, speech):
-    found = gradients(tiny_wavlm, "entire", speech)
-    cancelled = [size for name, size in found.items() if is_cancelled(name)]
-    assert len(cancelled) == 4
-    assert max(cancelled) < 1e-6 * max(size for size in found.values() if size)
+    assert negligible == {name for name in learning if is_cancelled(name)}

@@ -193,6 +193,17 @@ def test_frozen_model_stays_in_eval_mode(embedding_of, speech, family, large):
     assert torch.equal(embedding(wav, 129), embedding(wav, 129))
 
 
+@all_families
+def test_no_graph_is_built_through_what_is_frozen(embedding_of, speech, family):
+    """It would cost memory for gradients that nobody wants."""
+    wav = speech[:4000].unsqueeze(0)
+    frozen = embedding_of(family, fine_tune="frozen").train()
+    assert not frozen.ssl(wav).requires_grad
+    partial = embedding_of(family, fine_tune="partial").train()
+    assert not partial.ssl.model.feature_extractor(wav).requires_grad
+    assert partial.ssl(wav).requires_grad
+
+
 class OneStepBrain(sb.Brain):
     """Pulls the embedding of noise towards zero, and notes the SSL model's modes."""
 

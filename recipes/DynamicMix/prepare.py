@@ -49,8 +49,8 @@ def prepare_dynamic_mix(
         Recorded noise for training.
     rir_folder : str or Path or None
         Room impulse responses, for training and in half of the fixed pairs.
-    test_speakers : sequence of str
-        Speakers for testing only. None: a share of all speakers' files.
+    test_speakers : sequence of str, str or None
+        Speakers for testing only. None or empty: a share of all speakers' files.
     test_noise_folder : str or Path or None
         Recorded noise for testing only.
     held_out_share : float
@@ -86,9 +86,7 @@ def prepare_dynamic_mix(
         folder / "rir.csv",
         synthetic_share=0.5,
     )
-    test_noises = []
-    if test_noise_folder is not None and Path(test_noise_folder).is_dir():
-        test_noises = _rows("noise_wav", test_noise_folder, folder / "noise", n_jobs)
+    test_noises = _rows("noise_wav", test_noise_folder, folder / "test_noise", n_jobs)
 
     def validation_noise(index, n_samples, rng):
         return "training kinds", mixer.noise(n_samples, rng)
@@ -206,12 +204,15 @@ def _rows(key, folder, copies, n_jobs):
 
 def _split(rows, test_speakers, held_out_share, seed):
     """Train, valid and test rows; the test speakers are in the last alone."""
-    speakers = {row["speaker"] for row in rows}
-    unknown = set(test_speakers) - speakers
+    if isinstance(test_speakers, str):
+        test_speakers = [test_speakers]
+    test_speakers = {str(name) for name in test_speakers or ()}
+    speakers = {row["speaker"] for row in rows} - {""}
+    unknown = test_speakers - speakers
     if unknown:
         raise InputError(
-            f"there is no speaker {', '.join(sorted(unknown))} in the speech folder: it has "
-            f"{', '.join(sorted(speakers))}"
+            f"the speech folder has no subfolder {', '.join(sorted(unknown))} for "
+            f"test_speakers: give an empty list or some of {sorted(speakers)}"
         )
     test = [row for row in rows if row["speaker"] in test_speakers]
     rest = [row for row in rows if row["speaker"] not in test_speakers]

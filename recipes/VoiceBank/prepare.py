@@ -5,30 +5,47 @@ Authors
 """
 
 import logging
+import os
+import shutil
+import ssl
 import time
-import urllib.error
 import urllib.request
 import zipfile
+import zlib
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 from tqdm import tqdm
 
 from speechbrain_cffma import manifest
 from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, prepare_files
-from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
 
 URL = "https://datashare.ed.ac.uk/bitstream/handle/10283/2791/"
-#: The folders of the published archives; a suffix such as _16k is accepted.
+#: Folder of the noisy and of the clean files; each is published as an archive.
 FOLDERS = {
     "train": ("noisy_trainset_28spk_wav", "clean_trainset_28spk_wav"),
     "test": ("noisy_testset_wav", "clean_testset_wav"),
 }
-LOGS = ("log_trainset_28spk.txt", "log_testset.txt")
+#: Noise type and SNR of each utterance.
+LOGS = {"train": "log_trainset_28spk.txt", "test": "log_testset.txt"}
+#: What each archive holds.
+ARCHIVES = {f"{name}.zip": (name,) for names in FOLDERS.values() for name in names}
+ARCHIVES["logfiles.zip"] = tuple(LOGS.values())
+
 N_PAIRS = {"train": 11572, "test": 824}
 #: Held out for validation, as in SpeechBrain's recipes.
 VALID_SPEAKERS = ("p226", "p287")
+
+#: What reading a damaged archive raises.
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
+#: What a bad connection raises: another try may mend it.
+NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+#: Seconds before a download goes on; doubled each time that no byte arrived.
+WAIT = 1.0
 
 
 def prepare_voicebank(
@@ -44,7 +61,8 @@ def prepare_voicebank(
     ---------
     data_folder : str or Path
         With the four folders of the published archives, at 48 or 16 kHz, and the log
-        files for SNR and noise type, if at hand. The 16 kHz copies go to its 16k/.
+        files for SNR and noise type, if at hand. The 16 kHz copies go to its 16k/, or
+        to that of the manifest folder if it is read-only.
     manifest_folder : str or Path
         Where the manifests go.
     download : bool
@@ -59,40 +77,55 @@ def prepare_voicebank(
     InputError
         If data is missing and not to be downloaded, or files are faulty.
     """
-    arguments = dict(locals())
-    if manifest.is_prepared(manifest_folder, arguments):
-        return
-    data_folder = Path(data_folder)
+    data_folder = Path(data_folder).expanduser().absolute()
+    manifest_folder = Path(manifest_folder)
     if download:
         download_voicebank(data_folder)
-    conditions = _read_logs(data_folder)
-    rows = {"train": [], "valid": [], "test": []}
-    for split, names in FOLDERS.items():
-        pairs = _pair_rows(
-            data_folder, names, split, conditions, valid_speakers, n_jobs
-        )
-        if len(pairs) != N_PAIRS[split]:
-            logger.warning(
-                "the %s set in %s has %d pairs; the published one has %d",
-                split,
-                data_folder,
-                len(pairs),
-                N_PAIRS[split],
-            )
-        for part, row in pairs:
-            rows[part].append(row)
-    for split, split_rows in rows.items():
-        if not split_rows:
+    logs = {split: _find(data_folder, name) for split, name in LOGS.items()}
+    arguments = {"data": data_folder, "valid_speakers": valid_speakers}
+    if manifest.is_prepared(manifest_folder, arguments):
+        return
+
+    copies = data_folder / "16k"
+    if not (copies.is_dir() or os.access(data_folder, os.W_OK)):
+        copies = manifest_folder / "16k"
+    parts = {"train": [], "valid": [], "test": []}
+    for split, folders in _find_folders(data_folder).items():
+        pairs = _pairs(*folders, copies, n_jobs)
+        conditions = _read_log(logs[split]) if logs[split] else {}
+        _warn_if_incomplete(data_folder, split, pairs, conditions)
+        for name, noisy, clean in pairs:
+            noise, snr = conditions.get(name, ("", ""))
+            row = {
+                "ID": name,
+                "duration": clean.n_samples / SAMPLE_RATE,
+                "noisy_wav": noisy.path,
+                "clean_wav": clean.path,
+                "speaker": name.split("_")[0],
+                "snr": snr,
+                "noise": noise,
+            }
+            held_out = split == "train" and row["speaker"] in valid_speakers
+            parts["valid" if held_out else split].append((row, (noisy, clean)))
+
+    for part, pairs in parts.items():
+        if not pairs:
             raise InputError(
-                f"the {split} set of {data_folder} is empty"
-                + (f": no speaker {' or '.join(valid_speakers)}" * (split == "valid"))
+                f"nothing of {data_folder} is left for {part}: of the training set the "
+                f"speakers {', '.join(valid_speakers)} are for validation"
             )
-        manifest.write_manifest(Path(manifest_folder) / f"{split}.csv", split_rows)
+        good = manifest.usable([files for _, files in pairs], part)
+        parts[part] = [row for (row, _), ok in zip(pairs, good, strict=True) if ok]
+    for part, rows in parts.items():
+        manifest.write_manifest(manifest_folder / f"{part}.csv", rows)
     manifest.mark_prepared(manifest_folder, arguments)
 
 
 def download_voicebank(data_folder, url=URL):
-    """Fetch and unpack the archives whose folders are missing; resumes where it stopped.
+    """Fetch and unpack what is missing of the archives; goes on where it was stopped.
+
+    Archives that are there already, such as from a browser, are not fetched again;
+    each is deleted when it is unpacked.
 
     Arguments
     ---------
@@ -104,30 +137,13 @@ def download_voicebank(data_folder, url=URL):
     Raises
     ------
     InputError
-        If an archive can't be fetched or is damaged.
+        If an archive can't be fetched or unpacked, or is damaged.
     """
-    data_folder = Path(data_folder)
-    wanted = [name for names in FOLDERS.values() for name in names]
-    archives = [f"{name}.zip" for name in wanted if not _folder(data_folder, name)]
-    if not all(_find_log(data_folder, name) for name in LOGS):
-        archives.append("logfiles.zip")
-    for name in archives:
-        archive = data_folder / name
-        fetch(url + name, archive)
-        try:
-            with zipfile.ZipFile(archive) as file:
-                # Unpacked elsewhere first, so that a folder that is there is whole.
-                partial = data_folder / f".{archive.stem}"
-                file.extractall(partial)
-        except zipfile.BadZipFile as error:
-            archive.unlink()
-            raise InputError(
-                f"{archive} was damaged ({error}) and is deleted: run again to fetch it anew"
-            ) from error
-        for entry in partial.iterdir():
-            entry.replace(data_folder / entry.name)
-        partial.rmdir()
-        archive.unlink()
+    data_folder = Path(data_folder).expanduser()
+    for name, contents in ARCHIVES.items():
+        if not all(_find(data_folder, content) for content in contents):
+            fetch(url + name, data_folder / name)
+            _unpack(data_folder / name, contents)
 
 
 def fetch(url, path, tries=5):
@@ -140,132 +156,173 @@ def fetch(url, path, tries=5):
     path : str or Path
         Where to; the part that is there grows under the name path + ".part".
     tries : int
-        How often to go on after a lost connection.
+        How often in a row nothing more may arrive.
 
     Raises
     ------
     InputError
         If it can't be fetched, or has another size than the server says.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "there.zip").write_bytes(b"archive")
+    >>> fetch((folder / "there.zip").as_uri(), folder / "here.zip")
+    >>> (folder / "here.zip").read_bytes()
+    b'archive'
     """
     path = Path(path)
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    for attempt in range(tries):
+    reached, failures = _size(part), 0
+    while not path.exists():
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             total = _fetch_rest(url, part)
-            if part.stat().st_size == total:
-                part.rename(path)
+            if total in (None, _size(part)):
+                part.replace(path)
                 return
-            reason = f"{part.stat().st_size} of {total} bytes arrived"
-        except (OSError, urllib.error.URLError) as error:
-            reason = error
-        if isinstance(reason, urllib.error.HTTPError) and reason.code < 500:
-            break
-        if attempt + 1 < tries:
-            time.sleep(2**attempt)
-    raise InputError(
-        f"{url} can't be fetched ({reason}). What has arrived is kept: run again to go on, "
-        f"or download it by other means to {path}"
-    )
+            reason, final = f"{_size(part)} of {total} bytes arrived", False
+        except (OSError, HTTPException) as error:
+            reason, final = one_line(error), _is_final(error)
+        failures = 0 if _size(part) > reached else failures + 1
+        reached = max(reached, _size(part))
+        if final or failures == tries:
+            raise InputError(
+                f"{url} can't be fetched ({reason}): run again to go on with what has "
+                f"arrived, or download it by other means to {path}"
+            )
+        time.sleep(WAIT * 2**failures)
 
 
 def _fetch_rest(url, part):
-    """Fetch what is missing of a file; return the size of the whole."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"})
+    """Fetch what is missing of a file; return the size of the whole, None if unknown."""
+    have = _size(part)
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    request = urllib.request.Request(url, headers=headers)
     try:
         response = urllib.request.urlopen(request, timeout=60)
-    except urllib.error.HTTPError as error:
-        if error.code != 416:  # 416: there is nothing behind what we have
-            raise
-        return int(error.headers["Content-Range"].split("/")[1])
+    except HTTPError as error:
+        if error.code == 416:  # nothing follows what we have
+            if (error.headers["Content-Range"] or "").endswith(f"/{have}"):
+                return have
+            part.unlink(missing_ok=True)  # it is of another file
+        raise
     with response:
         resumed = response.status == 206
         have = have if resumed else 0
-        total = have + int(response.headers["Content-Length"])
-        progress = tqdm(
-            desc=part.stem, initial=have, total=total, unit="B", unit_scale=True
-        )
-        with open(part, "ab" if resumed else "wb") as file, progress:
+        length = response.headers["Content-Length"]
+        total = have + int(length) if length else None
+        bar = tqdm(desc=part.stem, initial=have, total=total, unit="B", unit_scale=True)
+        with open(part, "ab" if resumed else "wb") as file, bar:
             while block := response.read(1 << 20):
                 file.write(block)
-                progress.update(len(block))
+                bar.update(len(block))
     return total
 
 
-def _pair_rows(data_folder, names, split, conditions, valid_speakers, n_jobs):
-    """(part, manifest row) of each usable pair of the training or test set."""
-    noisy_folder, clean_folder = (_folder(data_folder, name) for name in names)
-    if noisy_folder is None or clean_folder is None:
-        missing = [name for name in names if _folder(data_folder, name) is None]
+def _is_final(error):
+    """Whether another try is of no use: nothing is there, or it can't be written."""
+    if isinstance(error, HTTPError):
+        return error.code < 500 and error.code not in (408, 416, 429)
+    return not isinstance(error, NETWORK)
+
+
+def _unpack(archive, contents):
+    """Put the named folders or files of an archive beside it, and delete it."""
+    # Unpacked elsewhere first, so that a folder that is there is whole.
+    partial = archive.with_name(f".{archive.stem}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(archive) as file:
+            members = [name for name in file.namelist() if "__MACOSX" not in name]
+            for member in tqdm(members, desc=f"unpacking {archive.name}", leave=False):
+                file.extract(member, partial)
+        for name in contents:
+            found = next(partial.rglob(name), None)
+            if found is None:
+                raise zipfile.BadZipFile(f"it has no {name}")
+            found.replace(archive.with_name(name))
+    except OSError as error:
         raise InputError(
-            f"VoiceBank-DEMAND is not complete in {data_folder}: no folder "
-            f"{' and no '.join(missing)}. It needs {', '.join(sum(FOLDERS.values(), ()))} "
-            "(5.3 GB of archives; about 18 GB while unpacking and converting). "
-            f"Either name a folder that has them by --data_folder=FOLDER (from {URL}), or "
-            "add --download to fetch them there"
+            f"{archive} can't be unpacked ({one_line(error)}): mend that and run again"
+        ) from error
+    except DAMAGE as error:
+        archive.unlink()
+        raise InputError(
+            f"{archive} was damaged ({error}) and is deleted: run again to fetch it anew"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    archive.unlink()
+
+
+def _find_folders(data_folder):
+    """The noisy and the clean folder of the training and of the test set."""
+    found = {name: _find(data_folder, name) for name in sum(FOLDERS.values(), ())}
+    missing = [name for name in found if not found[name]]
+    if missing:
+        raise InputError(
+            f"VoiceBank-DEMAND is not complete in {data_folder}: missing or empty are "
+            f"{', '.join(missing)}. Name the folder that has them by --data_folder=FOLDER, "
+            f"or add --download to fetch them from {URL} (5.3 GB, and about 10 GB of disk)"
         )
-    pairs = manifest.pair_files(
+    return {split: [found[name] for name in names] for split, names in FOLDERS.items()}
+
+
+def _find(data_folder, name):
+    """A published folder or log file, if it is there and not empty.
+
+    Also with a suffix such as _16k, in a folder of the same name (as some programs
+    unpack archives), or in any other folder.
+    """
+    candidates = [data_folder / name / name, data_folder / name]
+    for pattern in (f"{name}*16k*", f"[!.]*/{name}"):
+        candidates += sorted(data_folder.glob(pattern))
+    for path in candidates:
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            return path
+
+
+def _pairs(noisy_folder, clean_folder, copies, n_jobs):
+    """(ID, noisy AudioFile, clean AudioFile) of all pairs, at 16 kHz."""
+    found = manifest.pair_files(
         find_audio(noisy_folder), noisy_folder, find_audio(clean_folder), clean_folder
     )
-    ids = [pair[0] for pair in pairs]
-    files = [
-        prepare_files(
-            [pair[side] for pair in pairs],
-            [data_folder / "16k" / folder.name / f"{name}.wav" for name in ids],
-            n_jobs,
-            label=folder.name,
-        )
-        for side, folder in ((1, noisy_folder), (2, clean_folder))
-    ]
+    ids, *sides = zip(*found, strict=True)
+    files = []
+    for paths, folder in zip(sides, (noisy_folder, clean_folder), strict=True):
+        targets = [copies / folder.name / f"{name}.wav" for name in ids]
+        files.append(prepare_files(paths, targets, n_jobs, label=folder.name))
     manifest.check_twins(ids, *files)
-    usable = manifest.usable(list(zip(*files, strict=True)), split)
-    rows = []
-    for name, noisy, clean, good in zip(ids, *files, usable, strict=True):
-        if good:
-            speaker = name.split("_")[0]
-            noise, snr = conditions.get(name, ("", ""))
-            row = {
-                "ID": name,
-                "duration": clean.n_samples / SAMPLE_RATE,
-                "noisy_wav": noisy.path,
-                "clean_wav": clean.path,
-                "speaker": speaker,
-                "snr": snr,
-                "noise": noise,
-            }
-            held_out = split == "train" and speaker in valid_speakers
-            rows.append(("valid" if held_out else split, row))
-    return rows
+    return list(zip(ids, *files, strict=True))
 
 
-def _folder(data_folder, name):
-    """The folder of an archive, with or without a suffix such as _16k."""
-    found = sorted(p for p in data_folder.glob(f"{name}*") if p.is_dir())
-    return found[0] if found else None
-
-
-def _find_log(data_folder, name):
-    return next(iter(sorted(data_folder.rglob(name))), None)
-
-
-def _read_logs(data_folder):
-    """Noise type and SNR of each utterance: lines such as `p232_001 bus 17.5`."""
+def _read_log(path):
+    """(noise type, SNR) of each utterance, from lines such as `p232_001 bus 17.5`."""
     conditions = {}
-    for name in LOGS:
-        path = _find_log(data_folder, name)
-        if path is None:
-            logger.warning(
-                "%s has no %s: its scores will not be split by SNR", data_folder, name
-            )
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            name, noise, snr = line.split()
+            conditions[name.removesuffix(".wav")] = (noise, float(snr))
+        except ValueError:  # a heading or an empty line
             continue
-        for line in path.read_text().splitlines():
-            fields = line.split()
-            if len(fields) >= 3:
-                conditions[fields[0].removesuffix(".wav")] = (
-                    fields[1],
-                    float(fields[2]),
-                )
     return conditions
+
+
+def _warn_if_incomplete(data_folder, split, pairs, conditions):
+    """Warn if there are other pairs than published, or pairs without a log line."""
+    if len(pairs) != N_PAIRS[split]:
+        logger.warning(
+            f"the {split} set in {data_folder} has {len(pairs)} pairs; the published "
+            f"one has {N_PAIRS[split]}"
+        )
+    unknown = sum(name not in conditions for name, *_ in pairs)
+    if unknown:
+        logger.warning(
+            f"the SNR of {unknown} of {len(pairs)} {split} pairs is unknown: they are in "
+            f"no {LOGS[split]} in {data_folder} (it is in logfiles.zip)"
+        )
+
+
+def _size(path):
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,84 @@
+"""Checkpoints are whole or not there, and damaged ones are named."""
+
+import pytest
+import torch
+
+from speechbrain_cffma.checkpoints import AtomicCheckpointer
+from speechbrain_cffma.errors import InputError
+
+
+def checkpointer_of(folder, model):
+    return AtomicCheckpointer(folder, {"model": model})
+
+
+def test_saved_weights_come_back(tmp_path):
+    model = torch.nn.Linear(3, 2)
+    checkpointer_of(tmp_path, model).save_checkpoint()
+    restored = torch.nn.Linear(3, 2)
+    checkpointer_of(tmp_path, restored).recover_if_possible()
+    assert torch.equal(restored.weight, model.weight)
+
+
+def test_only_the_best_and_the_latest_are_kept(tmp_path):
+    checkpointer = checkpointer_of(tmp_path, torch.nn.Linear(1, 1))
+    for pesq in (1.5, 2.5, 2.0):
+        checkpointer.save_and_keep_only(meta={"pesq": pesq}, max_keys=["pesq"])
+    kept = sorted(c.meta["pesq"] for c in checkpointer.list_checkpoints())
+    assert kept == [2.0, 2.5]
+
+
+def test_a_save_that_breaks_off_leaves_no_checkpoint(tmp_path, monkeypatch):
+    model = torch.nn.Linear(1, 1)
+    checkpointer = checkpointer_of(tmp_path, model)
+    checkpointer.save_checkpoint(name="whole")
+
+    def break_off(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        checkpointer.save_checkpoint(name="broken")
+    names = [c.path.name for c in checkpointer.list_checkpoints()]
+    assert names == ["CKPT+whole"]
+
+
+def test_what_a_broken_save_left_is_removed_at_the_next_start(tmp_path):
+    (tmp_path / "partial-CKPT+broken").mkdir()
+    checkpointer_of(tmp_path, torch.nn.Linear(1, 1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_under_the_same_name_replaces(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    checkpointer = checkpointer_of(tmp_path, model)
+    checkpointer.save_checkpoint(name="last")
+    with torch.no_grad():
+        model.weight.fill_(7.0)
+    checkpointer.save_checkpoint(name="last")
+    with torch.no_grad():
+        model.weight.fill_(0.0)
+    checkpointer.recover_if_possible()
+    assert model.weight.item() == 7.0
+
+
+def test_a_checkpoint_of_another_architecture_is_one_clear_line(tmp_path):
+    checkpointer_of(tmp_path, torch.nn.Linear(3, 2)).save_checkpoint(name="a")
+    with pytest.raises(InputError, match="CKPT\\+a can't be loaded") as error:
+        checkpointer_of(tmp_path, torch.nn.Linear(3, 4)).recover_if_possible()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered"])
+def test_a_damaged_checkpoint_is_one_clear_line(tmp_path, damage):
+    model = torch.nn.Linear(100, 100)
+    checkpointer = checkpointer_of(tmp_path, model)
+    path = checkpointer.save_checkpoint(name="a").paramfiles["model"]
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    if damage == "truncated":
+        content = content[:middle]
+    else:
+        content[middle] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="CKPT\\+a can't be loaded"):
+        checkpointer.recover_if_possible()

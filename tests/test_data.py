@@ -1,0 +1,225 @@
+"""Training order, crops and whole utterances; nothing depends on workers or processes."""
+
+import itertools
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speechbrain_cffma import manifest
+from speechbrain_cffma.data import (
+    EpochBatchSampler,
+    EvaluationPairs,
+    RecordedPairs,
+    TrainingCrops,
+    read_crop,
+    training_loader,
+)
+from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.mixing import DynamicMixer
+
+CROP = 4000
+
+
+@pytest.fixture
+def pairs_csv(tmp_path, speech):
+    """Manifest of 7 pairs of 1 to 2.2 s whose noisy side is -0.5 times the clean one."""
+    rows = []
+    for i in range(7):
+        clean = speech.numpy()[1000 * i :][: 16000 + 3200 * i]
+        row = {"ID": f"u{i}", "duration": len(clean) / 16000}
+        for key, samples in (("clean_wav", clean), ("noisy_wav", -0.5 * clean)):
+            row[key] = tmp_path / f"{key}_{i}.wav"
+            soundfile.write(row[key], samples, 16000, "FLOAT")
+        rows.append(row)
+    manifest.write_manifest(tmp_path / "pairs.csv", rows)
+    return tmp_path / "pairs.csv"
+
+
+@pytest.fixture
+def crops(pairs_csv):
+    return TrainingCrops(pairs_csv, RecordedPairs(), CROP, seed=5)
+
+
+def batches_of(epoch=1, first_batch=0, **arguments):
+    sampler = EpochBatchSampler(**arguments)
+    sampler.set_epoch(epoch, first_batch)
+    return list(sampler)
+
+
+def indices(batches):
+    return [index for batch in batches for _, _, index in batch]
+
+
+class TestEpochBatchSampler:
+    SIZES = {"n_items": 11, "batch_size": 2, "n_batches": 8, "seed": 3}
+
+    def test_the_same_seed_and_epoch_give_the_same_batches(self):
+        assert batches_of(4, **self.SIZES) == batches_of(4, **self.SIZES)
+
+    def test_each_epoch_has_another_order(self):
+        orders = [tuple(indices(batches_of(e, **self.SIZES))) for e in range(1, 9)]
+        assert len(set(orders)) == 8
+
+    def test_each_seed_has_another_order(self):
+        other = {**self.SIZES, "seed": 4}
+        assert indices(batches_of(**self.SIZES)) != indices(batches_of(**other))
+
+    def test_setting_an_earlier_epoch_again_gives_its_batches(self):
+        sampler = EpochBatchSampler(**self.SIZES)
+        first = list(sampler)
+        sampler.set_epoch(2)
+        list(sampler)
+        sampler.set_epoch(1)
+        assert list(sampler) == first
+
+    def test_each_item_comes_once_a_pass(self):
+        order = indices(batches_of(n_items=10, batch_size=4, n_batches=5))
+        assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
+
+    def test_each_pass_has_another_order(self):
+        order = indices(batches_of(n_items=10, batch_size=4, n_batches=5))
+        assert order[:10] != order[10:]
+
+    def test_an_epoch_is_one_pass_of_whole_batches(self):
+        batches = batches_of(n_items=11, batch_size=2)
+        assert len(batches) == 5
+        assert len(set(indices(batches))) == 10
+
+    def test_fewer_items_than_a_batch_fill_one(self):
+        batches = batches_of(n_items=3, batch_size=8)
+        assert [len(batch) for batch in batches] == [8]
+
+    def test_its_length_is_the_number_of_batches(self):
+        sampler = EpochBatchSampler(**self.SIZES)
+        assert len(sampler) == len(list(sampler)) == 8
+
+    @pytest.mark.parametrize("first_batch", range(9))
+    def test_it_resumes_where_it_stopped(self, first_batch):
+        whole = batches_of(2, **self.SIZES)
+        assert batches_of(2, first_batch, **self.SIZES) == whole[first_batch:]
+
+    def test_two_processes_share_the_batches_of_one(self):
+        first, second = (
+            batches_of(n_items=11, batch_size=2, n_batches=8, rank=rank, world_size=2)
+            for rank in (0, 1)
+        )
+        one = batches_of(n_items=11, batch_size=4, n_batches=8)
+        assert [a + b for a, b in zip(first, second, strict=True)] == one
+
+    def test_two_processes_share_one_pass(self):
+        ranks = [
+            batches_of(n_items=12, batch_size=2, rank=rank, world_size=2)
+            for rank in (0, 1)
+        ]
+        assert sorted(indices(itertools.chain(*ranks))) == list(range(12))
+
+
+class TestTrainingCrops:
+    def test_a_crop_is_the_same_stretch_of_both(self, crops):
+        for position in range(20):
+            item = crops[1, position, position % 7]
+            torch.testing.assert_close(item["noisy"], -0.5 * item["clean"])
+
+    def test_a_crop_is_a_stretch_of_its_file(self, pairs_csv):
+        crops = TrainingCrops(pairs_csv, RecordedPairs(), CROP, gain=(1, 1))
+        item = crops[1, 0, 2]
+        whole, _ = soundfile.read(crops.rows[2]["clean_wav"], dtype="float32")
+        windows = np.lib.stride_tricks.sliding_window_view(whole, CROP)
+        assert (windows == item["clean"].numpy()).all(axis=1).any()
+        assert item["id"] == "u2"
+
+    def test_crops_begin_anywhere(self, crops):
+        starts = {tuple(crops[1, i, 0]["clean"][:9].sign().tolist()) for i in range(20)}
+        assert len(starts) > 5
+
+    def test_the_gain_of_both_is_the_same_and_within_its_bounds(self, pairs_csv):
+        def pairs(row, n_samples, rng):
+            return np.full(n_samples, 3, np.float32), np.full(n_samples, 1, np.float32)
+
+        crops = TrainingCrops(pairs_csv, pairs, CROP, gain=(1.0, 2.5))
+        items = [crops[1, position, 0] for position in range(200)]
+        gains = torch.stack([item["clean"][0] for item in items])
+        assert all((item["noisy"] == 3 * item["clean"]).all() for item in items)
+        assert 1 <= gains.min() < 1.1
+        assert 2.4 < gains.max() <= 2.5
+
+    def test_a_short_file_is_repeated(self, pairs_csv):
+        crops = TrainingCrops(pairs_csv, RecordedPairs(), 40000)
+        item = crops[1, 0, 0]
+        for samples in (item["noisy"], item["clean"]):
+            assert samples.shape == (40000,)
+            assert torch.equal(samples[16000:32000], samples[:16000])
+            assert torch.equal(samples[32000:], samples[:8000])
+
+    def test_an_item_depends_on_its_key_alone(self, pairs_csv, crops):
+        other = TrainingCrops(pairs_csv, RecordedPairs(), CROP, seed=5)
+        for position in range(5):
+            other[1, position, 0]
+        np.random.seed(1)
+        assert torch.equal(other[2, 9, 3]["noisy"], crops[2, 9, 3]["noisy"])
+
+    @pytest.mark.parametrize("key", [(2, 0, 3), (1, 1, 3)], ids=["epoch", "position"])
+    def test_another_key_gives_another_crop(self, crops, key):
+        assert not torch.equal(crops[key]["clean"], crops[1, 0, 3]["clean"])
+
+    def test_another_seed_gives_another_crop(self, pairs_csv, crops):
+        other = TrainingCrops(pairs_csv, RecordedPairs(), CROP, seed=6)
+        assert not torch.equal(other[1, 0, 3]["clean"], crops[1, 0, 3]["clean"])
+
+    def test_an_empty_manifest_is_an_error(self, tmp_path):
+        manifest.write_manifest(tmp_path / "train.csv", [])
+        with pytest.raises(InputError, match="train.csv has no rows"):
+            TrainingCrops(tmp_path / "train.csv", RecordedPairs())
+
+
+class TestTrainingLoader:
+    @staticmethod
+    def noisy_batches(dataset, num_workers, n_epochs=2):
+        loader = training_loader(
+            dataset, batch_size=2, n_batches=3, num_workers=num_workers
+        )
+        batches = []
+        for epoch in range(1, n_epochs + 1):
+            loader.batch_sampler.set_epoch(epoch)
+            batches += [batch.noisy.data for batch in loader]
+        return torch.stack(batches)
+
+    @pytest.mark.parametrize("num_workers", [1, 2])
+    @pytest.mark.parametrize("make_pairs", [lambda _: RecordedPairs(), DynamicMixer])
+    def test_batches_do_not_depend_on_the_workers(
+        self, pairs_csv, make_pairs, num_workers
+    ):
+        crops = TrainingCrops(pairs_csv, make_pairs(pairs_csv), CROP)
+        alone = self.noisy_batches(crops, num_workers=0)
+        assert torch.equal(self.noisy_batches(crops, num_workers), alone)
+
+    def test_batches_have_ids_and_both_signals(self, crops):
+        batch = next(iter(training_loader(crops, batch_size=3)))
+        assert len(batch.id) == 3
+        assert batch.noisy.data.shape == batch.clean.data.shape == (3, CROP)
+        assert batch.noisy.data.dtype == torch.float32
+
+
+class TestEvaluationPairs:
+    def test_utterances_are_whole(self, pairs_csv):
+        pairs = EvaluationPairs(pairs_csv)
+        assert len(pairs) == 7
+        for row, item in zip(pairs.rows, (pairs[i] for i in range(7)), strict=True):
+            for key in ("noisy", "clean"):
+                whole, _ = soundfile.read(row[f"{key}_wav"], dtype="float32")
+                np.testing.assert_array_equal(item[key].numpy(), whole)
+            assert item["id"] == row["ID"]
+
+    def test_an_empty_manifest_is_an_error(self, tmp_path):
+        manifest.write_manifest(tmp_path / "test.csv", [])
+        with pytest.raises(InputError, match="test.csv has no rows"):
+            EvaluationPairs(tmp_path / "test.csv")
+
+
+def test_a_crop_that_runs_past_the_end_repeats_what_is_there(tmp_path, speech):
+    samples = speech.numpy()[:1000]
+    soundfile.write(tmp_path / "a.wav", samples, 16000, "FLOAT")
+    crop = read_crop(tmp_path / "a.wav", start=600, n_samples=1000)
+    np.testing.assert_array_equal(crop, np.tile(samples[600:], 3)[:1000])

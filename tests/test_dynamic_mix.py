@@ -1,0 +1,362 @@
+"""The recipe DynamicMix: splits, fixed pairs, and folders of one's own."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from recipes.DynamicMix import prepare
+from recipes.DynamicMix.prepare import make_small_wavlm, prepare_dynamic_mix
+from speechbrain_cffma import audio
+from speechbrain_cffma.data import RecordedPairs, TrainingCrops
+from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.manifest import read_manifest
+from speechbrain_cffma.mixing import DynamicMixer, rms
+from speechbrain_cffma.noises import TEST_KINDS
+
+BUNDLED = Path(prepare.__file__).parent / "speech"
+SPEAKERS = ("en", "it", "ru")
+FILES_A_SPEAKER = 8
+#: Quick: few pairs, one process.
+QUICK = {
+    "test_speakers": ["ru"],
+    "test_noise_folder": None,
+    "held_out_share": 0.2,
+    "n_valid": 4,
+    "n_test": 16,
+    "n_jobs": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def speech_folder(tmp_path_factory):
+    """A few files of three speakers."""
+    folder = tmp_path_factory.mktemp("speech")
+    for speaker in SPEAKERS:
+        (folder / speaker).mkdir()
+        for path in sorted((BUNDLED / speaker).iterdir())[:FILES_A_SPEAKER]:
+            shutil.copy(path, folder / speaker)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(speech_folder, tmp_path_factory):
+    """A prepared folder; leave it as it is."""
+    folder = tmp_path_factory.mktemp("prepared")
+    prepare_dynamic_mix(speech_folder, folder, **QUICK)
+    return folder
+
+
+def rows(folder, name):
+    return read_manifest(folder / f"{name}.csv")
+
+
+def utterances(folder, name):
+    """The names of the speech files that a split is made of."""
+    if name == "train":
+        return {row["ID"].replace("/", "-") for row in rows(folder, name)}
+    return {row["ID"].partition("_")[2] for row in rows(folder, name)}
+
+
+def contents(folder):
+    """What the files of a folder hold, by their relative path."""
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*.wav")
+    }
+
+
+def write_noise(path, seconds=2.0, seed=0, sample_rate=16000):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = np.random.default_rng(seed).uniform(-0.3, 0.3, int(seconds * sample_rate))
+    soundfile.write(path, samples, sample_rate)
+    return samples
+
+
+def write_room(path):
+    rir = np.zeros(4000)
+    rir[[100, 1700]] = 0.8, 0.5
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, rir, 16000, "FLOAT")
+
+
+class TestSplits:
+    def test_test_speakers_are_in_the_test_alone(self, prepared):
+        speakers = {
+            name: {row["speaker"] for row in rows(prepared, name)}
+            for name in ("train", "valid", "test")
+        }
+        assert speakers["test"] == {"ru"}
+        assert speakers["train"] == {"en", "it"}
+        assert speakers["valid"] <= {"en", "it"}
+
+    @pytest.mark.parametrize("test_speakers", [["ru"], []], ids=["speakers", "share"])
+    def test_no_file_is_in_two_of_them(self, speech_folder, tmp_path, test_speakers):
+        arguments = {**QUICK, "test_speakers": test_speakers, "n_valid": 12}
+        prepare_dynamic_mix(speech_folder, tmp_path, **arguments)
+        train, valid, test = (
+            utterances(tmp_path, name) for name in ("train", "valid", "test")
+        )
+        assert not train & valid
+        assert not train & test
+        assert not valid & test
+        assert len(train) + len(valid) + len(test) <= len(SPEAKERS) * FILES_A_SPEAKER
+
+    def test_files_are_held_out_by_their_share(self, prepared):
+        rest = 2 * FILES_A_SPEAKER
+        assert len(rows(prepared, "train")) == rest - round(0.2 * rest)
+
+    def test_several_speakers_can_be_held_out(self, speech_folder, tmp_path):
+        arguments = {**QUICK, "test_speakers": ["it", "ru"]}
+        prepare_dynamic_mix(speech_folder, tmp_path, **arguments)
+        assert {row["speaker"] for row in rows(tmp_path, "test")} == {"it", "ru"}
+        assert {row["speaker"] for row in rows(tmp_path, "train")} == {"en"}
+
+    @pytest.mark.parametrize(
+        ("given", "speaker"), [("ru", "ru"), ([1272], "1272")], ids=["text", "number"]
+    )
+    def test_a_speaker_may_be_given_as_yaml_reads_it(
+        self, speech_folder, tmp_path, given, speaker
+    ):
+        shutil.copytree(speech_folder, tmp_path / "speech")
+        if speaker != "ru":
+            (tmp_path / "speech" / "ru").rename(tmp_path / "speech" / speaker)
+        arguments = {**QUICK, "test_speakers": given}
+        prepare_dynamic_mix(tmp_path / "speech", tmp_path / "out", **arguments)
+        assert {row["speaker"] for row in rows(tmp_path / "out", "test")} == {speaker}
+
+    @pytest.mark.parametrize("test_speakers", [None, []])
+    def test_speech_without_subfolders_is_split_by_files(
+        self, speech_folder, tmp_path, test_speakers
+    ):
+        arguments = {**QUICK, "test_speakers": test_speakers}
+        prepare_dynamic_mix(speech_folder / "en", tmp_path, **arguments)
+        assert len(rows(tmp_path, "train")) == FILES_A_SPEAKER - 2 * 2
+        assert {row["speaker"] for row in rows(tmp_path, "test")} == {""}
+
+
+class TestFixedPairs:
+    def test_there_are_as_many_as_asked_for(self, prepared):
+        assert len(rows(prepared, "valid")) == 4
+        assert len(rows(prepared, "test")) == 16
+
+    @pytest.mark.parametrize("name", ["valid", "test"])
+    def test_their_signal_to_noise_ratio_is_that_of_the_manifest(self, prepared, name):
+        for row in rows(prepared, name):
+            noisy, clean = audio.read(row["noisy_wav"]), audio.read(row["clean_wav"])
+            measured = 20 * np.log10(rms(clean) / rms(noisy - clean))
+            assert measured == pytest.approx(row["snr"], abs=0.1)
+
+    def test_every_test_noise_comes_at_every_signal_to_noise_ratio(self, prepared):
+        conditions = {(row["noise"], row["snr"]) for row in rows(prepared, "test")}
+        assert conditions == {
+            (kind.__name__, snr) for kind in TEST_KINDS for snr in (0, 5, 10, 15)
+        }
+
+    def test_the_clean_side_is_the_speech_itself(self, prepared, speech_folder):
+        for row in rows(prepared, "test"):
+            name = row["ID"].partition("-")[2]
+            source = audio.read(speech_folder / "ru" / f"{name}.opus")
+            np.testing.assert_allclose(audio.read(row["clean_wav"]), source, atol=1e-4)
+            assert row["duration"] == pytest.approx(len(source) / 16000)
+
+    def test_the_same_seed_gives_the_same_bits(
+        self, prepared, speech_folder, tmp_path
+    ):
+        prepare_dynamic_mix(speech_folder, tmp_path, **QUICK)
+        assert contents(tmp_path) == contents(prepared)
+
+    def test_another_seed_gives_other_pairs(self, prepared, speech_folder, tmp_path):
+        prepare_dynamic_mix(speech_folder, tmp_path, **QUICK, seed=1)
+        assert utterances(tmp_path, "train") != utterances(prepared, "train")
+        assert contents(tmp_path / "test") != contents(prepared / "test")
+
+
+class TestRecordings:
+    @pytest.fixture
+    def noise_folder(self, tmp_path):
+        """Two recordings, one in a subfolder at 8 kHz."""
+        write_noise(tmp_path / "noise" / "fan.wav")
+        write_noise(tmp_path / "noise" / "street" / "car.wav", sample_rate=8000)
+        return tmp_path / "noise"
+
+    def test_noises_and_rooms_of_one_s_own_are_listed_for_training(
+        self, speech_folder, noise_folder, tmp_path
+    ):
+        write_room(tmp_path / "rir" / "room.wav")
+        folder = tmp_path / "out"
+        prepare_dynamic_mix(
+            speech_folder, folder, noise_folder, tmp_path / "rir", **QUICK
+        )
+        noises, rirs = rows(folder, "noise"), rows(folder, "rir")
+        assert [(row["noise"], row["duration"]) for row in noises] == [
+            ("fan", 2.0),
+            ("street/car", 2.0),
+        ]
+        assert [row["duration"] for row in rirs] == [0.25]
+        assert all(soundfile.info(row["noise_wav"]).samplerate == 16000 for row in noises)
+
+    def test_without_them_their_lists_are_empty(self, prepared):
+        assert rows(prepared, "noise") == rows(prepared, "rir") == []
+
+    def test_half_of_the_fixed_pairs_are_in_rooms(self, speech_folder, tmp_path):
+        write_room(tmp_path / "rir" / "room.wav")
+        arguments = {**QUICK, "n_test": 40}
+        prepare_dynamic_mix(
+            speech_folder, tmp_path / "out", rir_folder=tmp_path / "rir", **arguments
+        )
+        echoing = []
+        for row in rows(tmp_path / "out", "test"):
+            noisy, clean = audio.read(row["noisy_wav"]), audio.read(row["clean_wav"])
+            echo = clean[:-1600] @ (noisy - clean)[1600:] / (clean @ clean)
+            echoing.append(echo > 0.3)  # 0.5 / 0.8 in the room
+        assert 0.3 < np.mean(echoing) < 0.7
+
+    def test_recordings_for_the_test_are_kept_from_training(
+        self, speech_folder, noise_folder, tmp_path
+    ):
+        folder = tmp_path / "out"
+        arguments = {**QUICK, "test_noise_folder": noise_folder, "n_test": 24}
+        prepare_dynamic_mix(speech_folder, folder, **arguments)
+        kinds = {row["noise"] for row in rows(folder, "test")}
+        assert kinds == {"fan", "street/car", *(kind.__name__ for kind in TEST_KINDS)}
+        assert rows(folder, "noise") == []
+
+    def test_equal_names_in_training_and_test_are_not_confused(
+        self, speech_folder, tmp_path
+    ):
+        for use, seconds in (("train", 1.0), ("test", 1.5)):
+            write_noise(tmp_path / use / "fan.wav", seconds, sample_rate=8000)
+        folder = tmp_path / "out"
+        arguments = {**QUICK, "test_noise_folder": tmp_path / "test"}
+        prepare_dynamic_mix(speech_folder, folder, tmp_path / "train", **arguments)
+        (row,) = rows(folder, "noise")
+        assert len(audio.read(row["noise_wav"])) == 16000
+
+    def test_the_bundled_ambience_is_for_testing(self):
+        assert len(audio.find_audio(prepare.AMBIENCE_FOLDER)) == 7
+
+    def test_the_manifests_serve_training(self, speech_folder, noise_folder, tmp_path):
+        folder = tmp_path / "out"
+        prepare_dynamic_mix(speech_folder, folder, noise_folder, **QUICK)
+        mixer = DynamicMixer(folder / "train.csv", folder / "noise.csv", folder / "rir.csv")
+        item = TrainingCrops(folder / "train.csv", mixer, 20480)[1, 0, 0]
+        assert item["noisy"].shape == item["clean"].shape == (20480,)
+        recorded = TrainingCrops(folder / "valid.csv", RecordedPairs(), 8000)
+        assert recorded[1, 0, 0]["noisy"].shape == (8000,)
+
+
+class TestAgain:
+    def test_the_same_arguments_do_nothing(self, speech_folder, tmp_path):
+        prepare_dynamic_mix(speech_folder, tmp_path, **QUICK)
+        before = {path: os.stat(path).st_mtime_ns for path in tmp_path.rglob("*")}
+        prepare_dynamic_mix(speech_folder, tmp_path, **QUICK)
+        after = {path: os.stat(path).st_mtime_ns for path in tmp_path.rglob("*")}
+        assert after == before
+
+    def test_other_arguments_prepare_anew(self, speech_folder, tmp_path):
+        prepare_dynamic_mix(speech_folder, tmp_path, **QUICK)
+        prepare_dynamic_mix(speech_folder, tmp_path, **{**QUICK, "n_valid": 7})
+        assert len(rows(tmp_path, "valid")) == 7
+
+    def test_another_speech_folder_with_the_same_names_is_read_anew(
+        self, speech_folder, tmp_path
+    ):
+        other = tmp_path / "other"
+        shutil.copytree(speech_folder, other)
+        for path in other.rglob("*.opus"):
+            write_noise(path.with_suffix(".flac"), sample_rate=48000)
+            path.unlink()
+            os.utime(path.with_suffix(".flac"), (0, 0))
+        prepare_dynamic_mix(speech_folder, tmp_path / "out", **QUICK)
+        prepare_dynamic_mix(other, tmp_path / "out", **QUICK)
+        lengths = {
+            len(audio.read(row["clean_wav"])) for row in rows(tmp_path / "out", "train")
+        }
+        assert lengths == {32000}
+
+    def test_a_preparation_that_failed_is_not_taken_for_done(
+        self, prepared, speech_folder, tmp_path
+    ):
+        prepare_dynamic_mix(speech_folder, tmp_path, **QUICK)
+        with pytest.raises(InputError):
+            prepare_dynamic_mix(
+                speech_folder, tmp_path, tmp_path / "none", **QUICK
+            )
+        (tmp_path / "train.csv").unlink()
+        prepare_dynamic_mix(speech_folder, tmp_path, **QUICK)
+        assert utterances(tmp_path, "train") == utterances(prepared, "train")
+
+
+class TestErrors:
+    @staticmethod
+    def message(*folders, **arguments):
+        with pytest.raises(InputError) as caught:
+            prepare_dynamic_mix(*folders, **{**QUICK, **arguments})
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def test_an_unknown_speaker_is_named_beside_those_there_are(
+        self, speech_folder, tmp_path
+    ):
+        text = self.message(speech_folder, tmp_path, test_speakers=["ru", "de"])
+        assert "no subfolder de" in text
+        assert "['en', 'it', 'ru']" in text
+
+    @pytest.mark.parametrize(
+        "argument", ["speech_folder", "noise_folder", "rir_folder", "test_noise_folder"]
+    )
+    def test_a_missing_folder_is_named(self, speech_folder, tmp_path, argument):
+        folders = {"speech_folder": speech_folder, argument: tmp_path / "none"}
+        text = self.message(manifest_folder=tmp_path / "out", **folders)
+        assert f"{tmp_path / 'none'} does not exist" in text
+
+    def test_a_folder_without_audio_is_named(self, tmp_path):
+        (tmp_path / "empty").mkdir()
+        text = self.message(tmp_path / "empty", tmp_path / "out")
+        assert "empty has no audio files" in text
+
+    @pytest.mark.parametrize(
+        ("arguments", "split"),
+        [
+            ({"held_out_share": 0.01}, "valid"),
+            ({"test_speakers": SPEAKERS}, "train"),
+            ({"test_speakers": [], "held_out_share": 0.5}, "train"),
+        ],
+    )
+    def test_too_few_files_are_an_error_that_names_the_split(
+        self, speech_folder, tmp_path, arguments, split
+    ):
+        text = self.message(speech_folder, tmp_path, **arguments)
+        assert "24 speech files are too few" in text
+        assert f"none is left for {split}" in text
+
+    def test_a_faulty_file_is_named(self, speech_folder, tmp_path):
+        shutil.copytree(speech_folder, tmp_path / "speech")
+        (tmp_path / "speech" / "en" / "broken.wav").write_text("not audio")
+        text = self.message(tmp_path / "speech", tmp_path / "out")
+        assert "1 of 25" in text
+        assert "broken.wav: unreadable" in text
+
+
+class TestSmallWavLM:
+    SIZES = {"dim": 16, "n_layers": 1, "conv_dim": 8}
+
+    @pytest.fixture
+    def make(self, tmp_path):
+        """`make(name, seed)`: the bytes of its weights."""
+
+        def make(name, seed):
+            make_small_wavlm(tmp_path / name, seed, **self.SIZES)
+            return (tmp_path / name / "model.safetensors").read_bytes()
+
+        return make
+
+    def test_its_weights_depend_on_the_seed(self, make):
+        assert make("a", 1) == make("b", 1) != make("c", 2)
+
+    def test_it_is_kept_if_it_is_there(self, make):
+        assert make("a", 1) == make("a", 2)

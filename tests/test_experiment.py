@@ -1,0 +1,200 @@
+"""Experiments: bases, references, overrides, and errors of one line."""
+
+from pathlib import Path
+
+import pytest
+
+from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.experiment import load_experiment, read_experiment
+
+HPARAMS = sorted((Path(__file__).parent.parent / "hparams").glob("*.yaml"))
+EXPERIMENTS = [path for path in HPARAMS if path.name != "base.yaml"]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """`write("a.yaml", text)` → its path."""
+
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def load(path, overrides=""):
+    return load_experiment(read_experiment(path, overrides))
+
+
+def message(path, overrides=""):
+    """The error of reading an experiment, which has one line."""
+    with pytest.raises(InputError) as caught:
+        read_experiment(path, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class TestBase:
+    def test_own_keys_replace_those_of_the_base(self, write):
+        write("base.yaml", "lr: 0.1\nsteps: 10")
+        mine = write("mine.yaml", "base: base.yaml\nsteps: 20\nname: mine")
+        assert load(mine) == {"lr": 0.1, "steps": 20, "name": "mine"}
+
+    def test_an_object_is_replaced_as_a_whole(self, write):
+        write("base.yaml", "x: !new:datetime.timedelta\n    days: 1\n    hours: 2")
+        mine = write("mine.yaml", "base: base.yaml\nx: !new:collections.Counter\n    a: 3")
+        assert load(mine)["x"] == {"a": 3}
+
+    def test_bases_form_a_chain(self, write):
+        write("base.yaml", "a: 1\nb: 1\nc: 1")
+        write("middle.yaml", "base: base.yaml\nb: 2\nc: 2")
+        mine = write("mine.yaml", "base: middle.yaml\nc: 3")
+        assert load(mine) == {"a": 1, "b": 2, "c": 3}
+
+    def test_its_path_is_relative_to_the_file_that_names_it(self, write):
+        write("shared/base.yaml", "a: 1")
+        write("shared/middle.yaml", "base: base.yaml")
+        mine = write("mine/mine.yaml", "base: ../shared/middle.yaml")
+        assert load(mine) == {"a": 1}
+
+    def test_the_base_of_itself_is_an_error(self, write):
+        write("a.yaml", "base: b.yaml")
+        assert "its own base" in message(write("b.yaml", "base: a.yaml"))
+
+    @pytest.mark.parametrize("base", ["", "[a.yaml]", "none.yaml"])
+    def test_a_base_that_is_no_file_is_an_error(self, write, base):
+        assert "can't be read" in message(write("a.yaml", f"base: {base}"))
+
+
+class TestReferences:
+    def test_of_the_base_follow_the_keys_of_the_child(self, write):
+        write("base.yaml", "lr: 1\ndouble: !ref <lr> * 2")
+        assert load(write("mine.yaml", "base: base.yaml\nlr: 5"))["double"] == 10
+
+    def test_of_the_child_find_the_keys_of_the_base(self, write):
+        write("base.yaml", "lr: 3")
+        mine = write("mine.yaml", "base: base.yaml\ndouble: !ref <lr> * 2")
+        assert load(mine)["double"] == 6
+
+    def test_of_a_replaced_key_find_a_key_that_only_the_child_has(self, write):
+        write("base.yaml", "lr: 3\ndouble: !ref <lr> * 2")
+        mine = write("mine.yaml", "base: base.yaml\nlr: !ref <mine>\nmine: 7")
+        assert load(mine)["double"] == 14
+
+    def test_follow_an_override(self, write):
+        path = write("a.yaml", "lr: 3\ndouble: !ref <lr> * 2")
+        assert load(path, "lr: 4")["double"] == 8
+
+    def test_find_keys_inside_of_a_key(self, write):
+        path = write("a.yaml", "got: !ref <box[inner]>\nbox:\n  inner: !ref <z>\nz: 1")
+        assert load(path)["got"] == 1
+
+    def test_are_made_by_tags_only(self, write):
+        path = write("a.yaml", "a: {b: no <a> here}  # nor <a> here\nc: 1")
+        assert load(path)["a"] == {"b": "no <a> here"}
+
+    def test_to_an_object_share_it(self, write):
+        text = "x: !new:collections.Counter\ny: [!ref <x>]\nz: {k: !ref <x>}"
+        loaded = load(write("a.yaml", text))
+        assert loaded["y"][0] is loaded["x"] is loaded["z"]["k"]
+
+    def test_in_a_circle_are_an_error(self, write):
+        path = write("a.yaml", "a: !ref <b>\nb: !ref <c>\nc: !ref <a>")
+        assert "a -> b -> c -> a" in message(path)
+
+    def test_to_nothing_are_an_error(self, write):
+        assert "nothing" in message(write("a.yaml", "a: !ref <nothing>"))
+
+    def test_a_placeholder_must_be_given(self, write):
+        path = write("a.yaml", "folder: !PLACEHOLDER")
+        assert "folder" in message(path)
+        assert load(path, "folder: here") == {"folder": "here"}
+
+
+class TestOverrides:
+    @pytest.fixture
+    def path(self, write):
+        return write("a.yaml", "lr: 0.1\ndownload: False\nfolder: null\ngain: [1, 2]")
+
+    @pytest.mark.parametrize(
+        ("override", "value"),
+        [
+            ("lr: 1e-4", 0.0001),
+            ("gain: [3, 4]", [3, 4]),
+            ("gain: []", []),
+            ("folder: my data", "my data"),
+            ("lr: null", None),
+        ],
+    )
+    def test_replace_a_value(self, path, override, value):
+        assert load(path, override)[override.split(":")[0]] == value
+
+    def test_leave_the_other_keys(self, path):
+        assert load(path, "lr: 1") == {**load(path), "lr": 1}
+
+    def test_a_bare_flag_switches_a_boolean_on(self, path):
+        assert load(path, "download:")["download"] is True
+
+    def test_a_bare_flag_is_null_for_any_other_key(self, path):
+        assert load(path, "gain:")["gain"] is None
+
+    def test_replace_an_object_by_a_value(self, write):
+        path = write("a.yaml", "x: !new:no.such.Class")
+        assert load(path, "x: 1") == {"x": 1}
+
+    def test_of_no_key_are_an_error_that_names_a_similar_one(self, path):
+        text = message(path, "downlaod: True")
+        assert "'downlaod'" in text
+        assert "did you mean --download?" in text
+
+    def test_unlike_any_key_are_an_error(self, path):
+        assert "'zzz'" in message(path, "zzz: 1")
+
+    @pytest.mark.parametrize("overrides", ["gain: [1,", "folder: a: b", "mini"])
+    def test_that_are_no_yaml_are_an_error(self, path, overrides):
+        assert "overrides" in message(path, overrides)
+
+
+class TestFiles:
+    def test_a_missing_one_is_an_error(self, tmp_path):
+        assert "none.yaml" in message(tmp_path / "none.yaml")
+
+    @pytest.mark.parametrize("text", ["a: [1", "a: 1\na: 2", "a:\n\tb: 1", "- 1", ""])
+    def test_a_broken_one_is_an_error(self, write, text):
+        assert "broken.yaml" in message(write("broken.yaml", text))
+
+
+class TestOnly:
+    def test_gives_one_object(self):
+        assert load_experiment("a: 1\nb: !new:collections.Counter\n    k: 2", "b")["k"] == 2
+
+    def test_builds_nothing_else(self, tmp_path):
+        text = f"a: 1\nb: !apply:os.mkdir [{tmp_path / 'made'}]"
+        assert load_experiment(text, only="a") == 1
+        assert not (tmp_path / "made").exists()
+
+    def test_builds_what_it_needs_once(self, write):
+        text = "x: !new:collections.Counter\ny: {k: !ref <x>, l: !ref <x>}"
+        made = load_experiment(read_experiment(write("a.yaml", text)), only="y")
+        assert made["k"] is made["l"]
+
+    def test_of_no_key_is_an_error(self):
+        with pytest.raises(InputError, match="no key 'b'"):
+            load_experiment("a: 1", only="b")
+
+
+class TestHparams:
+    @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+    def test_each_experiment_can_be_read(self, path):
+        text = read_experiment(path)
+        assert "!ref" not in text
+        assert load_experiment(text, only="crop_samples") > 0
+
+    def test_no_two_experiments_write_to_the_same_folder(self):
+        folders = [
+            load_experiment(read_experiment(path), only="output_folder")
+            for path in EXPERIMENTS
+        ]
+        assert len(set(folders)) == len(folders) > 0

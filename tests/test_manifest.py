@@ -1,0 +1,160 @@
+"""Manifests: pairing, checks of files and the form on disk."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from speechbrain_cffma import manifest
+from speechbrain_cffma.audio import AudioFile
+from speechbrain_cffma.errors import InputError
+
+FINE = AudioFile("fine.wav", 16000, 16000, 16000)
+SILENT = AudioFile("a/silent.wav", fault="silent")
+BROKEN = AudioFile("b/broken.wav", fault="unreadable")
+
+
+class TestPairFiles:
+    @staticmethod
+    def pair(noisy, clean):
+        return manifest.pair_files(
+            [Path("noisy", name) for name in noisy],
+            "noisy",
+            [Path("clean", name) for name in clean],
+            "clean",
+        )
+
+    def test_twins_have_the_same_relative_path(self):
+        pairs = self.pair(["p1/001.wav", "p2/001.wav"], ["p2/001.wav", "p1/001.wav"])
+        assert pairs == [
+            ("p1/001", Path("noisy/p1/001.wav"), Path("clean/p1/001.wav")),
+            ("p2/001", Path("noisy/p2/001.wav"), Path("clean/p2/001.wav")),
+        ]
+
+    def test_their_extensions_may_differ(self):
+        pairs = self.pair(["a.1.flac"], ["a.1.wav"])
+        assert pairs == [("a.1", Path("noisy/a.1.flac"), Path("clean/a.1.wav"))]
+
+    def test_all_noisy_files_without_twin_are_named_with_their_count(self):
+        with pytest.raises(InputError, match="2 of 3 .*: b, d/c") as caught:
+            self.pair(["a.wav", "b.wav", "d/c.wav"], ["a.wav", "c.wav"])
+        assert "\n" not in str(caught.value)
+
+    def test_clean_files_without_twin_are_left_out_with_their_count(self, caplog):
+        assert len(self.pair(["a.wav"], ["a.wav", "b.wav", "c.wav"])) == 1
+        assert "2 files of clean have no noisy twin" in caplog.text
+
+
+class TestCheckTwins:
+    def test_equal_ones_pass(self):
+        manifest.check_twins(["a"], [FINE], [FINE])
+
+    @pytest.mark.parametrize(
+        ("other", "figure"),
+        [
+            (FINE._replace(source_samples=15999), "15999 samples"),
+            (FINE._replace(source_rate=48000), "48000 Hz"),
+        ],
+        ids=["length", "sample rate"],
+    )
+    def test_another_length_or_sample_rate_is_an_error(self, other, figure):
+        with pytest.raises(InputError, match="2 pairs .*such as b.*All: b, c") as caught:
+            manifest.check_twins(["a", "b", "c"], [FINE] * 3, [FINE, other, other])
+        assert figure in str(caught.value)
+
+    def test_faulty_files_are_left_to_the_check_of_faults(self):
+        manifest.check_twins(["a"], [FINE], [SILENT])
+
+
+class TestUsable:
+    def test_all_are_without_fault(self, caplog):
+        assert manifest.usable([FINE] * 3, "train") == [True] * 3
+        assert caplog.text == ""
+
+    def test_below_one_percent_of_training_files_are_skipped_and_named(self, caplog):
+        with caplog.at_level(logging.WARNING):
+            good = manifest.usable([FINE] * 100 + [SILENT], "train")
+        assert good == [True] * 100 + [False]
+        assert "skipping 1 of 101 training files: a/silent.wav: silent" in caplog.text
+
+    def test_one_percent_of_training_files_is_an_error(self):
+        with pytest.raises(InputError, match="1 of 100 train files"):
+            manifest.usable([FINE] * 99 + [SILENT], "train")
+
+    @pytest.mark.parametrize("split", ["valid", "test"])
+    def test_a_single_evaluation_file_is_an_error(self, split):
+        with pytest.raises(InputError, match=f"1 of 1001 {split} files"):
+            manifest.usable([FINE] * 1000 + [SILENT], split)
+
+    def test_an_error_names_every_file_with_its_fault(self):
+        with pytest.raises(InputError) as caught:
+            manifest.usable([SILENT, FINE, BROKEN], "train")
+        assert "a/silent.wav: silent, b/broken.wav: unreadable" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_a_pair_counts_once(self, caplog):
+        pairs = [(FINE, FINE)] * 100 + [(SILENT, BROKEN)]
+        assert manifest.usable(pairs, "train") == [True] * 100 + [False]
+        assert "skipping 1 of 101" in caplog.text
+        assert "silent.wav" in caplog.text
+        assert "broken.wav" in caplog.text
+
+
+class TestFile:
+    def test_what_is_written_is_read(self, tmp_path):
+        row = {
+            "ID": "p1/ü, 1",
+            "duration": 1.2345678,
+            "noisy_wav": tmp_path / "a b.wav",
+            "snr": 2.5,
+        }
+        manifest.write_manifest(tmp_path / "new" / "a.csv", [row, {**row, "snr": ""}])
+        first, second = manifest.read_manifest(tmp_path / "new" / "a.csv")
+        assert tuple(first) == manifest.COLUMNS
+        assert (first["ID"], first["duration"], first["snr"]) == ("p1/ü, 1", 1.2345678, 2.5)
+        assert first["noisy_wav"] == str(tmp_path / "a b.wav")
+        assert first["clean_wav"] == ""
+        assert second["snr"] is None
+
+    def test_writing_leaves_no_other_file(self, tmp_path):
+        manifest.write_manifest(tmp_path / "a.csv", [])
+        assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+    def test_an_empty_one_has_no_rows(self, tmp_path):
+        manifest.write_manifest(tmp_path / "a.csv", [])
+        assert manifest.read_manifest(tmp_path / "a.csv") == []
+
+    def test_a_missing_one_is_an_error_that_says_what_to_do(self, tmp_path):
+        with pytest.raises(InputError, match="a.csv .*prepare"):
+            manifest.read_manifest(tmp_path / "a.csv")
+
+    @pytest.mark.parametrize(
+        "text",
+        ["name,length\na,1\n", "ID,duration,snr\na,long,\n", "ID,duration,snr\na\n"],
+        ids=["other columns", "no number", "short row"],
+    )
+    def test_other_columns_are_an_error_that_names_the_right_ones(self, tmp_path, text):
+        (tmp_path / "a.csv").write_text(text)
+        with pytest.raises(InputError, match="a.csv .*ID, duration, noisy_wav"):
+            manifest.read_manifest(tmp_path / "a.csv")
+
+
+class TestPrepared:
+    ARGUMENTS = {"folder": Path("a"), "speakers": ("p1", "p2"), "seed": 1}
+
+    def test_only_after_it_was_marked(self, tmp_path):
+        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS)
+        manifest.mark_prepared(tmp_path, self.ARGUMENTS)
+        assert manifest.is_prepared(tmp_path, self.ARGUMENTS)
+
+    def test_not_with_other_arguments(self, tmp_path):
+        manifest.mark_prepared(tmp_path, self.ARGUMENTS)
+        assert not manifest.is_prepared(tmp_path, {**self.ARGUMENTS, "seed": 2})
+
+    def test_not_after_a_preparation_with_other_arguments_began(self, tmp_path):
+        manifest.mark_prepared(tmp_path, self.ARGUMENTS)
+        manifest.is_prepared(tmp_path, {**self.ARGUMENTS, "seed": 2})
+        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS)
+
+    def test_not_in_a_folder_that_is_missing(self, tmp_path):
+        assert not manifest.is_prepared(tmp_path / "none", self.ARGUMENTS)

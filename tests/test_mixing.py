@@ -1,0 +1,188 @@
+"""Mixing: the level of noise, rooms, and what a mixer draws from."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechbrain_cffma import manifest, mixing
+from speechbrain_cffma.mixing import DynamicMixer, add_noise, reverberate, rms
+
+N = 16000
+
+
+@pytest.fixture
+def write_manifest(tmp_path):
+    """`write_manifest(key, signals)`: a manifest of WAV files of these signals."""
+
+    def write(key, signals):
+        rows = []
+        for i, samples in enumerate(signals):
+            path = tmp_path / f"{key}_{i}.wav"
+            soundfile.write(path, samples, 16000, "FLOAT")
+            rows.append({"ID": i, "duration": len(samples) / 16000, key: path})
+        manifest.write_manifest(tmp_path / f"{key}.csv", rows)
+        return tmp_path / f"{key}.csv"
+
+    return write
+
+
+@pytest.fixture
+def speech_csv(write_manifest, speech):
+    """Two utterances of 1.5 s."""
+    return write_manifest("clean_wav", np.split(speech.numpy(), 2))
+
+
+@pytest.fixture
+def tone_csv(write_manifest):
+    """One recorded noise, a tone of 1 kHz."""
+    tone = np.sin(2 * np.pi * 1000 * np.arange(3 * N) / 16000)
+    return write_manifest("noise_wav", [tone])
+
+
+@pytest.fixture
+def rir_csv(write_manifest):
+    """One room: a direct sound after 20 ms and an echo 100 ms later."""
+    rir = np.zeros(4000)
+    rir[[320, 1920]] = -0.4, 0.2
+    return write_manifest("rir_wav", [rir])
+
+
+def mix(mixer, seed=0, n_samples=N):
+    return mixer(mixer.speech[seed % 2], n_samples, np.random.default_rng(seed))
+
+
+def is_the_tone(samples):
+    power = np.abs(np.fft.rfft(samples)) ** 2
+    return power[990:1011].sum() > 0.99 * power.sum()  # bins of 1 Hz
+
+
+class TestAddNoise:
+    @pytest.mark.parametrize("snr", [-5.0, 0.0, 17.5])
+    def test_the_ratio_is_exact(self, speech, snr):
+        speech = speech.numpy()
+        noise = np.random.default_rng(0).standard_normal(len(speech)) * 1e-3
+        added = add_noise(speech, noise, snr).astype(np.float64) - speech
+        assert 20 * np.log10(rms(speech) / rms(added)) == pytest.approx(snr, abs=1e-3)
+
+    def test_the_noise_keeps_its_form(self, speech):
+        speech = speech.numpy()
+        noise = np.random.default_rng(0).standard_normal(len(speech))
+        added = add_noise(speech, noise, 0) - speech
+        assert np.corrcoef(added, noise)[0, 1] == pytest.approx(1, abs=1e-6)
+
+    def test_noise_on_silence_stays_bounded(self):
+        noise = np.random.default_rng(0).standard_normal(N)
+        assert rms(add_noise(np.zeros(N), noise, snr=0)) == pytest.approx(1e-3)
+
+    def test_silent_noise_leaves_the_speech(self, speech):
+        mixture = add_noise(speech.numpy(), np.zeros(len(speech)), snr=0)
+        np.testing.assert_array_equal(mixture, speech.numpy())
+
+    def test_the_mixture_is_float32(self, speech):
+        assert add_noise(speech.numpy(), np.ones(len(speech)), 0).dtype == np.float32
+
+
+class TestReverberate:
+    @pytest.mark.parametrize("direct", [1.0, 0.3, -0.3])
+    def test_the_direct_sound_keeps_its_place_and_level(self, speech, direct):
+        speech = speech.numpy()
+        rir = np.zeros(4000)
+        rir[[250, 2250]] = direct, 0.5 * direct
+        wet = reverberate(speech, rir)
+        np.testing.assert_allclose(wet[:2000], speech[:2000], atol=1e-6)
+        np.testing.assert_allclose(
+            wet[2000:], speech[2000:] + 0.5 * speech[:-2000], atol=1e-6
+        )
+
+    def test_what_comes_before_the_direct_sound_is_left_out(self):
+        rir = np.array([0.2, -0.3, 1.0])
+        assert reverberate(np.array([1.0, 0, 0]), rir).tolist() == [1, 0, 0]
+
+    @pytest.mark.parametrize("n_samples", [400, 16000])
+    def test_the_length_and_type_stay(self, n_samples):
+        wet = reverberate(np.ones(n_samples), np.exp(-np.arange(8000) / 1000))
+        assert (wet.shape, wet.dtype) == ((n_samples,), np.float32)
+
+
+class TestDynamicMixer:
+    def test_the_ratio_is_within_its_bounds(self, speech_csv, tone_csv):
+        mixer = DynamicMixer(speech_csv, tone_csv, snr=(3.0, 9.0))
+        ratios = []
+        for seed in range(60):
+            noisy, clean = mix(mixer, seed)
+            ratios.append(20 * np.log10(rms(clean) / rms(noisy - clean)))
+        assert 2.99 < min(ratios) < 4
+        assert 8 < max(ratios) < 9.01
+
+    def test_without_recorded_noise_all_is_synthetic(self, speech_csv, monkeypatch):
+        made = np.ones(N, np.float32)
+        monkeypatch.setattr(mixing, "training_noise", lambda n, rng, speech: made)
+        mixer = DynamicMixer(speech_csv, synthetic_share=0.0)
+        assert mixer.noise(N, np.random.default_rng(0)) is made
+
+    @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+    def test_recorded_noise_is_used_beside_the_synthetic_share(
+        self, speech_csv, tone_csv, monkeypatch, share
+    ):
+        made = np.ones(N, np.float32)
+        monkeypatch.setattr(mixing, "training_noise", lambda n, rng, speech: made)
+        mixer = DynamicMixer(speech_csv, tone_csv, synthetic_share=share)
+        rng = np.random.default_rng(0)
+        noises = [mixer.noise(N, rng) for _ in range(200)]
+        assert np.mean([noise is made for noise in noises]) == pytest.approx(
+            share, abs=0.08
+        )
+        assert all(is_the_tone(noise) for noise in noises if noise is not made)
+
+    def test_the_recorded_noise_is_what_is_added(self, speech_csv, tone_csv):
+        mixer = DynamicMixer(speech_csv, tone_csv, synthetic_share=0.0)
+        noisy, clean = mix(mixer)
+        assert is_the_tone(noisy - clean)
+
+    def test_synthetic_noise_of_speech_takes_training_speech(
+        self, speech_csv, monkeypatch
+    ):
+        mixer = DynamicMixer(speech_csv)
+        read = []
+        read_crop = mixing.read_crop
+        monkeypatch.setattr(
+            mixing, "read_crop", lambda path, *a: read.append(path) or read_crop(path, *a)
+        )
+        rng = np.random.default_rng(0)
+        for _ in range(40):
+            mixer.noise(N, rng)
+        assert set(read) == {row["clean_wav"] for row in mixer.speech}
+
+    def test_rooms_are_put_on_the_speech_and_the_target_stays_dry(
+        self, speech_csv, rir_csv
+    ):
+        mixer = DynamicMixer(
+            speech_csv, rir_manifest=rir_csv, snr=(90, 90), reverberant_share=1.0
+        )
+        noisy, clean = mix(mixer, seed=1)
+        dry = DynamicMixer(speech_csv)
+        np.testing.assert_array_equal(clean, mix(dry, seed=1)[1])
+        echo = np.r_[np.zeros(1600), -0.5 * clean[:-1600]]
+        np.testing.assert_allclose(noisy, clean + echo, atol=1e-4)
+
+    def test_its_share_of_pairs_is_in_rooms(self, speech_csv, rir_csv):
+        mixer = DynamicMixer(
+            speech_csv, rir_manifest=rir_csv, snr=(90, 90), reverberant_share=0.25
+        )
+        pairs = [mix(mixer, seed) for seed in range(100)]
+        wet = [rms(noisy - clean) > 1e-3 * rms(clean) for noisy, clean in pairs]
+        assert np.mean(wet) == pytest.approx(0.25, abs=0.1)
+
+    def test_a_generator_of_the_same_seed_gives_the_same_pair(
+        self, speech_csv, tone_csv, rir_csv
+    ):
+        for seed in range(10):
+            first, second = (
+                mix(DynamicMixer(speech_csv, tone_csv, rir_csv), seed) for _ in range(2)
+            )
+            np.testing.assert_array_equal(first, second)
+
+    def test_an_empty_manifest_is_like_none(self, speech_csv, tmp_path):
+        manifest.write_manifest(tmp_path / "empty.csv", [])
+        mixer = DynamicMixer(speech_csv, tmp_path / "empty.csv", tmp_path / "empty.csv")
+        np.testing.assert_array_equal(mix(mixer), mix(DynamicMixer(speech_csv)))

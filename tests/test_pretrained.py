@@ -1,0 +1,259 @@
+"""A model as a folder: what is written is what is read, and nothing else runs."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.lobes import (
+    CFFMA,
+    MSCFF,
+    RHMA,
+    CFFMAEnhancer,
+    FeedForward,
+    LogSpectrogram,
+    MaskEstimator,
+    PostNormBlock,
+    PostNormStack,
+    RelativeSelfAttention,
+    SSLEmbedding,
+    load_ssl,
+)
+from speechbrain_cffma.pretrained import config_of, from_config
+
+
+def enhancer_with(ssl_folder, mask_estimator=None, **embedding):
+    embedding = SSLEmbedding(load_ssl(ssl_folder), **embedding)
+    if mask_estimator is None:
+        mask_estimator = CFFMA(ssl_dim=embedding.dim, fused_dim=48, dim=32)
+    return CFFMAEnhancer(embedding, LogSpectrogram(), mask_estimator).eval()
+
+
+@pytest.fixture
+def enhancer(ssl_folder):
+    return enhancer_with(ssl_folder("wavlm"))
+
+
+@pytest.fixture
+def folder(enhancer, tmp_path):
+    return enhancer.save_pretrained(tmp_path / "model")
+
+
+def enhanced_by(enhancer, speech):
+    with torch.no_grad():
+        return enhancer(speech.unsqueeze(0))[0]
+
+
+def edit_config(folder, edit):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    edit(config)
+    path.write_text(json.dumps(config))
+
+
+def one_line(error):
+    return "\n" not in str(error.value)
+
+
+# --- what is written is what is read ---
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("family", ["wavlm", "wav2vec2", "hubert"])
+def test_a_model_enhances_alike_after_save_and_load(
+    family, large, ssl_folder, speech, tmp_path
+):
+    enhancer = enhancer_with(ssl_folder(family, large=large), fine_tune="partial")
+    loaded = CFFMAEnhancer.from_pretrained(enhancer.save_pretrained(tmp_path / "m"))
+    assert torch.equal(enhanced_by(loaded, speech), enhanced_by(enhancer, speech))
+
+
+def test_the_folder_holds_three_files(folder):
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["config.json", "hyperparams.yaml", "model.safetensors"]
+
+
+def test_a_loaded_model_is_in_eval_mode(folder):
+    assert not CFFMAEnhancer.from_pretrained(folder).training
+
+
+def test_arguments_come_back(ssl_folder, tmp_path):
+    enhancer = enhancer_with(
+        ssl_folder("wavlm"),
+        CFFMA(ssl_dim=32, fused_dim=48, dim=32, n_blocks=1, dilations=(1, 2, 4)),
+        fine_tune="entire",
+        weighted_sum=False,
+    )
+    loaded = CFFMAEnhancer.from_pretrained(enhancer.save_pretrained(tmp_path / "m"))
+    assert config_of(loaded) == config_of(enhancer)
+
+
+def test_a_variant_made_of_a_list_of_sub_blocks_comes_back(ssl_folder, tmp_path):
+    block = PostNormBlock(32, [RelativeSelfAttention(32), FeedForward(32)])
+    variant = MaskEstimator(
+        MSCFF(ssl_dim=32, fused_dim=48), PostNormStack([block]), fused_dim=48, dim=32
+    )
+    enhancer = enhancer_with(ssl_folder("wavlm"), variant)
+    loaded = CFFMAEnhancer.from_pretrained(enhancer.save_pretrained(tmp_path / "m"))
+    assert len(loaded.mask_estimator.enhancer.blocks[0].sub_blocks) == 2
+
+
+def test_half_precision_weights_load(folder, enhancer, speech):
+    path = folder / "model.safetensors"
+    save_file({key: value.half() for key, value in load_file(path).items()}, path)
+    edit_config(folder, lambda config: config.pop("weights_sha256"))
+    loaded = CFFMAEnhancer.from_pretrained(folder)
+    difference = enhanced_by(loaded, speech) - enhanced_by(enhancer, speech)
+    assert next(loaded.parameters()).dtype == torch.float32
+    assert difference.abs().max() < 1e-2
+
+
+def test_an_existing_folder_is_replaced(folder, enhancer, speech):
+    with torch.no_grad():
+        enhancer.mask_estimator.output_layer.bias.add_(1.0)
+    enhancer.save_pretrained(folder)
+    loaded = CFFMAEnhancer.from_pretrained(folder)
+    assert torch.equal(enhanced_by(loaded, speech), enhanced_by(enhancer, speech))
+
+
+def test_the_configuration_names_no_folder_of_the_machine(folder, ssl_folder):
+    assert ssl_folder("wavlm") not in (folder / "config.json").read_text()
+
+
+# --- SpeechBrain's interface ---
+
+
+def test_waveform_enhancement_loads_the_folder_from_elsewhere(
+    folder, enhancer, speech, tmp_path, monkeypatch
+):
+    from speechbrain.inference.enhancement import WaveformEnhancement
+
+    monkeypatch.chdir(tmp_path)
+    stock = WaveformEnhancement.from_hparams(source=str(folder), savedir="fetched")
+    enhanced = stock.enhance_batch(speech.unsqueeze(0))
+    assert torch.allclose(enhanced, enhanced_by(enhancer, speech), atol=1e-6)
+
+
+def test_waveform_enhancement_refuses_altered_weights(folder, tmp_path, monkeypatch):
+    from speechbrain.inference.enhancement import WaveformEnhancement
+
+    monkeypatch.chdir(tmp_path)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(InputError, match="truncated or altered"):
+        WaveformEnhancement.from_hparams(source=str(folder), savedir="fetched")
+
+
+# --- nothing else runs ---
+
+
+@pytest.mark.parametrize("name", ["os.system", "Linear", "load_ssl", None])
+def test_only_lobes_of_the_registry_are_built(folder, name):
+    edit_config(folder, lambda c: c["model"]["spectrogram"].update(lobe=name))
+    with pytest.raises(InputError, match="names the lobe") as error:
+        CFFMAEnhancer.from_pretrained(folder)
+    assert one_line(error)
+
+
+def test_an_unknown_argument_is_refused(folder):
+    edit_config(folder, lambda c: c["model"]["spectrogram"].update(nfft=400))
+    with pytest.raises(InputError, match="unknown argument: nfft"):
+        CFFMAEnhancer.from_pretrained(folder)
+
+
+def test_an_ssl_model_of_another_kind_is_refused(folder):
+    edit_config(
+        folder,
+        lambda c: c["model"]["embedding"]["ssl"]["config"].update(model_type="bert"),
+    )
+    with pytest.raises(InputError, match="'bert' is not supported"):
+        CFFMAEnhancer.from_pretrained(folder)
+
+
+def test_a_part_that_is_not_in_the_registry_can_not_be_saved(ssl_folder, tmp_path):
+    fusion = MSCFF(ssl_dim=32, fused_dim=32)
+    foreign = MaskEstimator(fusion, torch.nn.Identity(), fused_dim=32, dim=32)
+    enhancer = enhancer_with(ssl_folder("wavlm"), foreign)
+    with pytest.raises(InputError, match="Identity can't be saved"):
+        enhancer.save_pretrained(tmp_path / "m")
+
+
+# --- folders that are not what they should be ---
+
+
+def test_a_truncated_file_of_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="truncated or altered") as error:
+        CFFMAEnhancer.from_pretrained(folder)
+    assert one_line(error)
+
+
+def test_a_file_of_weights_with_one_bit_changed(folder):
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="truncated or altered"):
+        CFFMAEnhancer.from_pretrained(folder)
+
+
+def test_weights_of_another_architecture(folder):
+    def widen(config):
+        config["model"]["mask_estimator"]["fused_dim"] = 64
+        del config["weights_sha256"]
+
+    edit_config(folder, widen)
+    with pytest.raises(InputError, match="another architecture: .* has shape") as error:
+        CFFMAEnhancer.from_pretrained(folder)
+    assert one_line(error)
+
+
+def test_weights_that_lack_a_layer(folder):
+    def add_a_block(config):
+        config["model"]["mask_estimator"]["n_blocks"] = 3
+        del config["weights_sha256"]
+
+    edit_config(folder, add_a_block)
+    with pytest.raises(InputError, match="another architecture: .* is missing"):
+        CFFMAEnhancer.from_pretrained(folder)
+
+
+def test_a_folder_without_weights(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="model.safetensors is missing"):
+        CFFMAEnhancer.from_pretrained(folder)
+
+
+def test_a_folder_without_configuration(tmp_path):
+    with pytest.raises(InputError, match="is not a model folder"):
+        CFFMAEnhancer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"model": 3}'])
+def test_a_configuration_of_something_else(folder, text):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(InputError, match="is not the configuration") as error:
+        CFFMAEnhancer.from_pretrained(folder)
+    assert one_line(error)
+
+
+def test_a_name_that_is_neither_folder_nor_on_the_hub():
+    with pytest.raises(InputError, match="neither a local folder nor") as error:
+        CFFMAEnhancer.from_pretrained("nobody/no-such-model", local_files_only=True)
+    assert one_line(error)
+
+
+def test_a_folder_of_another_lobe(folder):
+    config = config_of(RHMA(dim=16))
+    (folder / "config.json").write_text(json.dumps({"model": config}))
+    with pytest.raises(InputError, match="holds a RHMA, not a CFFMAEnhancer"):
+        CFFMAEnhancer.from_pretrained(folder)
+
+
+def test_from_config_builds_new_weights():
+    config = config_of(FeedForward(8))
+    first, second = (from_config(config).layers[0].weight for _ in range(2))
+    assert not torch.equal(first, second)

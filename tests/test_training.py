@@ -1,0 +1,394 @@
+"""Training by `train.py`: what a run writes, how it resumes, how it fails."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+import train
+from speechbrain_cffma.lobes import CFFMAEnhancer
+
+ROOT = Path(__file__).parents[1]
+SPEECH = ROOT / "recipes" / "DynamicMix" / "speech"
+KILL = ROOT / "tests" / "kill_training.py"
+
+
+@pytest.fixture(scope="session")
+def few_files(tmp_path_factory):
+    """A speech folder of 24 training files and 4 of the test speaker."""
+    folder = tmp_path_factory.mktemp("speech")
+    for speaker, count in (("en", 24), ("ru", 4)):
+        (folder / speaker).mkdir()
+        for path in sorted((SPEECH / speaker).glob("*.opus"))[:count]:
+            shutil.copy(path, folder / speaker)
+    return folder
+
+
+def command_line(output_folder, speech_folder, ssl_source, **overrides):
+    """Arguments of a run of seconds."""
+    options = {
+        "output_folder": output_folder,
+        "speech_folder": speech_folder,
+        "ssl_source": ssl_source,
+        "fused_dim": 32,
+        "dim": 16,
+        "n_valid": 2,
+        "n_test": 4,
+        "number_of_epochs": 2,
+        "steps_per_epoch": 4,
+        "batch_size": 2,
+        "warmup_steps": 2,
+        "num_workers": 0,
+        "metric_workers": 1,
+        "n_examples": 2,
+        "device": "cpu",
+        **overrides,
+    }
+    flags = [f"--{key}={value}" for key, value in options.items()]
+    return [str(ROOT / "hparams" / "mini.yaml"), *flags, "--noprogressbar"]
+
+
+@pytest.fixture(scope="session")
+def arguments(few_files, ssl_folder):
+    """`arguments(output_folder, **overrides)`: the command line of a small run."""
+
+    def make(output_folder, **overrides):
+        defaults = {"speech_folder": few_files, "ssl_source": ssl_folder("wavlm")}
+        return command_line(output_folder, **{**defaults, **overrides})
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def run(argv, script=ROOT / "train.py"):
+    """Run in a process of its own; return its exit code and standard error."""
+    command = [sys.executable, str(script), *map(str, argv)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return done.returncode, done.stderr
+
+
+def fails(argv, capsys):
+    """Run, expecting failure; return the one line it prints to standard error."""
+    with pytest.raises(SystemExit) as stop:
+        train.main(argv)
+    assert stop.value.code == 1
+    (line,) = [e for e in capsys.readouterr().err.splitlines() if "error: " in e]
+    return line
+
+
+# --- what a run writes ---
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, arguments):
+    """The output folder of one run with default bookkeeping."""
+    folder = tmp_path_factory.mktemp("run") / "out"
+    code, error = run(arguments(folder))
+    assert code == 0, error
+    return folder
+
+
+def test_the_scores_hold_a_row_for_each_test_utterance(finished):
+    with open(finished / "test" / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    assert all(float(row["enhanced_si_sdr"]) for row in rows)
+
+
+def test_the_summary_compares_noisy_and_enhanced_overall_and_per_snr(finished):
+    summary = json.loads((finished / "test" / "summary.json").read_text())
+    assert set(summary["overall"]["noisy"]) == {"pesq", "stoi", "si_sdr"}
+    assert set(summary["snr"]) == {"0.0", "5.0", "10.0", "15.0"}
+    for snr, group in summary["snr"].items():
+        assert group["noisy"]["si_sdr"] == pytest.approx(float(snr), abs=1)
+
+
+def test_the_table_is_kept_as_text(finished):
+    table = (finished / "test" / "table.txt").read_text()
+    assert "PESQ" in table and "all" in table
+
+
+def test_examples_are_written_with_a_figure_each(finished):
+    examples = finished / "test" / "examples"
+    assert len(list(examples.glob("*.png"))) == 2
+    for system in ("noisy", "enhanced", "clean"):
+        assert len(list(examples.glob(f"*_{system}.wav"))) == 2
+
+
+def test_the_ssl_layer_weights_are_drawn(finished):
+    assert (finished / "test" / "ssl_layer_weights.png").stat().st_size > 1000
+
+
+def test_logs_for_people_and_tensorboard(finished):
+    log = (finished / "train_log.txt").read_text()
+    assert "epoch: 2" in log and "valid pesq" in log
+    assert list((finished / "tensorboard").iterdir())
+
+
+def test_the_model_folder_is_the_best_checkpoint(finished):
+    model = CFFMAEnhancer.from_pretrained(finished / "model")
+    checkpoints = list((finished / "checkpoints").glob("CKPT*/CKPT.yaml"))
+
+    def pesq(path):
+        (line,) = [e for e in path.read_text().splitlines() if e.startswith("pesq")]
+        return float(line.split()[1])
+
+    best = torch.load(max(checkpoints, key=pesq).parent / "enhancer.ckpt")
+    weights = model.state_dict()
+    assert all(torch.equal(weights[key], value) for key, value in best.items())
+
+
+def test_the_resolved_hyperparameters_are_kept(finished):
+    text = (finished / "hyperparams.yaml").read_text()
+    assert "fused_dim: 32" in text and "!ref" not in text
+
+
+def test_evaluating_alone_gives_the_same_scores(finished, arguments, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "out")
+    shutil.rmtree(copy / "test")
+    train.main([*arguments(copy), "--test_only"])
+    before, after = (
+        json.loads((folder / "test" / "summary.json").read_text())["overall"]
+        for folder in (finished, copy)
+    )
+    assert after["enhanced"] == pytest.approx(before["enhanced"], abs=1e-6)
+
+
+def test_training_a_finished_run_again_changes_nothing(finished, arguments, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "out")
+    train.main(arguments(copy))
+    assert_same_model(finished, copy)
+
+
+# --- options ---
+
+
+def test_training_learns(arguments, tmp_path):
+    def valid_loss(folder, **options):
+        train.main(arguments(folder, number_of_epochs=1, **options))
+        log = (folder / "train_log.txt").read_text()
+        return float(log.split("valid loss: ")[1].split(",")[0])
+
+    untrained = valid_loss(tmp_path / "untrained", steps_per_epoch=1, lr=0, lr_ssl=0)
+    trained = valid_loss(tmp_path / "trained", steps_per_epoch=60, lr=0.01)
+    assert trained < 0.7 * untrained
+
+
+def test_bf16_accumulation_scheduler_and_clipping(arguments, tmp_path):
+    train.main(
+        arguments(
+            tmp_path,
+            precision="bf16",
+            grad_accumulation_factor=2,
+            lr_schedule="cosine",
+            max_grad_norm=0.1,
+        )
+    )
+    log = (tmp_path / "train_log.txt").read_text()
+    # 8 batches are 4 steps; a cosine ends at 0.
+    assert "step: 4" in log and "lr_head: 0" in log
+
+
+def test_clipping_bounds_the_norm_over_all_parameters(arguments, tmp_path, monkeypatch):
+    from speechbrain_cffma.brain import EnhancementBrain
+
+    norms = []
+    step = torch.optim.Adam.step
+
+    def recorded(self, *args, **kwargs):
+        norms.append([p.grad for g in self.param_groups for p in g["params"]])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", recorded)
+    first = EnhancementBrain.optimizers_step
+    totals = []
+
+    def counted(self):
+        norms.clear()
+        first(self)
+        grads = [g.norm() for part in norms for g in part if g is not None]
+        totals.append((len(norms), float(torch.stack(grads).norm())))
+
+    monkeypatch.setattr(EnhancementBrain, "optimizers_step", counted)
+    monkeypatch.setattr(EnhancementBrain, "zero_grad", lambda self, **_: None)
+    train.main(arguments(tmp_path, number_of_epochs=1, max_grad_norm=0.01))
+    assert all(n == 2 and norm <= 0.0101 for n, norm in totals)
+    assert max(norm for _, norm in totals) > 0.0099
+
+
+def test_early_stop(arguments, tmp_path):
+    # A learning rate of 0 never gives a better score than that of the first epoch.
+    train.main(
+        arguments(tmp_path, lr=0, lr_ssl=0, number_of_epochs=9, early_stop_patience=1)
+    )
+    log = (tmp_path / "train_log.txt").read_text()
+    assert "epoch: 2" in log and "epoch: 3" not in log
+
+
+def test_without_pesq_the_best_is_chosen_by_si_sdr(
+    arguments, tmp_path, monkeypatch, caplog
+):
+    import importlib.util
+
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *a: n != "pesq" and find_spec(n, *a)
+    )
+    train.main(arguments(tmp_path, number_of_epochs=1))
+    summary = json.loads((tmp_path / "test" / "summary.json").read_text())
+    assert set(summary["overall"]["enhanced"]) == {"stoi", "si_sdr"}
+    assert "pesq is not installed" in (tmp_path / "log.txt").read_text() + caplog.text
+
+
+def test_recorded_noise_and_rooms(arguments, tmp_path):
+    rng = np.random.default_rng(0)
+    for kind, samples in (
+        ("noise", rng.standard_normal(48000) * 0.1),
+        ("rir", np.exp(-np.arange(4000) / 800) * rng.standard_normal(4000) * 0.1),
+    ):
+        (tmp_path / kind).mkdir()
+        soundfile.write(tmp_path / kind / "a.wav", samples, 16000)
+    train.main(
+        arguments(
+            tmp_path / "out",
+            noise_folder=tmp_path / "noise",
+            rir_folder=tmp_path / "rir",
+            number_of_epochs=1,
+        )
+    )
+    assert (tmp_path / "out" / "test" / "scores.csv").exists()
+
+
+@pytest.mark.parametrize("fine_tune", ["frozen", "partial"])
+def test_what_is_frozen_stays_as_it_was(fine_tune, arguments, tmp_path, ssl_folder):
+    train.main(arguments(tmp_path, fine_tune=fine_tune, number_of_epochs=1))
+    before = load_file(Path(ssl_folder("wavlm")) / "model.safetensors")
+    after = CFFMAEnhancer.from_pretrained(tmp_path / "model").embedding.ssl.model
+    changed = {
+        key for key, value in after.state_dict().items()
+        if not torch.equal(value, before[key])
+    }  # fmt: skip
+    if fine_tune == "frozen":
+        assert changed == set()
+    else:
+        assert changed and not any("feature_extractor" in key for key in changed)
+
+
+# --- interruption ---
+
+
+def assert_same_model(a, b):
+    weights = [load_file(folder / "model" / "model.safetensors") for folder in (a, b)]
+    assert weights[0].keys() == weights[1].keys()
+    for key, value in weights[0].items():
+        assert torch.equal(value, weights[1][key]), key
+
+
+@pytest.fixture(scope="module")
+def resumable(arguments):
+    """Arguments of a run with dropout, accumulation and checkpoints within epochs."""
+
+    def make(folder):
+        return arguments(
+            folder,
+            steps_per_epoch=10,
+            grad_accumulation_factor=2,
+            ckpt_interval_minutes=0,
+            ckpt_interval_steps=3,
+            lr_schedule="linear",
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(resumable, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    code, error = run(resumable(folder))
+    assert code == 0, error
+    return folder
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [
+        # In mid-epoch, in both epochs (5 optimiser steps each).
+        [("step", 4), ("step", 5)],
+        # While the first, and a later, checkpoint is being written.
+        [("save", 2), ("save", 8)],
+    ],
+    ids=["in mid-epoch", "while saving"],
+)
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
+    kills, resumable, uninterrupted, tmp_path
+):
+    for what, n in kills:
+        code, error = run([what, n, *resumable(tmp_path)], script=KILL)
+        assert code == -9, error
+    code, error = run(resumable(tmp_path))
+    assert code == 0, error
+    assert_same_model(uninterrupted, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_batch(
+    arguments, tmp_path, capsys
+):
+    train.main(arguments(tmp_path, number_of_epochs=1))
+    checkpoints = sorted((tmp_path / "checkpoints").iterdir())
+    line = fails(arguments(tmp_path, number_of_epochs=2, lr=1e38), capsys)
+    assert "the loss is nan in epoch 2" in line and "en/" in line
+    assert sorted((tmp_path / "checkpoints").iterdir()) == checkpoints
+
+
+# --- bad input: one clear line each ---
+
+
+def test_an_ssl_source_that_can_not_be_loaded(arguments, tmp_path, capsys):
+    line = fails(arguments(tmp_path, ssl_source="nobody/no-such-model"), capsys)
+    assert "'nobody/no-such-model' can't be loaded" in line
+    assert "--ssl_source=FOLDER" in line
+
+
+def test_an_override_that_matches_no_key(arguments, tmp_path, capsys):
+    line = fails(arguments(tmp_path, fusd_dim=64), capsys)
+    assert "no key 'fusd_dim' to override: did you mean --fused_dim?" in line
+
+
+def test_a_missing_data_folder(arguments, tmp_path, capsys):
+    line = fails(arguments(tmp_path, speech_folder=tmp_path / "none"), capsys)
+    assert f"the folder {tmp_path / 'none'} does not exist" in line
+
+
+def test_a_checkpoint_of_another_architecture(arguments, tmp_path, capsys):
+    train.main(arguments(tmp_path, number_of_epochs=1))
+    line = fails(arguments(tmp_path, fused_dim=64), capsys)
+    assert "can't be loaded: it is damaged or of another architecture" in line
+
+
+def test_evaluating_without_a_checkpoint(arguments, tmp_path, capsys):
+    line = fails([*arguments(tmp_path), "--test_only"], capsys)
+    assert "there is no checkpoint" in line
+
+
+def test_a_wrong_value_of_a_choice(arguments, tmp_path, capsys):
+    line = fails(arguments(tmp_path, fine_tune="full"), capsys)
+    assert "fine_tune must be frozen, partial or entire" in line
+
+
+def test_an_error_line_is_all_that_a_user_sees(arguments, tmp_path):
+    code, error = run(arguments(tmp_path, speech_folder=tmp_path / "none"))
+    assert code == 1
+    assert "Traceback" not in error
+    assert error.splitlines()[-1].startswith("error: ")
