@@ -64,6 +64,14 @@ def find_audio(folder):
     ------
     InputError
         If the folder is missing or has no audio files.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for name in ("b.flac", "a.wav", "notes.txt"):
+    ...     (folder / name).touch()
+    >>> [path.name for path in find_audio(folder)]
+    ['a.wav', 'b.flac']
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -125,6 +133,13 @@ def write(path, samples):
         The file; folders are made.
     samples : np.ndarray
         Samples [S].
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> write(path, np.array([0.5, 1.5]))
+    >>> read(path).tolist()
+    [0.5, 1.5]
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +170,15 @@ def prepare_files(sources, targets, n_jobs=-1, label="checking audio"):
     -------
     list of AudioFile
         One for each source; faults are noted, not raised.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> noise = np.random.default_rng(0).uniform(-1, 1, 8000)
+    >>> soundfile.write(folder / "a.wav", noise, 8000)
+    >>> (file,) = prepare_files([folder / "a.wav"], [folder / "copy.wav"], n_jobs=1)
+    >>> Path(file.path).name, file.n_samples, file.source_rate, file.fault
+    ('copy.wav', 16000, 8000, '')
     """
     from joblib import Parallel, delayed
 

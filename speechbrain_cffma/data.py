@@ -94,7 +94,17 @@ class EpochBatchSampler(Sampler):
 
 
 class RecordedPairs:
-    """Crops of recorded pairs: `pairs(row, n_samples, rng) → (noisy, clean)`."""
+    """Crops of recorded pairs: `pairs(row, n_samples, rng) → (noisy, clean)`.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> audio.write(path, getfixture("speech").numpy())
+    >>> row = {"duration": 3.0, "noisy_wav": path, "clean_wav": path}
+    >>> noisy, clean = RecordedPairs()(row, 20480, np.random.default_rng(0))
+    >>> noisy.shape, clean.shape
+    ((20480,), (20480,))
+    """
 
     def __call__(self, row, n_samples, rng):
         """Read the same random crop of noisy and clean; a short file is repeated.
@@ -141,6 +151,17 @@ class TrainingCrops(Dataset):
     ------
     InputError
         If the manifest has no rows.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.manifest import write_manifest
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> audio.write(path, getfixture("speech").numpy())
+    >>> row = {"ID": "a", "duration": 3.0, "noisy_wav": path, "clean_wav": path}
+    >>> write_manifest(path.with_suffix(".csv"), [row])
+    >>> crops = TrainingCrops(path.with_suffix(".csv"), RecordedPairs())
+    >>> crops[1, 0, 0]["noisy"].shape
+    torch.Size([20480])
     """
 
     def __init__(self, manifest, pairs, crop_samples=20480, gain=(1.0, 2.5), seed=0):
@@ -192,6 +213,16 @@ class EvaluationPairs(Dataset):
     ------
     InputError
         If the manifest has no rows.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.manifest import write_manifest
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> audio.write(path, getfixture("speech").numpy())
+    >>> row = {"ID": "a", "duration": 3.0, "noisy_wav": path, "clean_wav": path}
+    >>> write_manifest(path.with_suffix(".csv"), [row])
+    >>> EvaluationPairs(path.with_suffix(".csv"))[0]["noisy"].shape
+    torch.Size([48000])
     """
 
     def __init__(self, manifest):
@@ -235,6 +266,18 @@ def training_loader(
     -------
     torch.utils.data.DataLoader
         Gives SpeechBrain `PaddedBatch`es with id, noisy and clean.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.manifest import write_manifest
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> audio.write(path, getfixture("speech").numpy())
+    >>> row = {"ID": "a", "duration": 3.0, "noisy_wav": path, "clean_wav": path}
+    >>> write_manifest(path.with_suffix(".csv"), [row])
+    >>> crops = TrainingCrops(path.with_suffix(".csv"), RecordedPairs())
+    >>> loader = training_loader(crops, batch_size=2, n_batches=3)
+    >>> [batch.noisy.data.shape for batch in loader]
+    [torch.Size([2, 20480]), torch.Size([2, 20480]), torch.Size([2, 20480])]
     """
     sampler = EpochBatchSampler(
         len(dataset), batch_size, n_batches, dataset.seed, rank, world_size
@@ -265,6 +308,14 @@ def random_start(duration, n_samples, rng):
     -------
     int
         0 if the file is shorter than the crop.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> 0 <= random_start(2.0, 20480, rng) <= 32000 - 20480
+    True
+    >>> random_start(1.0, 20480, rng)
+    0
     """
     spare = round(duration * audio.SAMPLE_RATE) - n_samples
     return int(rng.integers(spare + 1)) if spare > 0 else 0
@@ -286,5 +337,12 @@ def read_crop(path, start, n_samples):
     -------
     np.ndarray
         [n_samples]
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> audio.write(path, np.array([0.0, 0.25, 0.5]))
+    >>> read_crop(path, start=1, n_samples=5).tolist()
+    [0.25, 0.5, 0.25, 0.5, 0.25]
     """
     return np.resize(audio.read(path, start, n_samples), n_samples)

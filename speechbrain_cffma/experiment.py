@@ -127,9 +127,7 @@ def _merge_base(path, above=()):
         raise InputError(f"{path} is not a YAML of keys and values")
     if "base" not in tree:
         return tree
-    merged = _merge_base(
-        path.parent / str(tree.pop("base")), (*above, path.resolve())
-    )
+    merged = _merge_base(path.parent / str(tree.pop("base")), (*above, path.resolve()))
     merged.update(tree)
     return merged
 

@@ -120,6 +120,12 @@ def pair_files(noisy_paths, noisy_folder, clean_paths, clean_folder):
     ------
     InputError
         If a noisy file has no clean twin: all of them, with their count.
+
+    Example
+    -------
+    >>> noisy, clean = [Path("noisy/p1/a.flac")], [Path("clean/p1/a.wav")]
+    >>> [(name, clean.name) for name, _, clean in pair_files(noisy, "noisy", clean, "clean")]
+    [('p1/a', 'a.wav')]
     """
     clean = {_name(path, clean_folder): path for path in clean_paths}
     noisy = {_name(path, noisy_folder): path for path in noisy_paths}
@@ -153,6 +159,12 @@ def check_twins(ids, noisy, clean):
     ------
     InputError
         If any differ, with the first one's figures and all names.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.audio import AudioFile
+    >>> noisy = AudioFile("noisy.wav", 16000, source_rate=16000, source_samples=16000)
+    >>> check_twins(["a"], [noisy], [noisy._replace(path="clean.wav")])
     """
     differing = [
         (name, a, b)
@@ -189,6 +201,16 @@ def usable(files, split):
     ------
     InputError
         If there are too many faults: every file with what is wrong.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.audio import AudioFile
+    >>> usable([AudioFile("a.wav")] * 2, "train")
+    [True, True]
+    >>> usable([AudioFile("a.wav"), AudioFile("b.wav", fault="silent")], "test")
+    Traceback (most recent call last):
+    ...
+    speechbrain_cffma.errors.InputError: 1 of 2 test files can't be used; mend or remove them: b.wav: silent
     """
     entries = [(f,) if hasattr(f, "fault") else f for f in files]
     faulty = [file for entry in entries for file in entry if file.fault]
@@ -249,6 +271,12 @@ def mark_prepared(save_folder, arguments):
         Where its manifests are.
     arguments : dict
         Its arguments.
+
+    Example
+    -------
+    >>> mark_prepared(getfixture("tmp_path"), {"seed": 1})
+    >>> is_prepared(getfixture("tmp_path"), {"seed": 1})
+    True
     """
     _marker(save_folder).write_text(json.dumps(_plain(arguments), indent=2))
 

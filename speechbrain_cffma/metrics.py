@@ -217,6 +217,13 @@ def score_all(pairs, metrics, n_jobs=1):
     -------
     list of dict
         What `score` returns, in the same order.
+
+    Example
+    -------
+    >>> clean = np.array([1.0, 0.0, -1.0, 0.0])
+    >>> enhanced = clean + np.array([0.0, 0.1, 0.0, 0.1])
+    >>> [round(row["si_sdr"]) for row in score_all([(clean, enhanced)] * 2, ["si_sdr"])]
+    [20, 20]
     """
     from joblib import Parallel, delayed
 

@@ -57,7 +57,7 @@ def add_noise(speech, noise, snr):
     >>> rng = np.random.default_rng(0)
     >>> speech, noise = rng.standard_normal((2, 16000))
     >>> added = add_noise(speech, noise, snr=6.0) - speech
-    >>> round(20 * np.log10(rms(speech) / rms(added)), 2)
+    >>> round(float(20 * np.log10(rms(speech) / rms(added))), 2)
     6.0
     """
     level = max(rms(speech), 1e-3) * 10 ** (-snr / 20)
@@ -107,6 +107,18 @@ class DynamicMixer:
         Share of synthetic noise where there is recorded noise too.
     reverberant_share : float
         Share of pairs that are put into a room. The target stays dry.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.manifest import write_manifest
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> audio.write(path, getfixture("speech").numpy())
+    >>> row = {"ID": "a", "duration": 3.0, "clean_wav": path}
+    >>> write_manifest(path.with_suffix(".csv"), [row])
+    >>> mixer = DynamicMixer(path.with_suffix(".csv"), snr=(0, 10))
+    >>> noisy, clean = mixer(mixer.speech[0], 20480, np.random.default_rng(0))
+    >>> noisy.shape, clean.shape
+    ((20480,), (20480,))
     """
 
     def __init__(
@@ -154,6 +166,20 @@ class DynamicMixer:
         )
 
     def noise(self, n_samples, rng):
+        """A crop of recorded or synthetic noise, of no particular level.
+
+        Arguments
+        ---------
+        n_samples : int
+            Its length.
+        rng : np.random.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        np.ndarray
+            [n_samples]
+        """
         if not self.noises or rng.random() < self.synthetic_share:
             return training_noise(n_samples, rng, self._speech)
         row = self.noises[rng.integers(len(self.noises))]
@@ -165,5 +191,23 @@ class DynamicMixer:
 
     @staticmethod
     def crop(row, key, n_samples, rng):
+        """A random crop of a file; a short one is repeated.
+
+        Arguments
+        ---------
+        row : dict
+            Row of a manifest.
+        key : str
+            The column that names the file.
+        n_samples : int
+            Length of the crop.
+        rng : np.random.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        np.ndarray
+            [n_samples]
+        """
         start = random_start(row["duration"], n_samples, rng)
         return read_crop(row[key], start, n_samples)

@@ -87,6 +87,11 @@ def coloured(n_samples, rng):
     -------
     np.ndarray
         [S]
+
+    Example
+    -------
+    >>> coloured(16000, np.random.default_rng(0)).shape
+    (16000,)
     """
     exponent = rng.uniform(-0.5, 1.2)  # of 1/f amplitude: blue to beyond brown
     centres = rng.uniform(np.log(60), np.log(8000), 6)
@@ -118,6 +123,11 @@ def hum(n_samples, rng):
     -------
     np.ndarray
         [S]
+
+    Example
+    -------
+    >>> hum(16000, np.random.default_rng(0)).shape
+    (16000,)
     """
     fundamental = rng.choice([50, 60]) * rng.uniform(0.99, 1.01)
     harmonics = np.arange(1, rng.integers(4, 40))
@@ -144,6 +154,11 @@ def clicks(n_samples, rng):
     -------
     np.ndarray
         [S]
+
+    Example
+    -------
+    >>> clicks(16000, np.random.default_rng(0)).shape
+    (16000,)
     """
     rate = rng.uniform(2, 25)  # a second
     pulses = (rng.random(n_samples) < rate / SAMPLE_RATE) * rng.normal(0, 1, n_samples)
@@ -172,6 +187,13 @@ def speech_shaped(n_samples, rng, speech):
     -------
     np.ndarray
         [S]
+
+    Example
+    -------
+    >>> speech = getfixture("speech").numpy()
+    >>> rng = np.random.default_rng(0)
+    >>> speech_shaped(16000, rng, lambda n_samples, rng: speech[:n_samples]).shape
+    (16000,)
     """
     magnitude = np.abs(np.fft.rfft(speech(n_samples, rng)))
     phases = rng.uniform(0, 2 * np.pi, len(magnitude))
@@ -195,6 +217,13 @@ def babble(n_samples, rng, speech):
     -------
     np.ndarray
         [S]
+
+    Example
+    -------
+    >>> speech = getfixture("speech").numpy()
+    >>> rng = np.random.default_rng(0)
+    >>> babble(16000, rng, lambda n_samples, rng: speech[:n_samples]).shape
+    (16000,)
     """
     total = np.zeros(n_samples, np.float32)
     for _ in range(rng.integers(4, 10)):
@@ -218,6 +247,11 @@ def wind(n_samples, rng):
     -------
     np.ndarray
         [S]
+
+    Example
+    -------
+    >>> wind(16000, np.random.default_rng(0)).shape
+    (16000,)
     """
     white = rng.standard_normal(n_samples)
     calm = shape_spectrum(white, lambda f: 1 / (1 + (f / 120) ** 2))
@@ -240,6 +274,11 @@ def siren(n_samples, rng):
     -------
     np.ndarray
         [S]
+
+    Example
+    -------
+    >>> siren(16000, np.random.default_rng(0)).shape
+    (16000,)
     """
     time = np.arange(n_samples) / SAMPLE_RATE
     sweep = 0.5 - 0.5 * np.cos(2 * np.pi * rng.uniform(0.3, 3) * time)
@@ -264,6 +303,11 @@ def rain(n_samples, rng):
     -------
     np.ndarray
         [S]
+
+    Example
+    -------
+    >>> rain(16000, np.random.default_rng(0)).shape
+    (16000,)
     """
     hits = rng.random(n_samples) < rng.uniform(500, 3000) / SAMPLE_RATE
     drops = hits * rng.exponential(1, n_samples) * rng.choice([-1, 1], n_samples)
@@ -286,6 +330,11 @@ def engine(n_samples, rng):
     -------
     np.ndarray
         [S]
+
+    Example
+    -------
+    >>> engine(16000, np.random.default_rng(0)).shape
+    (16000,)
     """
     pitch = slow_curve(n_samples, rng, 1, 25, 110)
     cycles = np.cumsum(pitch) / SAMPLE_RATE

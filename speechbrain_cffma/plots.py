@@ -25,6 +25,14 @@ def plot_enhancement(path, noisy, enhanced, clean, title=""):
         Of the clean signal.
     title : str
         Heading.
+
+    Example
+    -------
+    >>> spectrum = np.random.default_rng(0).random((50, 201))
+    >>> path = getfixture("tmp_path") / "a.png"
+    >>> plot_enhancement(path, spectrum, 0.5 * spectrum, 0.5 * spectrum, title="a")
+    >>> path.exists()
+    True
     """
     decibels = [
         20 * np.log10(np.expm1(spectrum) + 1e-5)
@@ -82,6 +90,13 @@ def plot_layer_weights(path, weights, first_layer):
         Weights [layers] of sum 1.
     first_layer : int
         0 if the first is the transformer's input, else 1.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "weights.png"
+    >>> plot_layer_weights(path, np.full(13, 1 / 13), first_layer=0)
+    >>> path.exists()
+    True
     """
     layers = np.arange(first_layer, first_layer + len(weights))
     figure = Figure(figsize=(7, 3.5), layout="constrained")

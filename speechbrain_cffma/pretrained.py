@@ -14,7 +14,6 @@ import hashlib
 import inspect
 import json
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -280,7 +279,7 @@ class PretrainedMixin:
         return model.eval()
 
     def save_pretrained(self, folder):
-        """Write the model as a folder. An existing folder is replaced in one step.
+        """Write the model as a folder. Its files replace those of a model that is there.
 
         Arguments
         ---------
@@ -292,31 +291,31 @@ class PretrainedMixin:
         Path
             The folder.
         """
-        from safetensors.torch import save_file
+        from safetensors.torch import save
+
+        model_config = config_of(self)
+        weights = save(
+            {
+                # Clones, since safetensors refuses tensors that share memory.
+                key: value.detach().cpu().clone().contiguous()
+                for key, value in self.state_dict().items()
+            },
+            metadata={"format": "pt"},
+        )
+        sha256 = hashlib.sha256(weights).hexdigest()
+        config = {"model": model_config, "weights_sha256": sha256}
+        hyperparams = HYPERPARAMS.format(config=json.dumps(model_config), sha256=sha256)
 
         folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
-        partial.chmod(0o755)
-        weights = {
-            # Clones, since safetensors refuses tensors that share memory.
-            key: value.detach().cpu().clone().contiguous()
-            for key, value in self.state_dict().items()
-        }
-        save_file(weights, partial / WEIGHTS_FILE, metadata={"format": "pt"})
-        sha256 = _sha256(partial / WEIGHTS_FILE)
-        model_config = config_of(self)
-        config = {"model": model_config, "weights_sha256": sha256}
-        (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-        (partial / HYPERPARAMS_FILE).write_text(
-            HYPERPARAMS.format(
-                config=json.dumps(model_config),
-                sha256=sha256,
-            )
-        )
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in (
+            (WEIGHTS_FILE, weights),
+            (CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode()),
+            (HYPERPARAMS_FILE, hyperparams.encode()),
+        ):
+            partial = folder / f".{name}"
+            partial.write_bytes(content)
+            partial.replace(folder / name)
         return folder
 
 
@@ -344,21 +343,17 @@ def _ssl_from_config(config, normalize_wav):
     """SpeechBrain's wrapper around an SSL model of this configuration, with new weights."""
     from transformers import AutoConfig, Wav2Vec2FeatureExtractor
 
-    from speechbrain_cffma.lobes.ssl import wrapper_class
+    from speechbrain_cffma.lobes.ssl import wrap_ssl, wrapper_class
 
     config = dict(config)
     model_type = config.pop("model_type", None)
-
-    class Untrained(wrapper_class(model_type)):
-        """The wrapper reads weights when it is made; these come with the model's."""
-
-        def _from_pretrained(self, source, save_path, cache_dir, **kwargs):
-            self.model = self.auto_class.from_config(self.config)
-
+    wrapper_class(model_type)  # refuses other kinds
     with tempfile.TemporaryDirectory() as folder:
         AutoConfig.for_model(model_type, **config).save_pretrained(folder)
         Wav2Vec2FeatureExtractor(do_normalize=normalize_wav).save_pretrained(folder)
-        return Untrained(folder, folder, output_all_hiddens=True)
+        return wrap_ssl(
+            model_type, folder, folder, lambda auto_class, c: auto_class.from_config(c)
+        )
 
 
 def _read_config(path):

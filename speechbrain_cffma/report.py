@@ -31,6 +31,16 @@ def comparison_rows(rows, noisy, enhanced):
     list of dict
         ID, snr, noise, noisy_<metric>, enhanced_<metric> and failed. An utterance
         that either has no score for stays out of both means.
+
+    Example
+    -------
+    >>> rows = comparison_rows(
+    ...     [{"ID": "a", "snr": 5.0, "noise": "wind"}],
+    ...     noisy=[{"pesq": 1.5, "failed": ""}],
+    ...     enhanced=[{"pesq": 2.5, "failed": ""}],
+    ... )
+    >>> rows[0]["noisy_pesq"], rows[0]["enhanced_pesq"]
+    (1.5, 2.5)
     """
     joined = []
     for row, before, after in zip(rows, noisy, enhanced, strict=True):
@@ -70,6 +80,16 @@ def summarize(rows, metrics):
     -------
     dict
         overall, snr and noise; each group has n, failed, noisy and enhanced.
+
+    Example
+    -------
+    >>> rows = comparison_rows(
+    ...     [{"ID": "a", "snr": 5.0, "noise": "wind"}],
+    ...     noisy=[{"pesq": 1.5, "failed": ""}],
+    ...     enhanced=[{"pesq": 2.5, "failed": ""}],
+    ... )
+    >>> summarize(rows, ["pesq"])["snr"]
+    {'5.0': {'n': 1, 'failed': 0, 'noisy': {'pesq': 1.5}, 'enhanced': {'pesq': 2.5}}}
     """
     by = {
         key: {
@@ -97,6 +117,20 @@ def table(summary, metrics):
     -------
     str
         Lines of equal columns.
+
+    Example
+    -------
+    >>> rows = comparison_rows(
+    ...     [{"ID": "a", "snr": 5.0, "noise": "wind"}],
+    ...     noisy=[{"pesq": 1.5, "failed": ""}],
+    ...     enhanced=[{"pesq": 2.5, "failed": ""}],
+    ... )
+    >>> summary = summarize(rows, ["pesq"])
+    >>> print(table(summary, ["pesq"]))  # doctest: +NORMALIZE_WHITESPACE
+                           PESQ
+    input SNR    n      noisy   enhanced
+    5 dB         1       1.50       2.50
+    all          1       1.50       2.50
     """
     shown = [(name, *DISPLAY[name]) for name in metrics]
     groups = [(f"{float(snr):g} dB", group) for snr, group in summary["snr"].items()]
@@ -128,6 +162,18 @@ def write_report(folder, rows, summary):
         What `comparison_rows` returns.
     summary : dict
         What `summarize` returns.
+
+    Example
+    -------
+    >>> rows = comparison_rows(
+    ...     [{"ID": "a", "snr": 5.0, "noise": "wind"}],
+    ...     noisy=[{"pesq": 1.5, "failed": ""}],
+    ...     enhanced=[{"pesq": 2.5, "failed": ""}],
+    ... )
+    >>> folder = getfixture("tmp_path")
+    >>> write_report(folder, rows, summarize(rows, ["pesq"]))
+    >>> sorted(path.name for path in folder.iterdir())
+    ['scores.csv', 'summary.json']
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,9 @@ class TestBase:
 
     def test_an_object_is_replaced_as_a_whole(self, write):
         write("base.yaml", "x: !new:datetime.timedelta\n    days: 1\n    hours: 2")
-        mine = write("mine.yaml", "base: base.yaml\nx: !new:collections.Counter\n    a: 3")
+        mine = write(
+            "mine.yaml", "base: base.yaml\nx: !new:collections.Counter\n    a: 3"
+        )
         assert load(mine)["x"] == {"a": 3}
 
     def test_bases_form_a_chain(self, write):
@@ -168,7 +170,10 @@ class TestFiles:
 
 class TestOnly:
     def test_gives_one_object(self):
-        assert load_experiment("a: 1\nb: !new:collections.Counter\n    k: 2", "b")["k"] == 2
+        assert (
+            load_experiment("a: 1\nb: !new:collections.Counter\n    k: 2", "b")["k"]
+            == 2
+        )
 
     def test_builds_nothing_else(self, tmp_path):
         text = f"a: 1\nb: !apply:os.mkdir [{tmp_path / 'made'}]"

@@ -484,9 +484,29 @@ def test_the_parts_can_be_replaced():
     assert estimator(*inputs_of("cffma", SHORT)).shape == (1, SHORT, N_FREQS)
 
 
-def test_heads_that_do_not_divide_the_channels_are_refused():
-    with pytest.raises(InputError, match="5 heads do not divide 12 channels"):
-        RelativeSelfAttention(12, n_heads=5)
+@pytest.mark.parametrize(("dim", "n_heads"), [(12, 5), (15, 5)])
+def test_channels_that_are_odd_or_no_multiple_of_the_heads_are_refused(dim, n_heads):
+    with pytest.raises(InputError, match=f"{dim} channels must be even, and a multi"):
+        RelativeSelfAttention(dim, n_heads)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"kernel_sizes": (3, 5)}, {"kernel_sizes": (3, 4, 7)}, {"dilations": (1, 2)}],
+)
+def test_kernels_that_are_even_or_not_three_are_refused(arguments):
+    with pytest.raises(InputError, match="three odd kernel_sizes"):
+        MSCFF(**arguments)
+
+
+def test_the_window_keeps_its_precision_when_the_module_is_converted():
+    window = LogSpectrogram().bfloat16().window
+    assert torch.equal(window, torch.hamming_window(400))
+
+
+def test_an_utterance_of_no_frames_gives_finite_features():
+    x, lengths = torch.randn(2, 20, 16), torch.tensor([0.01, 1.0])
+    assert SCTA(16)(x, lengths).isfinite().all()
 
 
 @pytest.mark.parametrize(

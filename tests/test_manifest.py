@@ -58,7 +58,9 @@ class TestCheckTwins:
         ids=["length", "sample rate"],
     )
     def test_another_length_or_sample_rate_is_an_error(self, other, figure):
-        with pytest.raises(InputError, match="2 pairs .*such as b.*All: b, c") as caught:
+        with pytest.raises(
+            InputError, match="2 pairs .*such as b.*All: b, c"
+        ) as caught:
             manifest.check_twins(["a", "b", "c"], [FINE] * 3, [FINE, other, other])
         assert figure in str(caught.value)
 
@@ -111,7 +113,11 @@ class TestFile:
         manifest.write_manifest(tmp_path / "new" / "a.csv", [row, {**row, "snr": ""}])
         first, second = manifest.read_manifest(tmp_path / "new" / "a.csv")
         assert tuple(first) == manifest.COLUMNS
-        assert (first["ID"], first["duration"], first["snr"]) == ("p1/ü, 1", 1.2345678, 2.5)
+        assert (first["ID"], first["duration"], first["snr"]) == (
+            "p1/ü, 1",
+            1.2345678,
+            2.5,
+        )
         assert first["noisy_wav"] == str(tmp_path / "a b.wav")
         assert first["clean_wav"] == ""
         assert second["snr"] is None

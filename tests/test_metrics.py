@@ -93,7 +93,10 @@ class TestFailures:
     @pytest.mark.parametrize("level", [0.0, 1e-30, 0.9e-4])
     def test_silence_fails_with_a_reason(self, clean, name, level):
         silence = np.full_like(clean, level)
-        for pair, which in (((silence, clean), "the clean signal"), ((clean, silence), "the signal")):
+        for pair, which in (
+            ((silence, clean), "the clean signal"),
+            ((clean, silence), "the signal"),
+        ):
             row = score(*pair, [name])
             assert row[name] is None
             assert f"{which} is silent" in row["failed"]
@@ -107,7 +110,9 @@ class TestFailures:
         assert row[name] is None
         assert "NaN or Inf" in row["failed"]
 
-    @pytest.mark.parametrize(("name", "reason"), [("pesq", "second"), ("stoi", "too little")])
+    @pytest.mark.parametrize(
+        ("name", "reason"), [("pesq", "second"), ("stoi", "too little")]
+    )
     def test_a_fifth_of_a_second_fails_with_a_reason(self, clean, noisy, name, reason):
         row = score(clean[:LENGTH_0_2_S], noisy(5)[:LENGTH_0_2_S], [name])
         assert row[name] is None
@@ -161,7 +166,9 @@ class TestAvailableMetrics:
     def test_with_all_packages(self):
         assert available_metrics() == ALL
 
-    @pytest.mark.parametrize(("package", "name"), [("pesq", "pesq"), ("pystoi", "stoi")])
+    @pytest.mark.parametrize(
+        ("package", "name"), [("pesq", "pesq"), ("pystoi", "stoi")]
+    )
     def test_without_a_package_its_metric_is_left_out(self, monkeypatch, package, name):
         find_spec = importlib.util.find_spec
         monkeypatch.setattr(

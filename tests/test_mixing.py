@@ -146,7 +146,9 @@ class TestDynamicMixer:
         read = []
         read_crop = mixing.read_crop
         monkeypatch.setattr(
-            mixing, "read_crop", lambda path, *a: read.append(path) or read_crop(path, *a)
+            mixing,
+            "read_crop",
+            lambda path, *a: read.append(path) or read_crop(path, *a),
         )
         rng = np.random.default_rng(0)
         for _ in range(40):

@@ -118,6 +118,12 @@ def test_an_existing_folder_is_replaced(folder, enhancer, speech):
     assert torch.equal(enhanced_by(loaded, speech), enhanced_by(enhancer, speech))
 
 
+def test_other_files_in_the_folder_stay(folder, enhancer):
+    (folder / "mine.txt").write_text("mine")
+    enhancer.save_pretrained(folder)
+    assert (folder / "mine.txt").read_text() == "mine"
+
+
 def test_the_configuration_names_no_folder_of_the_machine(folder, ssl_folder):
     assert ssl_folder("wavlm") not in (folder / "config.json").read_text()
 
@@ -178,6 +184,7 @@ def test_a_part_that_is_not_in_the_registry_can_not_be_saved(ssl_folder, tmp_pat
     enhancer = enhancer_with(ssl_folder("wavlm"), foreign)
     with pytest.raises(InputError, match="Identity can't be saved"):
         enhancer.save_pretrained(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- folders that are not what they should be ---

@@ -79,11 +79,15 @@ class TestSummarize:
         }
 
     def test_by_snr(self, summary):
-        means = {snr: group["enhanced"]["pesq"] for snr, group in summary["snr"].items()}
+        means = {
+            snr: group["enhanced"]["pesq"] for snr, group in summary["snr"].items()
+        }
         assert means == {"0.0": 2.25, "10.0": 3.5}
 
     def test_by_noise(self, summary):
-        means = {kind: group["noisy"]["pesq"] for kind, group in summary["noise"].items()}
+        means = {
+            kind: group["noisy"]["pesq"] for kind, group in summary["noise"].items()
+        }
         assert means == {"rain": 2.0, "wind": 1.5}
 
     def test_an_utterance_without_score_leaves_both_means(self):
@@ -146,7 +150,9 @@ class TestPlots:
         pictures = []
         for i, share in enumerate((0.1, 0.9)):
             path = tmp_path / "new" / f"{i}.png"
-            plots.plot_enhancement(path, spectrum, share * spectrum, spectrum, "a title")
+            plots.plot_enhancement(
+                path, spectrum, share * spectrum, spectrum, "a title"
+            )
             pictures.append(self.read(path))
         assert pictures[0].std() > 0.1
         assert np.abs(pictures[0] - pictures[1]).mean() > 0.01

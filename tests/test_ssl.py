@@ -7,6 +7,8 @@ import pytest
 import speechbrain as sb
 import torch
 from numpy_reference import n_ssl_frames
+from safetensors.torch import load_file, save_file
+from speechbrain.integrations.huggingface.wavlm import WavLM
 from torch.nn import functional as F
 
 from speechbrain_cffma.errors import InputError
@@ -330,3 +332,24 @@ def test_another_kind_of_model_is_refused(tmp_path):
     message = message_of_load_ssl(str(tmp_path))
     assert "'bert' is not supported" in message
     assert "wavlm, wav2vec2, hubert" in message
+
+
+def test_weights_that_are_missing_are_not_replaced_by_random_ones(ssl_folder, tmp_path):
+    folder = shutil.copytree(ssl_folder("wavlm"), tmp_path / "wavlm")
+    weights = load_file(folder / "model.safetensors")
+    kept = {key: value for key, value in weights.items() if "layers.1." not in key}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="its file has no encoder.layers.1"):
+        load_ssl(folder)
+
+
+def test_fine_tune_decides_what_learns_whatever_was_frozen_before(tiny_wavlm):
+    SSLEmbedding(tiny_wavlm, fine_tune="frozen")
+    SSLEmbedding(tiny_wavlm, fine_tune="entire")
+    assert all(parameter.requires_grad for parameter in tiny_wavlm.parameters())
+
+
+def test_a_wrapper_made_frozen_can_not_be_fine_tuned(ssl_folder):
+    ssl = WavLM(ssl_folder("wavlm"), "", freeze=True, output_all_hiddens=True)
+    with pytest.raises(InputError, match="freeze=True can't be fine-tuned"):
+        SSLEmbedding(ssl, fine_tune="partial")

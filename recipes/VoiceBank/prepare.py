@@ -82,7 +82,7 @@ def prepare_voicebank(
     if download:
         download_voicebank(data_folder)
     logs = {split: _find(data_folder, name) for split, name in LOGS.items()}
-    arguments = {"data": data_folder, "valid_speakers": valid_speakers}
+    arguments = {"data": data_folder, "valid_speakers": valid_speakers, "logs": logs}
     if manifest.is_prepared(manifest_folder, arguments):
         return
 
@@ -240,7 +240,7 @@ def _unpack(archive, contents):
         for name in contents:
             found = next(partial.rglob(name), None)
             if found is None:
-                raise zipfile.BadZipFile(f"it has no {name}")
+                continue
             found.replace(archive.with_name(name))
     except OSError as error:
         raise InputError(

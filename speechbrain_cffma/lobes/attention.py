@@ -73,7 +73,7 @@ class RelativeSelfAttention(nn.Module):
     Raises
     ------
     InputError
-        If the heads don't divide the channels.
+        If the heads don't divide the channels, or these are odd.
 
     Example
     -------
@@ -86,8 +86,10 @@ class RelativeSelfAttention(nn.Module):
 
     def __init__(self, dim, n_heads=4, dropout=0.1):
         super().__init__()
-        if dim % n_heads:
-            raise InputError(f"{n_heads} heads do not divide {dim} channels evenly")
+        if dim % n_heads or dim % 2:
+            raise InputError(
+                f"{dim} channels must be even, and a multiple of {n_heads} heads"
+            )
         self.dim = dim
         self.n_heads = n_heads
         self.dropout = dropout

@@ -45,7 +45,8 @@ def frame_mask(lengths, n_frames):
     Returns
     -------
     torch.Tensor or None
-        Boolean mask [B, T, 1], True at valid frames; None if lengths is None.
+        Boolean mask [B, T, 1], True at valid frames (at least one each); None if
+        lengths is None.
 
     Example
     -------
@@ -54,7 +55,7 @@ def frame_mask(lengths, n_frames):
     """
     if lengths is None:
         return None
-    n_valid = (lengths * n_frames).round().unsqueeze(1)
+    n_valid = (lengths * n_frames).round().clamp(min=1).unsqueeze(1)
     frames = torch.arange(n_frames, device=lengths.device)
     return (frames < n_valid).unsqueeze(-1)
 

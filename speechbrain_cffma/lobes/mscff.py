@@ -39,6 +39,11 @@ class MSCFF(nn.Module):
         Their dilations. The default is that of the authors' published code; the
         paper's text speaks of dilated convolutions without giving the factors.
 
+    Raises
+    ------
+    InputError
+        If there are not three odd kernel sizes and three dilations.
+
     Example
     -------
     >>> fusion = MSCFF()
@@ -62,6 +67,13 @@ class MSCFF(nn.Module):
         self.fused_dim = fused_dim
         self.kernel_sizes = tuple(kernel_sizes)
         self.dilations = tuple(dilations)
+        if not len(self.kernel_sizes) == len(self.dilations) == 3 or not all(
+            kernel_size % 2 for kernel_size in self.kernel_sizes
+        ):
+            raise InputError(
+                "MSCFF needs three odd kernel_sizes and three dilations, not "
+                f"{self.kernel_sizes} and {self.dilations}"
+            )
 
         bottleneck_dim = fused_dim // 2
         self.fuse = xavier(nn.Linear(n_freqs + ssl_dim, fused_dim))

@@ -25,6 +25,7 @@ class FeedForward(nn.Module):
 
     Example
     -------
+    >>> import torch
     >>> FeedForward(16)(torch.rand(2, 10, 16)).shape
     torch.Size([2, 10, 16])
     """
@@ -74,6 +75,7 @@ class PostNormBlock(nn.Module):
 
     Example
     -------
+    >>> import torch
     >>> block = PostNormBlock(16, [FeedForward(16), SCTA(16)])
     >>> block(torch.rand(2, 10, 16)).shape
     torch.Size([2, 10, 16])
@@ -117,6 +119,7 @@ class PostNormStack(nn.Module):
 
     Example
     -------
+    >>> import torch
     >>> sub_blocks = [RelativeSelfAttention(16), FeedForward(16)]
     >>> without_scta = PostNormStack([PostNormBlock(16, sub_blocks)])
     >>> without_scta(torch.rand(2, 10, 16)).shape
@@ -166,6 +169,7 @@ class RHMA(PostNormStack):
 
     Example
     -------
+    >>> import torch
     >>> rhma = RHMA(n_blocks=1)
     >>> rhma(torch.rand(2, 10, 512)).shape
     torch.Size([2, 10, 512])

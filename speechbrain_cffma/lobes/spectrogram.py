@@ -51,6 +51,12 @@ class LogSpectrogram(nn.Module):
             "window", torch.hamming_window(win_length), persistent=False
         )
 
+    def _apply(self, *args, **kwargs):
+        """Move the window with the module, but never to another precision."""
+        super()._apply(*args, **kwargs)
+        self.window = torch.hamming_window(self.win_length, device=self.window.device)
+        return self
+
     def n_frames(self, n_samples):
         """Number of frames T that `n_samples` samples give.
 

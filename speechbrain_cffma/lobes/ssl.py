@@ -49,6 +49,42 @@ def wrapper_class(model_type):
     return wrappers[model_type]
 
 
+def wrap_ssl(model_type, source, save_path, make_model):
+    """SpeechBrain's wrapper around a model that is made here.
+
+    The wrapper's own loading asks the hub for a list of files even for a model that
+    is in the cache, needs weights, and takes random ones for those that lack.
+
+    Arguments
+    ---------
+    model_type : str
+        The `model_type` of the model's config.json.
+    source : str
+        A hub id or a folder with config.json and preprocessor_config.json.
+    save_path : str
+        Folder that downloaded files are kept in.
+    make_model : callable
+        `make_model(auto_class, config)` gives the transformers model.
+
+    Returns
+    -------
+    torch.nn.Module
+        The wrapper, set to return all hidden states.
+    """
+
+    class Wrapper(wrapper_class(model_type)):
+        def _from_pretrained(self, *args, **kwargs):
+            self.model = make_model(self.auto_class, self.config)
+
+    with warnings.catch_warnings():
+        # SpeechBrain calls a method that transformers is about to rename.
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing_disable")
+        wrapper = Wrapper(source, save_path, output_all_hiddens=True)
+    # Once it is loaded, it is one as any other.
+    wrapper.__class__ = wrapper_class(model_type)
+    return wrapper
+
+
 def load_ssl(source, save_path="pretrained_models"):
     """Load a WavLM, wav2vec 2.0 or HuBERT model into SpeechBrain's wrapper for it.
 
@@ -68,7 +104,7 @@ def load_ssl(source, save_path="pretrained_models"):
     Raises
     ------
     InputError
-        If it can't be loaded, with what to do when offline.
+        If it can't be loaded or lacks weights, with what to do when offline.
 
     Example
     -------
@@ -80,14 +116,19 @@ def load_ssl(source, save_path="pretrained_models"):
     from transformers import AutoConfig
 
     source, save_path = str(source), str(save_path)
+
+    def load(auto_class, config):
+        model, info = auto_class.from_pretrained(
+            source, config=config, cache_dir=save_path, output_loading_info=True
+        )
+        missing = sorted(set(info["missing_keys"]) - {"masked_spec_embed"})
+        if missing:
+            raise ValueError(f"its file has no {missing[0]} ({len(missing)} missing)")
+        return model
+
     try:
-        with warnings.catch_warnings():
-            # SpeechBrain calls a method that transformers is about to rename.
-            warnings.filterwarnings("ignore", message=".*gradient_checkpointing_disable")
-            config = AutoConfig.from_pretrained(source, cache_dir=save_path)
-            return wrapper_class(config.model_type)(
-                source, save_path, output_all_hiddens=True
-            )
+        config = AutoConfig.from_pretrained(source, cache_dir=save_path)
+        return wrap_ssl(config.model_type, source, save_path, load)
     except InputError:
         raise
     # Whatever a hub, a network or a damaged file may raise, the remedy is the same.
@@ -124,7 +165,7 @@ class SSLEmbedding(nn.Module):
     Raises
     ------
     InputError
-        If `fine_tune` or `ssl` is none of those above.
+        If `fine_tune` or `ssl` is none of those above, or they contradict each other.
 
     Example
     -------
@@ -146,6 +187,10 @@ class SSLEmbedding(nn.Module):
             raise InputError(
                 "SSLEmbedding needs an SSL wrapper with output_all_hiddens=True"
             )
+        if ssl.freeze and fine_tune != "frozen":
+            raise InputError(
+                f"an SSL wrapper made with freeze=True can't be fine-tuned: {fine_tune}"
+            )
         self.ssl = ssl
         self.fine_tune = fine_tune
         self.weighted_sum = weighted_sum
@@ -161,11 +206,8 @@ class SSLEmbedding(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(self.dim) for _ in range(n_layers))
         self.weights = nn.Parameter(torch.ones(n_layers)) if weighted_sum else None
 
-        for parameter in self.frozen_part().parameters():
-            parameter.requires_grad_(False)
-        if fine_tune != "entire":
-            # Else transformers asks for the gradient of the feature encoder's input.
-            ssl.model.feature_extractor._freeze_parameters()
+        ssl.requires_grad_(True)  # whatever was frozen before
+        self.frozen_part().requires_grad_(False)
         self.train(self.training)
 
     def frozen_part(self):
