@@ -156,7 +156,7 @@ def _references(node):
         node = list(node.values())
     if isinstance(node, list):
         return [name for child in node for name in _references(child)]
-    if isinstance(node, TaggedScalar) and node.tag.value in ("!ref", "!copy"):
+    if isinstance(node, TaggedScalar):
         return re.findall(r"<([^>\[.]+)", node.value)
     return []
 

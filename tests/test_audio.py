@@ -69,6 +69,12 @@ class TestPrepareFiles:
         assert file.path == str(source)
         assert not (tmp_path / "copy.wav").exists()
 
+    def test_lossy_files_are_always_converted(self, tmp_path):
+        """They can't be read quickly, nor exactly, from the middle."""
+        source = tmp_path / "a.opus"
+        soundfile.write(source, tone(), 16000, "OPUS", format="OGG")
+        assert prepare(source, tmp_path / "copy.wav").path == str(tmp_path / "copy.wav")
+
     def test_channels_are_averaged(self, tmp_path):
         left = tone()
         soundfile.write(tmp_path / "a.wav", np.hstack([left, 0 * left]), 16000, "FLOAT")

@@ -211,10 +211,10 @@ def test_nothing_is_unpacked_outside_of_the_folder(server, tmp_path):
 
 def damaged_archives():
     archive = published_archives()["noisy_trainset_28spk_wav.zip"]
-    altered = bytearray(archive)
-    altered[200] ^= 1
+    start = 30 + len("noisy_trainset_28spk_wav/p232_000.wav")  # of the first file
     return {
-        "altered": bytes(altered),
+        "altered": archive[: start + 100] + b"?" + archive[start + 101 :],
+        "not to be decoded": archive[:start] + b"\xff" + archive[start + 1 :],
         "truncated": archive[: len(archive) // 2],
         "web page": b"<html>Please log in</html>",
         "other content": zipped({"p232_001.wav": "speech"}),

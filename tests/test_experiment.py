@@ -102,6 +102,19 @@ class TestReferences:
         loaded = load(write("a.yaml", text))
         assert loaded["y"][0] is loaded["x"] is loaded["z"]["k"]
 
+    def test_find_an_object_that_comes_after_them(self, write):
+        text = """
+            y:
+              - !ref <x>
+              - !ref <z[k]>
+            x: !new:collections.Counter
+            z:
+              k: !new:collections.Counter
+        """
+        loaded = load(write("a.yaml", text))
+        assert loaded["y"][0] is loaded["x"]
+        assert loaded["y"][1] is loaded["z"]["k"]
+
     def test_in_a_circle_are_an_error(self, write):
         path = write("a.yaml", "a: !ref <b>\nb: !ref <c>\nc: !ref <a>")
         assert "a -> b -> c -> a" in message(path)

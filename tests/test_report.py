@@ -145,17 +145,24 @@ class TestPlots:
         """The picture [height, width, RGB]."""
         return matplotlib.image.imread(path)[..., :3]
 
-    def test_spectrograms_show_the_utterance(self, tmp_path):
-        spectrum = np.abs(np.random.default_rng(0).normal(size=(120, 201)))
-        pictures = []
-        for i, share in enumerate((0.1, 0.9)):
-            path = tmp_path / "new" / f"{i}.png"
-            plots.plot_enhancement(
-                path, spectrum, share * spectrum, spectrum, "a title"
-            )
-            pictures.append(self.read(path))
-        assert pictures[0].std() > 0.1
-        assert np.abs(pictures[0] - pictures[1]).mean() > 0.01
+    def test_every_panel_of_an_utterance_shows_its_signal(self, tmp_path):
+        one = np.abs(np.random.default_rng(0).normal(size=(40, 201)))
+        other = one[::-1]
+        signals = {  # noisy, enhanced, clean
+            "first": (one, one, one),
+            "same mask": (other, other, one),
+            "other mask": (one, 0.1 * one, one),
+            "other clean": (one, one, other),
+        }
+        pictures = {}
+        for name, arguments in signals.items():
+            path = tmp_path / "new" / f"{name}.png"
+            plots.plot_enhancement(path, *arguments, title="an utterance")
+            pictures[name] = self.read(path)
+        first = pictures.pop("first")
+        assert first.std() > 0.1
+        for picture in pictures.values():
+            assert np.abs(picture - first).mean() > 0.01
 
     def test_a_silent_utterance_can_be_drawn(self, tmp_path):
         silence = np.zeros((50, 201))

@@ -179,6 +179,12 @@ def test_relative_data_folder_gives_absolute_paths(tree, monkeypatch):
         assert Path(row["clean_wav"]).is_absolute()
 
 
+def test_data_folder_may_begin_with_the_home_folder(tree, monkeypatch):
+    monkeypatch.setenv("HOME", str(tree.parent))
+    prepare.prepare_voicebank("~/vbd", tree.parent / "manifests", n_jobs=1)
+    assert len(read_manifest(tree.parent / "manifests" / "test.csv")) == 4
+
+
 # --- What the folders may look like
 
 
@@ -224,6 +230,14 @@ def test_copies_go_beside_the_manifests_if_the_data_are_read_only(
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tree)
     for row in rows(tree).values():
         assert row["clean_wav"].startswith(str(tmp_path / "manifests" / "16k"))
+
+
+def test_copies_of_read_only_data_are_used(tmp_path, monkeypatch):
+    tree = write_tree(tmp_path / "vbd", 48000)
+    before = rows(tree)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tree)
+    (tmp_path / "manifests" / "prepared.json").unlink()
+    assert rows(tree) == before
 
 
 # --- Running again, and downloading

@@ -191,6 +191,7 @@ def fetch(url, path, tries=5):
                 f"{url} can't be fetched ({reason}): run again to go on with what has "
                 f"arrived, or download it by other means to {path}"
             )
+        logger.warning(f"{path.name}: {reason}; another try follows")
         time.sleep(WAIT * 2**failures)
 
 
@@ -240,7 +241,7 @@ def _unpack(archive, contents):
         for name in contents:
             found = next(partial.rglob(name), None)
             if found is None:
-                continue
+                raise zipfile.BadZipFile(f"it has no {name}")
             found.replace(archive.with_name(name))
     except OSError as error:
         raise InputError(
