@@ -48,7 +48,7 @@ class AudioFile(NamedTuple):
 
 
 def find_audio(folder):
-    """All audio files below a folder.
+    """All audio files below a folder, but for hidden ones.
 
     Arguments
     ---------
@@ -68,7 +68,7 @@ def find_audio(folder):
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> for name in ("b.flac", "a.wav", "notes.txt"):
+    >>> for name in ("b.flac", "a.wav", "._a.wav", "notes.txt"):
     ...     (folder / name).touch()
     >>> [path.name for path in find_audio(folder)]
     ['a.wav', 'b.flac']
@@ -76,7 +76,11 @@ def find_audio(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"the folder {folder} does not exist")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS)
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+    )
     if not paths:
         raise InputError(
             f"the folder {folder} has no audio files ({', '.join(sorted(EXTENSIONS))})"
@@ -134,6 +138,11 @@ def write(path, samples):
     samples : np.ndarray
         Samples [S].
 
+    Raises
+    ------
+    InputError
+        If it can't be written.
+
     Example
     -------
     >>> path = getfixture("tmp_path") / "a.wav"
@@ -142,11 +151,14 @@ def write(path, samples):
     [0.5, 1.5]
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     subtype = "FLOAT" if np.abs(samples).max(initial=0) >= 1 else "PCM_16"
-    soundfile.write(partial, samples, SAMPLE_RATE, subtype, format="WAV")
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(partial, samples, SAMPLE_RATE, subtype, format="WAV")
+        partial.replace(path)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise InputError(f"{path} can't be written ({error})") from error
 
 
 def prepare_files(sources, targets, n_jobs=-1, label="checking audio"):
@@ -170,6 +182,11 @@ def prepare_files(sources, targets, n_jobs=-1, label="checking audio"):
     -------
     list of AudioFile
         One for each source; faults are noted, not raised.
+
+    Raises
+    ------
+    InputError
+        If a copy can't be written.
 
     Example
     -------
@@ -196,20 +213,22 @@ def prepare_files(sources, targets, n_jobs=-1, label="checking audio"):
 def _prepare_file(source, target):
     try:
         info = soundfile.info(source)
-        converted = info.samplerate != SAMPLE_RATE or info.channels != 1
-        converted = converted or info.format not in ("WAV", "FLAC")
-        path = target if converted else source
-        if converted and not _is_copy(target, source):
-            samples = _resample(read(source), info.samplerate)
-            fault = _fault(samples)
-            if fault:
-                return AudioFile(source, fault=fault)
-            write(target, samples)
-            os.utime(target, ns=(os.stat(source).st_mtime_ns,) * 2)
-        samples = read(path)
+        is_usable = info.format in ("WAV", "FLAC") and info.channels == 1
+        if is_usable and info.samplerate == SAMPLE_RATE:
+            path, samples = source, read(source)
+        elif _is_copy(target, source):
+            path, samples = target, read(target)
+        else:
+            path, samples = target, _resample(read(source), info.samplerate)
     except (InputError, soundfile.LibsndfileError, OSError) as error:
         return AudioFile(source, fault=f"unreadable ({error})")
-    return AudioFile(path, len(samples), info.samplerate, info.frames, _fault(samples))
+    fault = _fault(samples)
+    if fault:
+        return AudioFile(source, fault=fault)
+    if path == target and not _is_copy(target, source):
+        write(target, samples)
+        os.utime(target, ns=(os.stat(source).st_mtime_ns,) * 2)
+    return AudioFile(path, len(samples), info.samplerate, info.frames)
 
 
 def _fault(samples):

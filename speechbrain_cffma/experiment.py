@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, TaggedScalar
 from ruamel.yaml.error import YAMLError
 
-from speechbrain_cffma.errors import InputError, one_line
+from speechbrain_cffma.errors import CFFMAError, InputError, one_line
 
 
 def read_experiment(path, overrides=""):
@@ -40,7 +40,7 @@ def read_experiment(path, overrides=""):
     Raises
     ------
     InputError
-        If a file is missing or no YAML, or an override matches no key.
+        If a file is missing or no YAML, or an override matches no key or has no value.
 
     Example
     -------
@@ -59,7 +59,9 @@ def read_experiment(path, overrides=""):
             close = difflib.get_close_matches(key, tree)
             hint = f"did you mean --{close[0]}?" if close else "see its keys there"
             raise InputError(f"{path} has no key {key!r} to override: {hint}")
-        if value is None and isinstance(tree[key], bool):
+        if value is None and re.search(rf"^{re.escape(key)}:\s*$", overrides, re.M):
+            if not isinstance(tree[key], bool):
+                raise InputError(f"--{key} needs a value: --{key}=...")
             value = True
         tree[key] = value
     try:
@@ -86,19 +88,27 @@ def load_experiment(text, only=None):
     Raises
     ------
     InputError
-        If there is no such key.
+        If there is no such key, or a name in the YAML leads to nothing that can be imported.
 
     Example
     -------
     >>> load_experiment("a: 1\\nb: !new:no.such.Class", only="a")
     1
     """
-    if only is None:
-        return load_hyperpyyaml(text)
-    tree = YAML().load(text)
-    if only not in tree:
-        raise InputError(f"the experiment has no key {only!r}")
-    return load_hyperpyyaml(_dump({only: tree[only]}))[only]
+    if only is not None:
+        tree = YAML().load(text)
+        if only not in tree:
+            raise InputError(f"the experiment has no key {only!r}")
+        text = _dump({only: tree[only]})
+    try:
+        loaded = load_hyperpyyaml(text)
+    except CFFMAError:
+        raise
+    except ImportError as error:
+        raise InputError(
+            f"the experiment names what can't be imported: {one_line(error)}"
+        ) from error
+    return loaded if only is None else loaded[only]
 
 
 def _read_overrides(text):

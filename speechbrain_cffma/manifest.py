@@ -11,6 +11,7 @@ Authors
 import csv
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 
 from speechbrain_cffma.errors import InputError
@@ -97,6 +98,41 @@ def read_manifest(path):
     return rows
 
 
+def names_of(paths, folder):
+    """IDs of files: their paths in a folder, without extension.
+
+    Arguments
+    ---------
+    paths : list of Path
+        The files.
+    folder : str or Path
+        The folder.
+
+    Returns
+    -------
+    list of str
+        Such as p232/p232_001.
+
+    Raises
+    ------
+    InputError
+        If two have the same name, such as a.wav and a.flac.
+
+    Example
+    -------
+    >>> names_of([Path("noisy/p232/p232_001.wav")], "noisy")
+    ['p232/p232_001']
+    """
+    names = [Path(p).relative_to(folder).with_suffix("").as_posix() for p in paths]
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise InputError(
+            f"{folder} has several files of the same name but for the extension: "
+            + ", ".join(twice)
+        )
+    return names
+
+
 def pair_files(noisy_paths, noisy_folder, clean_paths, clean_folder):
     """Find the clean twin of each noisy file by its path without extension.
 
@@ -119,7 +155,8 @@ def pair_files(noisy_paths, noisy_folder, clean_paths, clean_folder):
     Raises
     ------
     InputError
-        If a noisy file has no clean twin: all of them, with their count.
+        If a noisy file has no clean twin: all of them, with their count; or if two
+        files of a folder have the same name.
 
     Example
     -------
@@ -127,8 +164,8 @@ def pair_files(noisy_paths, noisy_folder, clean_paths, clean_folder):
     >>> [(name, clean.name) for name, _, clean in pair_files(noisy, "noisy", clean, "clean")]
     [('p1/a', 'a.wav')]
     """
-    clean = {_name(path, clean_folder): path for path in clean_paths}
-    noisy = {_name(path, noisy_folder): path for path in noisy_paths}
+    clean = dict(zip(names_of(clean_paths, clean_folder), clean_paths, strict=True))
+    noisy = dict(zip(names_of(noisy_paths, noisy_folder), noisy_paths, strict=True))
     alone = [name for name in noisy if name not in clean]
     if alone:
         raise InputError(
@@ -243,21 +280,22 @@ def is_prepared(save_folder, arguments):
     Returns
     -------
     bool
-        True if `mark_prepared` was called with equal arguments.
+        True if `mark_prepared` was called with equal arguments and the manifests are there.
 
     Example
     -------
     >>> folder = getfixture("tmp_path")
+    >>> for split in ("train", "valid", "test"):
+    ...     write_manifest(folder / f"{split}.csv", [])
     >>> mark_prepared(folder, {"seed": 1})
     >>> is_prepared(folder, {"seed": 1}), is_prepared(folder, {"seed": 2})
     (True, False)
     """
     marker = _marker(save_folder)
-    try:
-        if json.loads(marker.read_text()) == _plain(arguments):
+    manifests = [marker.with_name(f"{s}.csv") for s in ("train", "valid", "test")]
+    if all(path.is_file() for path in (marker, *manifests)):
+        if marker.read_text() == _plain(arguments):
             return True
-    except (OSError, ValueError):
-        pass
     marker.unlink(missing_ok=True)
     return False
 
@@ -274,11 +312,12 @@ def mark_prepared(save_folder, arguments):
 
     Example
     -------
-    >>> mark_prepared(getfixture("tmp_path"), {"seed": 1})
-    >>> is_prepared(getfixture("tmp_path"), {"seed": 1})
+    >>> folder = getfixture("tmp_path")
+    >>> mark_prepared(folder, {"seed": 1})
+    >>> (folder / "prepared.json").exists()
     True
     """
-    _marker(save_folder).write_text(json.dumps(_plain(arguments), indent=2))
+    _marker(save_folder).write_text(_plain(arguments))
 
 
 def _marker(save_folder):
@@ -286,8 +325,4 @@ def _marker(save_folder):
 
 
 def _plain(arguments):
-    return json.loads(json.dumps(arguments, default=str, sort_keys=True))
-
-
-def _name(path, folder):
-    return Path(path).relative_to(folder).with_suffix("").as_posix()
+    return json.dumps(arguments, default=str, sort_keys=True, indent=2)

@@ -102,18 +102,18 @@ class TestReferences:
         loaded = load(write("a.yaml", text))
         assert loaded["y"][0] is loaded["x"] is loaded["z"]["k"]
 
-    def test_find_an_object_that_comes_after_them(self, write):
-        text = """
-            y:
-              - !ref <x>
-              - !ref <z[k]>
-            x: !new:collections.Counter
-            z:
-              k: !new:collections.Counter
+    @pytest.mark.parametrize("name", ["box", "boxes[first]"])
+    def test_find_an_object_that_comes_after_them(self, write, name):
+        text = f"""
+            width: !apply:getattr [!ref "<{name}>", size]
+            box: !new:types.SimpleNamespace
+                size: !ref <three>
+            boxes:
+                first: !new:types.SimpleNamespace
+                    size: !ref <three>
+            three: 3
         """
-        loaded = load(write("a.yaml", text))
-        assert loaded["y"][0] is loaded["x"]
-        assert loaded["y"][1] is loaded["z"]["k"]
+        assert load(write("a.yaml", text))["width"] == 3
 
     def test_in_a_circle_are_an_error(self, write):
         path = write("a.yaml", "a: !ref <b>\nb: !ref <c>\nc: !ref <a>")

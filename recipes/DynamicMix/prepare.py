@@ -70,10 +70,13 @@ def prepare_dynamic_mix(
         If folders are missing or empty, files are faulty or a speaker is unknown.
     """
     arguments = dict(locals())
+    sources = (speech_folder, noise_folder, rir_folder, test_noise_folder)
+    # Files that have come or gone since are a reason to prepare anew.
+    arguments["n_files"] = [len(audio.find_audio(f)) for f in sources if f is not None]
     if manifest.is_prepared(manifest_folder, arguments):
         return
     folder = Path(manifest_folder)
-    speech = _speech_rows(speech_folder, folder / "speech", n_jobs)
+    speech = _rows("clean_wav", speech_folder, folder / "speech", n_jobs)
     train, valid, test = _split(speech, test_speakers, held_out_share, seed)
     noises = _rows("noise_wav", noise_folder, folder / "noise", n_jobs)
     rirs = _rows("rir_wav", rir_folder, folder / "rir", n_jobs)
@@ -153,6 +156,10 @@ def make_small_wavlm(folder, seed=0, dim=192, n_layers=4, conv_dim=128):
         conv_dim=[conv_dim] * 7,
         num_conv_pos_embeddings=64,
         num_conv_pos_embedding_groups=8,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        feat_proj_dropout=0.0,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -160,33 +167,12 @@ def make_small_wavlm(folder, seed=0, dim=192, n_layers=4, conv_dim=128):
     Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
 
 
-def _speech_rows(folder, copies, n_jobs):
-    """Manifest rows of the usable files of a speech folder."""
-    folder = Path(folder)
-    paths = audio.find_audio(folder)
-    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
-    files = audio.prepare_files(
-        paths, [copies / f"{name}.wav" for name in names], n_jobs, label="speech"
-    )
-    good = manifest.usable(files, "train")
-    return [
-        {
-            "ID": name,
-            "duration": file.n_samples / SAMPLE_RATE,
-            "clean_wav": file.path,
-            "speaker": name.split("/")[0] if "/" in name else "",
-        }
-        for name, file, usable in zip(names, files, good, strict=True)
-        if usable
-    ]
-
-
 def _rows(key, folder, copies, n_jobs):
-    """Manifest rows of a folder of noises or room impulse responses, if there is one."""
+    """Manifest rows of the usable files of a folder, if there is one."""
     if folder is None:
         return []
     paths = audio.find_audio(folder)
-    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    names = manifest.names_of(paths, folder)
     targets = [copies / f"{name}.wav" for name in names]
     files = audio.prepare_files(paths, targets, n_jobs, label=Path(folder).name)
     good = manifest.usable(files, "train")
@@ -195,7 +181,8 @@ def _rows(key, folder, copies, n_jobs):
             "ID": name,
             "duration": file.n_samples / SAMPLE_RATE,
             key: file.path,
-            "noise": name,
+            "speaker": name.split("/")[0] if "/" in name else "",
+            "noise": name if key == "noise_wav" else "",
         }
         for name, file, usable in zip(names, files, good, strict=True)
         if usable
