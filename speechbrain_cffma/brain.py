@@ -303,18 +303,29 @@ class EnhancementBrain(sb.Brain):
         for index in chosen:
             row, utterance = self.test_rows[index], self.utterances[index]
             name = row["ID"].replace("/", "-")
-            spectra = {}
             for system, samples in utterance.items():
                 audio.write(folder / f"{name}_{system}.wav", samples)
-                wav = torch.from_numpy(samples).unsqueeze(0).to(self.device)
-                log_magnitude, _ = self.hparams.enhancer.spectrogram(wav)
-                spectra[system] = log_magnitude[0].cpu().numpy()
             details = [
                 row["noise"],
                 f"{row['snr']:g} dB" if row["snr"] is not None else "",
             ]
             title = ", ".join(filter(None, [row["ID"], *details]))
-            plots.plot_enhancement(folder / f"{name}.png", title=title, **spectra)
+            plots.plot_enhancement(
+                folder / f"{name}.png", title=title, **self._spectra(utterance)
+            )
+
+    @torch.no_grad()
+    def _spectra(self, utterance):
+        """What `plots.plot_enhancement` draws of an utterance."""
+        wavs = {
+            system: torch.from_numpy(samples).unsqueeze(0).to(self.device)
+            for system, samples in utterance.items()
+        }
+        spectrogram = self.hparams.enhancer.spectrogram
+        spectra = {system: spectrogram(wav)[0] for system, wav in wavs.items()}
+        _, log_magnitude = self.modules.enhancer(wavs["noisy"])
+        spectra["mask"] = log_magnitude / spectra["noisy"]
+        return {name: value[0].cpu().numpy() for name, value in spectra.items()}
 
     def _log_to_tensorboard(self, stats, rates):
         for stage, values in stats.items():

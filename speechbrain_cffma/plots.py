@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 
-def plot_enhancement(path, noisy, enhanced, clean, title=""):
-    """Draw the spectrograms of one utterance and the mask between them.
+def plot_enhancement(path, noisy, enhanced, clean, mask, title=""):
+    """Draw the spectrograms of one utterance and the mask that the network gave.
 
     Arguments
     ---------
@@ -23,6 +23,8 @@ def plot_enhancement(path, noisy, enhanced, clean, title=""):
         Of the enhanced signal.
     clean : np.ndarray
         Of the clean signal.
+    mask : np.ndarray
+        The mask [T, F], between 0 and 1.
     title : str
         Heading.
 
@@ -30,7 +32,7 @@ def plot_enhancement(path, noisy, enhanced, clean, title=""):
     -------
     >>> spectrum = np.random.default_rng(0).random((50, 201))
     >>> path = getfixture("tmp_path") / "a.png"
-    >>> plot_enhancement(path, spectrum, 0.5 * spectrum, 0.5 * spectrum, title="a")
+    >>> plot_enhancement(path, *[spectrum] * 3, mask=spectrum, title="a")
     >>> path.exists()
     True
     """
@@ -39,7 +41,6 @@ def plot_enhancement(path, noisy, enhanced, clean, title=""):
         for spectrum in (noisy, enhanced, clean)
     ]
     top = max(spectrum.max() for spectrum in decibels)
-    mask = np.clip(enhanced / np.maximum(noisy, 1e-9), 0, 1)
     seconds = (len(noisy) - 1) * 0.01
     extent = (0, seconds, 0, 8)
 
@@ -104,6 +105,7 @@ def plot_layer_weights(path, weights, first_layer):
     axis.bar(layers, weights, color="#3b6ea5")
     axis.axhline(1 / len(weights), color="0.4", linestyle="--", label="at the start")
     axis.set_xticks(layers)
+    axis.set_ylim(0, 1.25 * max(weights))  # room for the legend
     axis.set_xlabel("SSL layer (0: input of the transformer)")
     axis.set_ylabel("Weight")
     axis.set_title("Learnt weights of the SSL layers")

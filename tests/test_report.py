@@ -148,11 +148,12 @@ class TestPlots:
     def test_every_panel_of_an_utterance_shows_its_signal(self, tmp_path):
         one = np.abs(np.random.default_rng(0).normal(size=(40, 201)))
         other = one[::-1]
-        signals = {  # noisy, enhanced, clean
-            "first": (one, one, one),
-            "same mask": (other, other, one),
-            "other mask": (one, 0.1 * one, one),
-            "other clean": (one, one, other),
+        signals = {  # noisy, enhanced, clean, mask
+            "first": (one, one, one, one),
+            "other noisy": (other, one, one, one),
+            "other enhanced": (one, 0.1 * one, one, one),
+            "other clean": (one, one, other, one),
+            "other mask": (one, one, one, other),
         }
         pictures = {}
         for name, arguments in signals.items():
@@ -166,7 +167,7 @@ class TestPlots:
 
     def test_a_silent_utterance_can_be_drawn(self, tmp_path):
         silence = np.zeros((50, 201))
-        plots.plot_enhancement(tmp_path / "a.png", silence, silence, silence)
+        plots.plot_enhancement(tmp_path / "a.png", *[silence] * 4)
         assert self.read(tmp_path / "a.png").std() > 0.05
 
     def test_layer_weights_show_the_weights(self, tmp_path):
