@@ -109,7 +109,7 @@ class EnhancementBrain(sb.Brain):
         """
         if not torch.isfinite(loss):
             raise InputError(
-                f"the loss is {float(loss)} in epoch {self.hparams.epoch_counter.current}, "
+                f"the loss is {loss.item()} in epoch {self.hparams.epoch_counter.current}, "
                 f"step {self.step}; the batch holds {', '.join(self.batch_ids)}. The last "
                 "checkpoint is kept; look at these files or lower the learning rate"
             )

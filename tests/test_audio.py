@@ -155,6 +155,11 @@ class TestFindAudio:
         found = [path.relative_to(tmp_path) for path in audio.find_audio(tmp_path)]
         assert [path.as_posix() for path in found] == ["a/b.opus", "a/c.WAV", "b.flac"]
 
+    def test_hidden_files_are_passed_over(self, tmp_path):
+        for name in ("a.wav", "._a.wav"):
+            (tmp_path / name).touch()
+        assert audio.find_audio(tmp_path) == [tmp_path / "a.wav"]
+
     def test_a_missing_folder_is_an_error(self, tmp_path):
         with pytest.raises(InputError, match="none does not exist"):
             audio.find_audio(tmp_path / "none")
@@ -186,6 +191,11 @@ class TestReadAndWrite:
         np.testing.assert_allclose(
             audio.read(tmp_path / "new" / "a.wav"), samples, atol=1 / 32768
         )
+
+    def test_what_can_t_be_written_is_an_error_that_names_it(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(InputError, match="file/a.wav can't be written"):
+            audio.write(tmp_path / "file" / "a.wav", np.zeros(400))
 
     def test_writing_leaves_no_other_file(self, tmp_path):
         audio.write(tmp_path / "a.wav", tone()[:, 0])

@@ -265,6 +265,20 @@ class TestAgain:
         prepare_dynamic_mix(speech_folder, tmp_path, **{**QUICK, "n_valid": 7})
         assert len(rows(tmp_path, "valid")) == 7
 
+    def test_a_file_that_has_come_since_is_used(self, speech_folder, tmp_path):
+        folder = shutil.copytree(speech_folder, tmp_path / "speech")
+        prepare_dynamic_mix(folder, tmp_path / "out", **QUICK)
+        some = next(folder.rglob("*.opus"))
+        shutil.copy(some, some.with_name("new.opus"))
+        prepare_dynamic_mix(folder, tmp_path / "out", **QUICK)
+        names = set().union(
+            *(
+                utterances(tmp_path / "out", split)
+                for split in ("train", "valid", "test")
+            )
+        )
+        assert any(name.endswith("new") for name in names)
+
     def test_another_speech_folder_with_the_same_names_is_read_anew(
         self, speech_folder, tmp_path
     ):

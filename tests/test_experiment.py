@@ -152,8 +152,15 @@ class TestOverrides:
     def test_a_bare_flag_switches_a_boolean_on(self, path):
         assert load(path, "download:")["download"] is True
 
-    def test_a_bare_flag_is_null_for_any_other_key(self, path):
-        assert load(path, "gain:")["gain"] is None
+    def test_a_bare_flag_of_any_other_key_is_an_error(self, path):
+        assert "--gain needs a value" in message(path, "gain:")
+
+    def test_a_value_can_be_null(self, path):
+        assert load(path, "gain: null")["gain"] is None
+
+    def test_a_name_that_can_not_be_imported_is_an_error_of_one_line(self):
+        with pytest.raises(InputError, match="can't be imported: .*no.such.Class"):
+            load_experiment("a: !new:no.such.Class")
 
     def test_replace_an_object_by_a_value(self, write):
         path = write("a.yaml", "x: !new:no.such.Class")

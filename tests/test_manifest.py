@@ -148,10 +148,20 @@ class TestFile:
 class TestPrepared:
     ARGUMENTS = {"folder": Path("a"), "speakers": ("p1", "p2"), "seed": 1}
 
+    @pytest.fixture(autouse=True)
+    def manifests(self, tmp_path):
+        for split in ("train", "valid", "test"):
+            manifest.write_manifest(tmp_path / f"{split}.csv", [])
+
     def test_only_after_it_was_marked(self, tmp_path):
         assert not manifest.is_prepared(tmp_path, self.ARGUMENTS)
         manifest.mark_prepared(tmp_path, self.ARGUMENTS)
         assert manifest.is_prepared(tmp_path, self.ARGUMENTS)
+
+    def test_not_when_a_manifest_is_gone(self, tmp_path):
+        manifest.mark_prepared(tmp_path, self.ARGUMENTS)
+        (tmp_path / "valid.csv").unlink()
+        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS)
 
     def test_not_with_other_arguments(self, tmp_path):
         manifest.mark_prepared(tmp_path, self.ARGUMENTS)
@@ -164,3 +174,9 @@ class TestPrepared:
 
     def test_not_in_a_folder_that_is_missing(self, tmp_path):
         assert not manifest.is_prepared(tmp_path / "none", self.ARGUMENTS)
+
+
+def test_two_files_of_the_same_name_but_for_the_extension_are_an_error():
+    paths = [Path("noisy/a.wav"), Path("noisy/b.wav"), Path("noisy/a.flac")]
+    with pytest.raises(InputError, match="several files of the same name .*: a$"):
+        manifest.names_of(paths, "noisy")
