@@ -20,7 +20,7 @@ setup: $(VENV)/.installed
 
 $(VENV)/.installed: setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "error: Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'
-	@command -v cc gcc clang > /dev/null || { echo 'error: the package pesq is built from source: install a C compiler (Debian, Ubuntu: apt install gcc python3-dev)' >&2; exit 1; }
+	@command -v cc > /dev/null || command -v gcc > /dev/null || { echo 'error: the package pesq is built from source: install a C compiler (Debian, Ubuntu: apt install gcc python3-dev)' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@echo 'Installing the pinned dependencies (5 GB with the CUDA libraries of torch; some minutes) ...'
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'

@@ -26,8 +26,8 @@ class EnhancementBrain(sb.Brain):
 
     The module is `modules.enhancer`. Besides SpeechBrain's run options it takes from
     the hparams: enhancer, head_optimizer, ssl_optimizer, lr_schedule, warmup_steps,
-    number_of_epochs, epoch_counter, loss, metric_workers, train_logger, seed,
-    output_folder and n_examples; see hparams/base.yaml.
+    number_of_epochs, epoch_counter, loss, metric_workers, train_logger, tensorboard,
+    seed, output_folder and n_examples; see hparams/base.yaml.
     """
 
     def __init__(self, *args, **kwargs):
@@ -213,7 +213,17 @@ class EnhancementBrain(sb.Brain):
             logger.info("the best model is in %s", folder)
 
     def _end_validation(self, loss, epoch):
-        means = mean_scores(self._score("enhanced"), self.metrics)
+        rows = self._score("enhanced")
+        failed = [row["failed"] for row in rows if row["failed"]]
+        if failed:
+            logger.warning(
+                "%d of %d validation utterances lack a score and are left out of its "
+                "mean: %s",
+                len(failed),
+                len(rows),
+                ", ".join(sorted(set(failed))),
+            )
+        means = mean_scores(rows, self.metrics)
         best = means[self.best_metric]
         if best is None:
             raise InputError(
@@ -296,6 +306,7 @@ class EnhancementBrain(sb.Brain):
         return score_all(progress, self.metrics, self.hparams.metric_workers)
 
     def _write_examples(self, folder):
+        spectrogram = self.hparams.enhancer.spectrogram
         n_examples = min(self.hparams.n_examples, len(self.utterances))
         chosen = (
             np.linspace(0, len(self.utterances) - 1, n_examples).round().astype(int)
@@ -311,7 +322,10 @@ class EnhancementBrain(sb.Brain):
             ]
             title = ", ".join(filter(None, [row["ID"], *details]))
             plots.plot_enhancement(
-                folder / f"{name}.png", title=title, **self._spectra(utterance)
+                folder / f"{name}.png",
+                title=title,
+                frame_shift=spectrogram.hop_length / audio.SAMPLE_RATE,
+                **self._spectra(utterance),
             )
 
     @torch.no_grad()

@@ -43,7 +43,7 @@ def one_line(error):
 
 
 def command(main):
-    """Decorate the main function of a command: a `CFFMAError` ends it in one line.
+    """Decorate the main function of a command: what a user can mend ends it in one line.
 
     Arguments
     ---------
@@ -53,8 +53,8 @@ def command(main):
     Returns
     -------
     callable
-        The same function; on a `CFFMAError` it prints the message to standard
-        error and exits with code 1.
+        The same function; on a `CFFMAError` or a missing package it prints one line
+        to standard error and exits with code 1.
 
     Example
     -------
@@ -72,7 +72,13 @@ def command(main):
         try:
             return main(*args, **kwargs)
         except CFFMAError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
+            message = error
+        except ModuleNotFoundError as error:
+            message = (
+                f"the package {error.name} is not installed: "
+                "pip install 'speechbrain-cffma[train]'"
+            )
+        print(f"error: {message}", file=sys.stderr)
+        raise SystemExit(1)
 
     return wrapped

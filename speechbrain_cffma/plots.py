@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from speechbrain_cffma.audio import SAMPLE_RATE
 
-def plot_enhancement(path, noisy, enhanced, clean, mask, title=""):
+
+def plot_enhancement(path, noisy, enhanced, clean, mask, title="", frame_shift=0.01):
     """Draw the spectrograms of one utterance and the mask that the network gave.
 
     Arguments
@@ -27,6 +29,8 @@ def plot_enhancement(path, noisy, enhanced, clean, mask, title=""):
         The mask [T, F], between 0 and 1.
     title : str
         Heading.
+    frame_shift : float
+        Seconds between two frames.
 
     Example
     -------
@@ -41,8 +45,7 @@ def plot_enhancement(path, noisy, enhanced, clean, mask, title=""):
         for spectrum in (noisy, enhanced, clean)
     ]
     top = max(spectrum.max() for spectrum in decibels)
-    seconds = (len(noisy) - 1) * 0.01
-    extent = (0, seconds, 0, 8)
+    extent = (0, (len(noisy) - 1) * frame_shift, 0, SAMPLE_RATE / 2000)
 
     figure = Figure(figsize=(10, 6), layout="constrained")
     figure.suptitle(title)

@@ -1,0 +1,50 @@
+"""What a user can mend ends a command in one line."""
+
+import pytest
+
+from speechbrain_cffma.errors import InputError, InstallError, command, one_line
+
+
+def ends_with(error, capsys):
+    @command
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [InputError, InstallError])
+def test_an_error_of_ours_is_one_line(kind, capsys):
+    assert ends_with(kind("noisy.wav is silent"), capsys) == (
+        "error: noisy.wav is silent\n"
+    )
+
+
+def test_a_missing_package_is_one_line_that_says_how_to_install_it(capsys):
+    error = ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
+    assert ends_with(error, capsys) == (
+        "error: the package matplotlib is not installed: "
+        "pip install 'speechbrain-cffma[train]'\n"
+    )
+
+
+def test_an_error_of_the_program_keeps_its_traceback():
+    @command
+    def main():
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        main()
+
+
+def test_the_value_is_passed_on():
+    assert command(lambda x: x + 1)(1) == 2
+
+
+def test_a_message_of_another_library_is_shortened_to_one_line():
+    text = one_line(OSError("a\n" * 500))
+    assert "\n" not in text
+    assert len(text) == 300
