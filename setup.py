@@ -32,12 +32,13 @@ setup(
         "safetensors>=0.4.3",
         "scipy>=1.11",
         "soundfile>=0.12.1",
-        "speechbrain>=1.1.1,<1.2",
+        "speechbrain>=1.1,<1.2",
         # torchaudio 2.11 is its last release and needs the torch of the same release.
-        "torch>=2.8,<2.12",
-        "torchaudio>=2.8,<2.12",
+        "torch>=2.9,<2.12",
+        "torchaudio>=2.9,<2.12",
         "tqdm>=4.64",
-        "transformers>=5.0,<6",
+        # Older ones give a large model's last hidden state behind its final layer norm.
+        "transformers>=5.20,<6",
     ],
     extras_require={"train": TRAIN, "dev": DEV},
 )
