@@ -190,8 +190,12 @@ class EnhancementBrain(sb.Brain):
             self.train_loss = stage_loss
         elif stage == sb.Stage.VALID:
             self._end_validation(stage_loss, epoch)
-        elif if_main_process():
-            self._end_test(stage_loss)
+        else:
+            if if_main_process():
+                self._end_test()
+            self.hparams.train_logger.log_stats(
+                {"epoch": "best"}, test_stats={"loss": stage_loss}
+            )
 
     def on_evaluate_start(self, max_key=None, min_key=None):
         """Load the best checkpoint, and write it as a model folder.
@@ -242,19 +246,20 @@ class EnhancementBrain(sb.Brain):
                 **{name: value for name, value in means.items() if value is not None},
             },
         }
+        # On all processes: SpeechBrain's logger picks the main one itself.
+        self.hparams.train_logger.log_stats(
+            {"epoch": epoch, "step": self.optimizer_step, **rates},
+            train_stats=stats["train"],
+            valid_stats=stats["valid"],
+        )
         if if_main_process():
-            self.hparams.train_logger.log_stats(
-                {"epoch": epoch, "step": self.optimizer_step, **rates},
-                train_stats=stats["train"],
-                valid_stats=stats["valid"],
-            )
             self._log_to_tensorboard(stats, rates)
         self.checkpointer.save_and_keep_only(
             meta={"epoch": epoch, **{k: float(v) for k, v in stats["valid"].items()}},
             max_keys=[self.best_metric],
         )
 
-    def _end_test(self, loss):
+    def _end_test(self):
         rows = report.comparison_rows(
             self.test_rows, self._score("noisy"), self._score("enhanced")
         )
@@ -270,7 +275,6 @@ class EnhancementBrain(sb.Brain):
         )
         text = report.table(summary, self.metrics)
         (folder / "table.txt").write_text(text + "\n")
-        self.hparams.train_logger.log_stats({"test": "done"}, test_stats={"loss": loss})
         print(
             f"\nTest set, mean of {len(rows)} utterances\n\n{text}\n\nwritten to {folder}"
         )

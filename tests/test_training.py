@@ -365,6 +365,15 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(
     assert all(value.isfinite().all() for value in weights.values())
 
 
+def test_two_processes_train_and_evaluate(arguments, tmp_path):
+    argv = arguments(tmp_path, number_of_epochs=1, distributed_backend="gloo")
+    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    code, error = run([*launch, "train.py", *argv], script="-m")
+    assert code == 0, error
+    assert "epoch: 1" in (tmp_path / "train_log.txt").read_text()
+    assert CFFMAEnhancer.from_pretrained(tmp_path / "model")
+
+
 # --- bad input: one clear line each ---
 
 
