@@ -11,7 +11,19 @@ from pathlib import Path
 from speechbrain_cffma.metrics import mean_scores
 
 #: How each metric is shown: its heading and decimals.
-DISPLAY = {"pesq": ("PESQ", 2), "stoi": ("STOI", 3), "si_sdr": ("SI-SDR (dB)", 2)}
+DISPLAY = {
+    "pesq": ("PESQ", 2),
+    "pesq_nb": ("PESQ (narrow-band)", 2),
+    "stoi": ("STOI", 3),
+    "estoi": ("ESTOI", 3),
+    "si_sdr": ("SI-SDR (dB)", 2),
+    "ssnr": ("SSNR (dB)", 2),
+    "llr": ("LLR", 3),
+    "wss": ("WSS", 2),
+    "csig": ("CSIG", 2),
+    "cbak": ("CBAK", 2),
+    "covl": ("COVL", 2),
+}
 
 
 def comparison_rows(rows, noisy, enhanced):

@@ -5,11 +5,13 @@ import importlib.util
 import numpy as np
 import pytest
 
-from speechbrain_cffma import metrics
 from speechbrain_cffma.metrics import (
+    BASIC,
+    LOWER_IS_BETTER,
     METRICS,
     MetricError,
     available_metrics,
+    estoi,
     mean_scores,
     pesq,
     score,
@@ -43,10 +45,77 @@ def test_stoi_of_speech_with_itself_is_1(clean):
     assert stoi(clean, clean) == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("sample_rate", "mode", "other"),
+    [(16000, None, "wb"), (16000, "nb", "nb"), (8000, None, "nb"), (8000, "nb", "nb")],
+)
+def test_pesq_is_as_wide_as_the_sample_rate_allows(
+    clean, noisy, sample_rate, mode, other
+):
+    import pesq as pesq_package
+
+    pair = [samples[:: 16000 // sample_rate] for samples in (clean, noisy(5))]
+    expected = pesq_package.pesq(sample_rate, *pair, other)
+    assert pesq(*pair, sample_rate, mode) == expected
+
+
+class TestPESQIsRefused:
+    def test_for_wide_band_at_8_khz(self, clean):
+        with pytest.raises(MetricError, match="wide-band is not defined at 8000 Hz"):
+            pesq(clean, clean, 8000, "wb")
+
+    @pytest.mark.parametrize("sample_rate", [22050, 48000])
+    def test_at_other_sample_rates(self, clean, sample_rate):
+        with pytest.raises(MetricError, match=f"not defined at {sample_rate} Hz"):
+            pesq(clean, clean, sample_rate)
+
+    def test_for_other_modes(self, clean):
+        with pytest.raises(ValueError, match="not 'fullband'"):
+            pesq(clean, clean, mode="fullband")
+
+
+class TestESTOI:
+    def test_is_the_extended_stoi(self, clean, noisy):
+        import pystoi
+
+        expected = pystoi.stoi(clean, noisy(0), 16000, extended=True)
+        assert estoi(clean, noisy(0)) == pytest.approx(expected, abs=1e-9)
+        assert estoi(clean, noisy(0)) < stoi(clean, noisy(0))
+
+    def test_is_the_same_each_time(self, clean, noisy):
+        assert estoi(clean, noisy(0)) == estoi(clean, noisy(0))
+
+    def test_leaves_the_random_numbers_of_a_training_run(self, clean, noisy):
+        np.random.seed(7)
+        expected = np.random.rand()
+        np.random.seed(7)
+        estoi(clean, noisy(0))
+        assert np.random.rand() == expected
+
+
 @pytest.mark.parametrize("name", ALL)
-def test_scores_fall_with_the_signal_to_noise_ratio(clean, noisy, name):
+def test_scores_worsen_with_the_signal_to_noise_ratio(clean, noisy, name):
     scores = [METRICS[name](clean, noisy(snr)) for snr in (20, 10, 0)]
-    assert scores[0] > scores[1] > scores[2]
+    assert sorted(scores, reverse=name not in LOWER_IS_BETTER) == scores
+    assert scores[0] != scores[1]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_integers_are_samples_of_their_full_scale(clean, noisy, name):
+    integers = [
+        (samples.astype(np.float64).clip(-0.99, 0.99) * 32768).round().astype(np.int16)
+        for samples in (clean, noisy(5))
+    ]
+    floats = [samples / 32768 for samples in integers]
+    assert METRICS[name](*integers) == METRICS[name](*floats)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_frame_more_or_less_is_cut_off(clean, noisy, name):
+    enhanced = noisy(5)
+    expected = METRICS[name](clean[:-480], enhanced[:-480])
+    assert METRICS[name](clean, enhanced[:-480]) == expected
+    assert METRICS[name](clean[:-480], enhanced) == expected
 
 
 def test_the_clean_signal_is_the_reference(clean):
@@ -110,8 +179,50 @@ class TestFailures:
         assert row[name] is None
         assert "NaN or Inf" in row["failed"]
 
+    @pytest.mark.parametrize("name", ALL)
+    def test_lengths_that_differ_by_more_than_a_frame_fail(self, clean, noisy, name):
+        row = score(clean, noisy(5)[:-481], [name])
+        assert row[name] is None
+        assert "the lengths differ by 481 samples, more than a frame" in row["failed"]
+
+    @pytest.mark.parametrize("name", ALL)
+    def test_two_channels_fail(self, clean, name):
+        row = score(clean, np.stack([clean, clean]), [name])
+        assert row[name] is None
+        assert "the signal has the shape (2, 48000), not [S]" in row["failed"]
+
+    @pytest.mark.parametrize("name", ALL)
+    def test_an_empty_signal_fails(self, name):
+        row = score(np.zeros(0), np.zeros(0), [name])
+        assert row[name] is None
+        assert "silent" in row["failed"]
+
+    @pytest.mark.parametrize("name", ["ssnr", "llr", "wss"])
+    @pytest.mark.parametrize(("sample_rate", "shortest"), [(16000, 600), (8000, 300)])
+    def test_less_than_37_5_ms_fail(self, clean, noisy, name, sample_rate, shortest):
+        pair = clean[16000:][:shortest], noisy(5)[16000:][:shortest]
+        assert score(*pair, [name], sample_rate)["failed"] == ""
+        row = score(pair[0][1:], pair[1][1:], [name], sample_rate)
+        assert row[name] is None
+        assert f"{shortest - 1} samples are too short" in row["failed"]
+
+    @pytest.mark.parametrize("name", ["ssnr", "llr", "wss", "csig"])
+    def test_floats_of_16_bit_samples_fail(self, clean, name):
+        row = score(clean, 32768 * clean, [name])
+        assert row[name] is None
+        assert "divide 16-bit samples by 32768" in row["failed"]
+
+    @pytest.mark.parametrize("name", ["csig", "cbak", "covl"])
+    def test_ratings_fail_with_pesq_but_their_parts_stay(self, clean, noisy, name):
+        pair = clean[16000:][:LENGTH_0_2_S], noisy(5)[16000:][:LENGTH_0_2_S]
+        row = score(*pair, [name, "pesq", "ssnr", "llr", "wss"])
+        assert row[name] is row["pesq"] is None
+        assert None not in (row["ssnr"], row["llr"], row["wss"])
+        assert row["failed"].count("PESQ") == 1
+
     @pytest.mark.parametrize(
-        ("name", "reason"), [("pesq", "second"), ("stoi", "too little")]
+        ("name", "reason"),
+        [("pesq", "second"), ("stoi", "too little"), ("estoi", "too little")],
     )
     def test_a_fifth_of_a_second_fails_with_a_reason(self, clean, noisy, name, reason):
         row = score(clean[:LENGTH_0_2_S], noisy(5)[:LENGTH_0_2_S], [name])
@@ -164,16 +275,23 @@ def test_scoring_leaves_its_inputs(clean, noisy):
 
 class TestAvailableMetrics:
     def test_with_all_packages(self):
-        assert available_metrics() == ALL
+        assert available_metrics() == list(BASIC) == ["pesq", "stoi", "si_sdr"]
+        assert available_metrics(METRICS) == ALL
 
     @pytest.mark.parametrize(
-        ("package", "name"), [("pesq", "pesq"), ("pystoi", "stoi")]
+        ("package", "names"),
+        [
+            ("pesq", {"pesq", "pesq_nb", "csig", "cbak", "covl"}),
+            ("pystoi", {"stoi", "estoi"}),
+        ],
     )
-    def test_without_a_package_its_metric_is_left_out(self, monkeypatch, package, name):
+    def test_without_a_package_its_metrics_are_left_out(
+        self, monkeypatch, package, names
+    ):
         find_spec = importlib.util.find_spec
         monkeypatch.setattr(
-            metrics.importlib.util,
+            importlib.util,
             "find_spec",
             lambda wanted: None if wanted == package else find_spec(wanted),
         )
-        assert available_metrics() == [other for other in ALL if other != name]
+        assert set(available_metrics(METRICS)) == set(ALL) - names

@@ -1,0 +1,88 @@
+"""The composite measures of speech enhancement: CSIG, CBAK and COVL.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+from speechbrain_cffma.audio import SAMPLE_RATE
+from speechbrain_cffma.metrics.intrusive import pesq
+from speechbrain_cffma.metrics.segmental import measures
+
+
+def composite(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
+    """Predicted ratings of signal distortion, background and overall quality.
+
+    Hu & Loizou, "Evaluation of Objective Quality Measures for Speech Enhancement",
+    IEEE TASLP 16(1), 229-238, 2008. They are sums of PESQ, LLR, WSS and the segmental
+    SNR, clipped to the scale of listening tests, 1 to 5. The signals are taken as they
+    are: no mean is removed, no peak scaled.
+
+    Arguments
+    ---------
+    clean : np.ndarray
+        Samples [S], full scale 1, or signed integers.
+    enhanced : np.ndarray
+        Samples [S].
+    sample_rate : int
+        16000 (PESQ wide-band, LPC order 16) or 8000 Hz (narrow-band, 10).
+    scale : str
+        Full scale of the samples as measured, whatever that of the arguments: "int16",
+        32768, gives the figures of Loizou's MATLAB code; "unit", 1, those of most Python
+        ports, whose WSS is lower and whose CSIG, CBAK and COVL are about 0.2 higher.
+        Say in a report which it is.
+
+    Returns
+    -------
+    dict
+        pesq (MOS-LQO), csig, cbak, covl (1 to 5), ssnr (dB), llr and wss.
+
+    Raises
+    ------
+    MetricError
+        If a part is not defined: either signal is silent or not finite, they are
+        shorter than 0.25 s, their lengths differ by more than a frame, or PESQ finds
+        no speech.
+
+    Example
+    -------
+    >>> clean = getfixture("speech").numpy()
+    >>> noise = 0.01 * clean[::-1]
+    >>> {name: round(value, 1) for name, value in composite(clean, clean + noise).items()}
+    ... # doctest: +ELLIPSIS
+    {'pesq': ..., 'csig': ..., 'cbak': ..., 'covl': ..., 'ssnr': ..., 'llr': ..., 'wss': ...}
+    """
+    parts = measures(clean, enhanced, sample_rate, scale)
+    quality = pesq(clean, enhanced, sample_rate)
+    return {"pesq": quality, **ratings(quality, **parts), **parts}
+
+
+def ratings(pesq, ssnr, llr, wss):
+    """The composite measures from their parts.
+
+    Arguments
+    ---------
+    pesq : float
+        MOS-LQO.
+    ssnr : float
+        In dB.
+    llr : float
+        Log-likelihood ratio.
+    wss : float
+        Weighted spectral slope distance.
+
+    Returns
+    -------
+    dict
+        csig, cbak and covl, 1 to 5.
+
+    Example
+    -------
+    >>> ratings(pesq=4.64, ssnr=35.0, llr=0.0, wss=0.0)
+    {'csig': 5.0, 'cbak': 5.0, 'covl': 5.0}
+    """
+    values = {
+        "csig": 3.093 - 1.029 * llr + 0.603 * pesq - 0.009 * wss,
+        "cbak": 1.634 + 0.478 * pesq - 0.007 * wss + 0.063 * ssnr,
+        "covl": 1.594 + 0.805 * pesq - 0.512 * llr - 0.007 * wss,
+    }
+    return {name: min(max(value, 1.0), 5.0) for name, value in values.items()}

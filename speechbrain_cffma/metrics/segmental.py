@@ -1,0 +1,390 @@
+"""Measures of short frames: segmental SNR, log-likelihood ratio, weighted spectral slope.
+
+They are the parts of the composite measures of Hu & Loizou, "Evaluation of Objective
+Quality Measures for Speech Enhancement", IEEE TASLP 16(1), 229-238, 2008, and follow
+Loizou's definitions: Hann frames of 30 ms, a quarter of a frame apart.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from scipy.fft import rfft
+
+from speechbrain_cffma.audio import SAMPLE_RATE
+from speechbrain_cffma.metrics.signals import FRAME, MetricError, pair
+
+#: Full scale of the samples that are measured, by name.
+SCALES = {"int16": 32768.0, "unit": 1.0}
+#: Loizou's code divides by 32768 before it floors WSS's band energies at 1e-10: made for
+#: 16-bit samples, it floors those of full scale 1 at a level 90 dB higher.
+BAND_FLOOR = 1e-10 * 32768**2
+
+#: The share of frames, the least distorted ones, that LLR and WSS average over.
+KEPT = 0.95
+#: Frames computed at a time: a bound on the memory, and faster than all at once.
+BLOCK = 256
+EPS = np.finfo(np.float64).eps
+
+#: Centre and width in Hz of Klatt's 25 critical bands.
+BANDS = np.array(
+    [
+        (50.0, 70.0),
+        (120.0, 70.0),
+        (190.0, 70.0),
+        (260.0, 70.0),
+        (330.0, 70.0),
+        (400.0, 70.0),
+        (470.0, 70.0),
+        (540.0, 77.3724),
+        (617.372, 86.0056),
+        (703.378, 95.3398),
+        (798.717, 105.411),
+        (904.128, 116.256),
+        (1020.38, 127.914),
+        (1148.30, 140.423),
+        (1288.72, 153.823),
+        (1442.54, 168.154),
+        (1610.70, 183.457),
+        (1794.16, 199.776),
+        (1993.93, 217.153),
+        (2211.08, 235.631),
+        (2446.71, 255.255),
+        (2701.97, 276.072),
+        (2978.04, 298.126),
+        (3276.17, 321.465),
+        (3597.63, 346.136),
+    ]
+)
+
+
+def ssnr(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
+    """Segmental signal-to-noise ratio: the mean over frames of their SNR in dB, each
+    clamped to [-10, 35].
+
+    Arguments
+    ---------
+    clean : np.ndarray
+        Samples [S], full scale 1, or signed integers.
+    enhanced : np.ndarray
+        Samples [S].
+    sample_rate : int
+        In Hz, from 8000.
+    scale : str
+        Hardly matters here; see `wss`.
+
+    Returns
+    -------
+    float
+        In dB, -10 to 35.
+
+    Raises
+    ------
+    MetricError
+        If either is silent or not finite, or they are shorter than 37.5 ms.
+
+    Example
+    -------
+    >>> clean = getfixture("speech").numpy()
+    >>> round(ssnr(clean, 1.1 * clean), 3)
+    20.0
+    """
+    return measures(clean, enhanced, sample_rate, scale, ("ssnr",))["ssnr"]
+
+
+def llr(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
+    """Log-likelihood ratio of the frames' all-pole models, ln(a_e R a_e' / a_c R a_c')
+    with R of the clean signal; the mean of the lowest 95 %.
+
+    A frame of digital silence counts as white noise of vanishing level.
+
+    Arguments
+    ---------
+    clean : np.ndarray
+        Samples [S], full scale 1, or signed integers.
+    enhanced : np.ndarray
+        Samples [S].
+    sample_rate : int
+        In Hz, from 8000; the models are of order 16, below 10 kHz of order 10.
+    scale : str
+        Does not matter here; see `wss`.
+
+    Returns
+    -------
+    float
+        From 0 (equal models) upwards.
+
+    Raises
+    ------
+    MetricError
+        If either is silent or not finite, or they are shorter than 37.5 ms.
+
+    Example
+    -------
+    >>> clean = getfixture("speech").numpy()
+    >>> round(llr(clean, 0.5 * clean), 6)
+    0.0
+    """
+    return measures(clean, enhanced, sample_rate, scale, ("llr",))["llr"]
+
+
+def wss(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
+    """Weighted spectral slope distance (Klatt, ICASSP 1982): the squared difference of
+    the slopes between 25 critical bands, weighted towards spectral peaks; the mean of
+    the lowest 95 % of the frames.
+
+    Arguments
+    ---------
+    clean : np.ndarray
+        Samples [S], full scale 1, or signed integers.
+    enhanced : np.ndarray
+        Samples [S].
+    sample_rate : int
+        In Hz, from 8000.
+    scale : str
+        Full scale of the samples as measured, whatever that of the arguments: "int16",
+        32768, gives the figures of Loizou's MATLAB code; "unit", 1, those of most Python
+        ports. It matters as the band energies have an absolute floor.
+
+    Returns
+    -------
+    float
+        From 0 upwards, in dB squared.
+
+    Raises
+    ------
+    MetricError
+        If either is silent or not finite, or they are shorter than 37.5 ms.
+
+    Example
+    -------
+    >>> clean = getfixture("speech").numpy()
+    >>> wss(clean, clean)
+    0.0
+    """
+    return measures(clean, enhanced, sample_rate, scale, ("wss",))["wss"]
+
+
+def measures(
+    clean,
+    enhanced,
+    sample_rate=SAMPLE_RATE,
+    scale="int16",
+    names=("ssnr", "llr", "wss"),
+):
+    """Several measures of the same frames, faster than one by one.
+
+    Arguments
+    ---------
+    clean : np.ndarray
+        Samples [S], full scale 1, or signed integers.
+    enhanced : np.ndarray
+        Samples [S].
+    sample_rate : int
+        In Hz, from 8000.
+    scale : str
+        See `wss`.
+    names : sequence of str
+        Some of ssnr, llr and wss.
+
+    Returns
+    -------
+    dict
+        A float for each name.
+
+    Raises
+    ------
+    MetricError
+        If either is silent or not finite, or they are shorter than 37.5 ms.
+    ValueError
+        If the scale is unknown.
+
+    Example
+    -------
+    >>> clean = getfixture("speech").numpy()
+    >>> {name: round(value, 6) for name, value in measures(clean, clean).items()}
+    {'ssnr': 35.0, 'llr': 0.0, 'wss': 0.0}
+    """
+    if scale not in SCALES:
+        raise ValueError(f"the scale is one of {', '.join(SCALES)}, not {scale!r}")
+    label = "/".join(name.upper() for name in names)
+    clean, enhanced = pair(label, clean, enhanced, sample_rate)
+    clean, enhanced = frames = [
+        _frames(label, samples, sample_rate) for samples in (clean, enhanced)
+    ]
+    length = clean.shape[1]
+    window = SCALES[scale] * _window(length)
+    n_fft = 1 << (2 * length - 1).bit_length()
+    values = {name: [] for name in names}
+    for start in range(0, len(clean), BLOCK):
+        block = [window * part[start : start + BLOCK] for part in frames]  # [T, N]
+        if "ssnr" in names:
+            values["ssnr"].append(_segmental_snr(*block))
+        if {"llr", "wss"}.isdisjoint(names):
+            continue
+        power = [_power(part, n_fft) for part in block]  # [T, n_fft / 2 + 1]
+        if "llr" in names:
+            order = 10 if sample_rate < 10000 else 16
+            values["llr"].append(_log_likelihood_ratio(*power, order))
+        if "wss" in names:
+            values["wss"].append(_spectral_slope_distance(*power, sample_rate))
+    means = {"ssnr": np.mean, "llr": _mean_of_lowest, "wss": _mean_of_lowest}
+    return {name: float(means[name](np.concatenate(values[name]))) for name in names}
+
+
+# --- frames ---
+
+
+def _frames(label, samples, sample_rate):
+    """A view of all frames [T, N], without the last, as Loizou's code counts them."""
+    if sample_rate < 8000:
+        raise MetricError(f"{label}: needs 8000 Hz or more, not {sample_rate}")
+    peak = np.abs(samples).max()
+    if peak > 128:
+        raise MetricError(
+            f"{label}: the samples reach {peak:.0f}, but full scale is 1: divide 16-bit "
+            "samples by 32768"
+        )
+    length = int(FRAME * sample_rate + 0.5)
+    hop = length // 4
+    n_frames = (len(samples) - length) // hop
+    if n_frames < 1:
+        raise MetricError(
+            f"{label}: {len(samples)} samples are too short, {length + hop} are needed"
+        )
+    frames = np.lib.stride_tricks.sliding_window_view(samples, length)
+    return frames[::hop][:n_frames]
+
+
+@lru_cache
+def _window(length):
+    """A Hann window [N] whose zeros lie just outside."""
+    return 0.5 * (1 - np.cos(2 * np.pi * np.arange(1, length + 1) / (length + 1)))
+
+
+def _power(frames, n_fft):
+    spectrum = rfft(frames, n_fft)
+    return spectrum.real**2 + spectrum.imag**2
+
+
+def _mean_of_lowest(distances):
+    """The mean of the lowest 95 %, their number rounded half to even."""
+    n_kept = round(KEPT * len(distances))
+    return np.sort(distances)[:n_kept].mean()
+
+
+# --- segmental SNR ---
+
+
+def _segmental_snr(clean, enhanced):
+    """Frames [T, N] to dB [T]."""
+    noise = clean - enhanced
+    signal_energy, noise_energy = (
+        np.einsum("tn,tn->t", part, part) for part in (clean, noise)
+    )
+    ratio = 10 * np.log10(signal_energy / (noise_energy + EPS) + EPS)
+    return ratio.clip(-10, 35)
+
+
+# --- log-likelihood ratio ---
+
+
+def _log_likelihood_ratio(clean, enhanced, order):
+    """Power spectra [T, F] to distances [T]."""
+    clean, enhanced = (_autocorrelation(power, order) for power in (clean, enhanced))
+    _, clean_error = _linear_prediction(clean)
+    coefficients, _ = _linear_prediction(enhanced)
+    # a R a' = sum over lags of R times the autocorrelation of a.
+    error = clean[0] * (coefficients**2).sum(axis=0)
+    for lag in range(1, order + 1):
+        products = (coefficients[lag:] * coefficients[:-lag]).sum(axis=0)
+        error += 2 * clean[lag] * products
+    # The clean signal's own coefficients have the least error, but for rounding.
+    return np.log(np.maximum(error / clean_error, 1))
+
+
+def _autocorrelation(power, order):
+    """Power spectra [T, F] to lags [order + 1, T], silent frames as white noise."""
+    lags = _inverse_transform(power.shape[1], order) @ power.T
+    silent = lags[0] < 1e-200
+    lags[:, silent] = 0
+    lags[0, silent] = 1
+    return lags
+
+
+@lru_cache
+def _inverse_transform(n_bins, order):
+    """The first lags of the inverse Fourier transform as a matrix [order + 1, F]."""
+    angles = np.pi / (n_bins - 1) * np.outer(np.arange(order + 1), np.arange(n_bins))
+    matrix = np.cos(angles) / (n_bins - 1)
+    matrix[:, [0, -1]] /= 2
+    return matrix
+
+
+def _linear_prediction(lags):
+    """Levinson-Durbin for all frames at once.
+
+    Returns the coefficients [order + 1, T] and the prediction error [T]. A frame that
+    is predicted down to the rounding error keeps the order reached before.
+    """
+    coefficients = np.zeros_like(lags)
+    coefficients[0] = 1
+    error = lags[0].copy()
+    floor = 1e-12 * lags[0]
+    active = np.ones(lags.shape[1], dtype=bool)
+    for order in range(1, len(lags)):
+        known = coefficients[:order]
+        reflection = -(known * lags[order:0:-1]).sum(axis=0) / error
+        next_error = error * (1 - reflection**2)
+        active &= next_error > floor
+        reflection[~active] = 0
+        error = np.where(active, next_error, error)
+        known = coefficients[: order + 1]
+        coefficients[: order + 1] = known + reflection * known[::-1]
+    return coefficients, error
+
+
+# --- weighted spectral slope ---
+
+
+def _spectral_slope_distance(clean, enhanced, sample_rate):
+    """Power spectra [T, F] to distances [T]."""
+    filters = _critical_bands(sample_rate, 2 * (clean.shape[1] - 1))
+    slopes, weights = [], []
+    for power in (clean, enhanced):
+        energy = 10 * np.log10(np.maximum(filters @ power.T, BAND_FLOOR))  # [25, T]
+        slope = np.diff(energy, axis=0)
+        slopes.append(slope)
+        weights.append(_slope_weights(energy, slope))
+    weight = weights[0] + weights[1]
+    difference = slopes[0] - slopes[1]
+    return (weight * difference**2).sum(axis=0) / weight.sum(axis=0)
+
+
+@lru_cache
+def _critical_bands(sample_rate, n_fft):
+    """Gaussian filters [25, F], cut where they fall below -28 dB."""
+    centre, width = (BANDS / (sample_rate / n_fft)).T[:, :, np.newaxis]
+    bins = np.arange(n_fft // 2 + 1)
+    filters = width[0] / width * np.exp(-11 * ((bins - np.floor(centre)) / width) ** 2)
+    filters[filters <= np.exp(-30 / (2 * 2.303))] = 0
+    return filters
+
+
+def _slope_weights(energy, slope):
+    """Band energies [25, T] and slopes [24, T] to weights [24, T]: 1 at the highest
+    peak, less below it, and less below the nearest one."""
+    energy, highest = energy[:-1], energy.max(axis=0)
+    # On a rising slope the nearest peak lies above, on a falling one below. Loizou's
+    # code takes the last band before it on the way up, and so do we.
+    rising = slope > 0
+    peak = energy.copy()
+    for band in range(len(slope) - 2, -1, -1):
+        climbs_on = rising[band] & rising[band + 1]
+        peak[band, climbs_on] = peak[band + 1, climbs_on]
+    for band in range(1, len(slope)):
+        falls_on = ~rising[band] & ~rising[band - 1]
+        peak[band, falls_on] = peak[band - 1, falls_on]
+    return 20 / (20 + highest - energy) * (1 / (1 + peak - energy))
