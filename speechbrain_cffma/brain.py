@@ -135,9 +135,24 @@ class EnhancementBrain(sb.Brain):
             )
             for name, optimizer in self.optimizers_dict.items()
         }
+        self.asked_rates = {k: s.base_lrs[0] for k, s in self.schedulers.items()}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverables(self.optimizers_dict)
             self.checkpointer.add_recoverables(self.schedulers)
+
+    def on_fit_start(self):
+        """Resume; say so if the checkpoint's learning rates are not those asked for."""
+        super().on_fit_start()
+        for name, schedule in self.schedulers.items():
+            kept, asked = schedule.base_lrs[0], self.asked_rates[name]
+            if kept != asked:
+                logger.warning(
+                    "the run goes on with the %s of its checkpoint, from %g; the %g asked "
+                    "for needs another output_folder",
+                    name.removesuffix("_schedule") + " learning rate",
+                    kept,
+                    asked,
+                )
 
     def optimizers_step(self):
         """Step both optimisers, with the gradient clipped over all parameters."""

@@ -365,6 +365,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(
     assert all(value.isfinite().all() for value in weights.values())
 
 
+def test_a_learning_rate_that_a_resumed_run_does_not_take_is_said(arguments, tmp_path):
+    train.main(arguments(tmp_path, number_of_epochs=1))
+    train.main(arguments(tmp_path, number_of_epochs=2, lr=0.123))
+    log = (tmp_path / "log.txt").read_text()
+    assert "goes on with the head learning rate of its checkpoint" in log
+    assert "0.123" in log and "ssl learning rate" not in log
+
+
 def test_two_processes_train_and_evaluate(arguments, tmp_path):
     argv = arguments(tmp_path, number_of_epochs=1, distributed_backend="gloo")
     launch = ["torch.distributed.run", "--standalone", "--nproc_per_node=2"]
