@@ -23,6 +23,7 @@ setup(
     packages=find_packages(include=["speechbrain_cffma", "speechbrain_cffma.*"]),
     python_requires=">=3.10",
     install_requires=[
+        "click>=8.1",
         "huggingface_hub>=1.0",
         "hyperpyyaml>=1.2.3",
         "joblib>=1.3",
@@ -41,4 +42,5 @@ setup(
         "transformers>=5.20,<6",
     ],
     extras_require={"train": TRAIN, "dev": DEV},
+    entry_points={"console_scripts": ["cffma = speechbrain_cffma.cli:main"]},
 )

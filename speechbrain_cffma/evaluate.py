@@ -1,0 +1,420 @@
+"""Score systems, each a folder of files, against the clean speech of another folder.
+
+Finished rows are kept in `JOURNAL`, so that an interrupted evaluation goes on, and one
+with a further system scores only that.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import json
+import math
+import os
+from collections import Counter
+from contextlib import closing
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import soundfile
+from tqdm import tqdm
+
+from speechbrain_cffma import __version__, conditions
+from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, read
+from speechbrain_cffma.errors import InputError, InstallError, one_line
+from speechbrain_cffma.manifest import names_of
+from speechbrain_cffma.metrics import METRICS, SCALES, available_metrics, score
+from speechbrain_cffma.workers import call_all
+
+#: The metrics of most papers.
+DEFAULT = ("pesq", "csig", "cbak", "covl", "ssnr", "stoi", "si_sdr")
+#: A line a finished row, in the output folder.
+JOURNAL = "progress.jsonl"
+
+
+def settings_of(
+    metrics=DEFAULT, scale="int16", sample_rate=SAMPLE_RATE, resample=False
+):
+    """What scores depend on beside the files; only scores of equal settings compare.
+
+    Arguments
+    ---------
+    metrics : list of str
+        Names in `metrics.METRICS`.
+    scale : str
+        Full scale at which the parts of the composite measures are taken, "int16" or
+        "unit"; see `metrics.composite`.
+    sample_rate : int
+        At which files are scored, in Hz.
+    resample : bool
+        Whether files of other sample rates are converted; else they are an error.
+
+    Returns
+    -------
+    dict
+        The arguments, and the versions of this package, `pesq` and `pystoi`.
+
+    Raises
+    ------
+    InputError
+        If there is no such metric or scale.
+    InstallError
+        If a metric's package is not installed.
+
+    Example
+    -------
+    >>> settings_of(["si_sdr"])["scale"]
+    'int16'
+    """
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown or not metrics:
+        raise InputError(
+            f"there is no metric {', '.join(unknown) or 'to score'}: choose from "
+            + ", ".join(METRICS)
+        )
+    if scale not in SCALES:
+        raise InputError(f"the scale is {' or '.join(SCALES)}, not {scale}")
+    available = available_metrics(metrics)
+    missing = [name for name in metrics if name not in available]
+    if missing:
+        raise InstallError(
+            f"the metrics {', '.join(missing)} need packages that are not installed: pip "
+            "install 'speechbrain-cffma[train]', or choose other metrics"
+        )
+    return {
+        "metrics": list(dict.fromkeys(metrics)),
+        "scale": scale,
+        "sample_rate": sample_rate,
+        "resample": resample,
+        "versions": {"speechbrain-cffma": __version__, **_versions()},
+    }
+
+
+def pair_systems(clean, systems):
+    """Find the files of each system and their clean twins, by path without extension.
+
+    Arguments
+    ---------
+    clean : str or Path
+        Folder of clean speech.
+    systems : dict
+        Folder of each system's files, by its name.
+
+    Returns
+    -------
+    list of dict
+        ID, system, path and clean (path), a system after the other.
+
+    Raises
+    ------
+    InputError
+        If a file of a system is missing in another or has no clean twin: all of them,
+        with their count. Clean files that no system has are left out.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for name in ("clean", "noisy"):
+    ...     (folder / name).mkdir()
+    ...     (folder / name / "a.wav").touch()
+    >>> (pair,) = pair_systems(folder / "clean", {"noisy": folder / "noisy"})
+    >>> pair["ID"], pair["system"], pair["clean"].relative_to(folder).as_posix()
+    ('a', 'noisy', 'clean/a.wav')
+    """
+    folders = {"clean": clean, **{f"system {name}": d for name, d in systems.items()}}
+    found = {}
+    for label, folder in folders.items():
+        paths = find_audio(folder)
+        found[label] = dict(zip(names_of(paths, folder), paths, strict=True))
+    clean_paths = found.pop("clean")
+    ids = sorted(set().union(*found.values()))
+    missing = {
+        folders[label]: [name for name in ids if name not in paths]
+        for label, paths in {"clean": clean_paths, **found}.items()
+    }
+    n_missing = sum(map(len, missing.values()))
+    if n_missing:
+        raise InputError(
+            f"{n_missing} files have no twin of the same path without extension: "
+            + "; ".join(
+                f"{len(names)} of {len(ids)} missing in {folder}: {', '.join(names)}"
+                for folder, names in missing.items()
+                if names
+            )
+        )
+    return [
+        {"ID": name, "system": system, "path": paths[name], "clean": clean_paths[name]}
+        for system, paths in zip(systems, found.values(), strict=True)
+        for name in ids
+    ]
+
+
+def check_sample_rates(paths, sample_rate):
+    """Check that files have the sample rate at which they are to be scored.
+
+    Arguments
+    ---------
+    paths : iterable of Path
+        The files. Unreadable ones pass: they fail when they are scored.
+    sample_rate : int
+        In Hz.
+
+    Raises
+    ------
+    InputError
+        If any differs, with the first one's rate and their count.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> soundfile.write(path, [0.0] * 800, 8000)
+    >>> check_sample_rates([path], 8000)
+    """
+    paths = list(paths)
+    differing = []
+    for path in paths:
+        try:
+            rate = soundfile.info(path).samplerate
+        except (soundfile.LibsndfileError, OSError):
+            continue
+        if rate != sample_rate:
+            differing.append((path, rate))
+    if differing:
+        path, rate = differing[0]
+        raise InputError(
+            f"{len(differing)} of {len(paths)} files are not at {sample_rate} Hz, such as "
+            f"{path} at {rate} Hz: convert them by --resample, or score at another "
+            "--sample-rate"
+        )
+
+
+def evaluate(clean, systems, folder, settings, metadata=None, n_jobs=-1):
+    """Score every file of every system.
+
+    Arguments
+    ---------
+    clean : str or Path
+        Folder of clean speech.
+    systems : dict
+        Folder of each system's files, by its name; the first is what the others are
+        compared to.
+    folder : str or Path
+        Where the rows are kept as they finish. Those found there are not scored again
+        if their two files are as they were; those whose process died are.
+    settings : dict
+        What `settings_of` returns.
+    metadata : str or Path
+        CSV with the columns ID, snr, noise; by default file names are asked.
+    n_jobs : int
+        Processes; -1 for one a core.
+
+    Returns
+    -------
+    list of dict
+        A row a file and system: ID, system, snr (None if unknown), noise ("" if
+        unknown), each metric (None if it has no score) and failed: the reason, or "".
+
+    Raises
+    ------
+    InputError
+        If files don't pair, are at another sample rate, or if the folder has rows of
+        other settings.
+
+    Example
+    -------
+    >>> folder, clean = getfixture("tmp_path"), getfixture("speech").numpy()
+    >>> for name, samples in (("clean", clean), ("noisy", clean + 0.1 * clean[::-1])):
+    ...     (folder / name).mkdir()
+    ...     soundfile.write(folder / name / "a_snr20.wav", samples, 16000)
+    >>> systems = {"noisy": folder / "noisy"}
+    >>> settings = settings_of(["si_sdr"])
+    >>> (row,) = evaluate(folder / "clean", systems, folder / "report", settings, n_jobs=1)
+    >>> row["system"], row["snr"], round(row["si_sdr"]), row["failed"]
+    ('noisy', 20.0, 20, '')
+    """
+    pairs = pair_systems(clean, systems)
+    if not settings["resample"]:
+        paths = {pair[key]: None for key in ("clean", "path") for pair in pairs}
+        check_sample_rates(paths, settings["sample_rate"])
+    ids = list(dict.fromkeys(pair["ID"] for pair in pairs))
+    if metadata:
+        known = conditions.from_csv(metadata, ids)
+    else:
+        known = {name: conditions.from_name(name) for name in ids}
+    scores = _score_pairs(pairs, Path(folder) / JOURNAL, settings, n_jobs)
+    return [
+        {"ID": pair["ID"], "system": pair["system"], **known[pair["ID"]], **score}
+        for pair, score in zip(pairs, scores, strict=True)
+    ]
+
+
+def failures(rows):
+    """What failed, and how often each reason occurs.
+
+    Arguments
+    ---------
+    rows : list of dict
+        What `evaluate` returns.
+
+    Returns
+    -------
+    list of str
+        A line a system and reason, with the count and the first file.
+
+    Example
+    -------
+    >>> failures([{"ID": "a", "system": "new", "failed": "PESQ: the signal is silent"}])
+    ['new: 1 file failed (a): PESQ: the signal is silent']
+    """
+    failed = [row for row in rows if row["failed"]]
+    counts = Counter((row["system"], row["failed"]) for row in failed)
+    first = {}
+    for row in failed:
+        first.setdefault((row["system"], row["failed"]), row["ID"])
+    return [
+        f"{system}: {count} {'file' if count == 1 else 'files'} failed "
+        f"({first[system, reason]}{', ...' if count > 1 else ''}): {reason}"
+        for (system, reason), count in counts.items()
+    ]
+
+
+def _score_pairs(pairs, journal, settings, n_jobs):
+    if n_jobs < 0:
+        import joblib
+
+        n_jobs = joblib.cpu_count()
+    keys = [_key(pair) for pair in pairs]
+    done = _read_journal(journal, settings)
+    done = {key: done[key] for key in keys if key in done}
+    waiting = [i for i, key in enumerate(keys) if key not in done]
+    arguments = [
+        (
+            str(pairs[i]["clean"]),
+            str(pairs[i]["path"]),
+            settings["metrics"],
+            settings["sample_rate"],
+            settings["scale"],
+        )
+        for i in waiting
+    ]
+    with (
+        _open_journal(journal, settings, done) as file,
+        tqdm(
+            total=len(pairs), initial=len(done), desc="scoring", dynamic_ncols=True
+        ) as progress,
+        closing(call_all(_score_files, arguments, n_jobs)) as outcomes,
+    ):
+        for outcome in outcomes:
+            key = keys[waiting[outcome.index]]
+            if outcome.crash:
+                # Not in the journal: the next run tries again.
+                done[key] = _failed(settings["metrics"], outcome.crash)
+            else:
+                done[key] = outcome.result
+                _append(file, key, outcome.result)
+            progress.update()
+    return [done[key] for key in keys]
+
+
+def _score_files(clean, path, metrics, sample_rate, scale):
+    try:
+        signals = [_read_at(p, sample_rate) for p in (clean, path)]
+        return _checked(score(*signals, metrics, sample_rate, scale), metrics)
+    except InputError as error:
+        return _failed(metrics, str(error))
+    except Exception as error:  # One file's failure is not that of all.
+        return _failed(metrics, one_line(error))
+
+
+def _checked(row, metrics):
+    """The row without infinite scores, and a reason that all metrics share only once."""
+    for name in metrics:
+        if row[name] is not None and not math.isfinite(row[name]):
+            reasons = [row["failed"], f"{name} is {row[name]}"]
+            row |= {name: None, "failed": "; ".join(filter(None, reasons))}
+    if all(row[name] is None for name in metrics):
+        # Such as "PESQ: the signal is silent; STOI: the signal is silent".
+        shared = {reason.partition(": ")[2] for reason in row["failed"].split("; ")}
+        if len(shared) == 1 and shared != {""}:
+            row["failed"] = shared.pop()
+    return row
+
+
+def _read_at(path, sample_rate):
+    samples = read(path)
+    info = soundfile.info(path)
+    if info.channels > 1:
+        raise InputError(f"{path} has {info.channels} channels")
+    if info.samplerate == sample_rate:
+        return samples
+    from scipy.signal import resample_poly
+
+    common = math.gcd(sample_rate, info.samplerate)
+    return resample_poly(samples, sample_rate // common, info.samplerate // common)
+
+
+def _failed(metrics, reason):
+    return {**dict.fromkeys(metrics), "failed": reason}
+
+
+def _versions():
+    versions = {}
+    for name in ("pesq", "pystoi"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _key(pair):
+    """Both files as they are now, and what is made of them."""
+    stamps = []
+    for path in (pair["clean"], pair["path"]):
+        stat = os.stat(path)
+        stamps.append([os.path.abspath(path), stat.st_size, stat.st_mtime_ns])
+    return json.dumps(stamps)
+
+
+def _read_journal(path, settings):
+    """The finished rows by their keys, if there are any."""
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error})") from error
+    entries = []
+    for line in lines:
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # What was being written when the process was killed.
+    if entries and entries[0] != settings:
+        differing = [
+            name for name in settings if entries[0].get(name) != settings[name]
+        ]
+        raise InputError(
+            f"{path.parent} has scores of other settings ({', '.join(differing)}): choose "
+            "another folder, or --overwrite"
+        )
+    return dict(entries[1:])
+
+
+def _open_journal(path, settings, done):
+    """The journal with the rows that are done, ready for more."""
+    partial = path.with_name(f".{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(partial, "w")
+        file.write(json.dumps(settings) + "\n")
+        for key, row in done.items():
+            _append(file, key, row)
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} can't be written ({error})") from error
+    return file
+
+
+def _append(file, key, row):
+    file.write(json.dumps([key, row]) + "\n")
+    file.flush()

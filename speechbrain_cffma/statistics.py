@@ -1,0 +1,166 @@
+"""Means of systems with bootstrap intervals, and their paired differences.
+
+Intervals are 95 % percentile intervals of `N_RESAMPLES` resamples over utterances, drawn
+with a fixed seed. A resample takes the same utterances for all systems and metrics, so
+that differences are paired: what makes an utterance hard for every system cancels.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import numpy as np
+
+N_RESAMPLES = 10_000
+SEED = 0
+LEVEL = 0.95
+#: Resampled utterances held at a time: a bound on the memory.
+BLOCK = 2_000_000
+
+
+def bootstrap(values):
+    """Means of columns and their bootstrap intervals, resampled over rows.
+
+    Arguments
+    ---------
+    values : np.ndarray
+        Scores [N, K], NaN where there is none: that row is left out of that column.
+
+    Returns
+    -------
+    mean : np.ndarray
+        [K], NaN for a column without scores.
+    low : np.ndarray
+        Lower end of the interval [K], NaN for a column with fewer than 2 scores.
+    high : np.ndarray
+        Upper end [K].
+
+    Example
+    -------
+    >>> scores = np.random.default_rng(0).normal(loc=3.0, scale=1.0, size=(400, 1))
+    >>> mean, low, high = bootstrap(scores)
+    >>> print(f"{mean[0]:.1f} [{low[0]:.1f}, {high[0]:.1f}]")
+    3.0 [2.9, 3.1]
+    """
+    values = np.asarray(values, dtype=np.float64)
+    n = len(values)
+    has = np.isfinite(values)
+    n_scores = has.sum(axis=0)
+    # Relative to the mean, so that columns of one value have no rounding errors.
+    mean = np.full(values.shape[1], np.nan)
+    scored = n_scores > 0
+    mean[scored] = np.where(has, values, 0)[:, scored].sum(axis=0) / n_scores[scored]
+    deviations = np.where(has, values - mean, 0.0)
+
+    rng = np.random.default_rng(SEED)
+    resampled = np.empty((N_RESAMPLES, values.shape[1]))
+    step = max(1, BLOCK // max(n, 1))
+    for start in range(0, N_RESAMPLES, step):
+        size = min(step, N_RESAMPLES - start)
+        drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+        # How often each row is in each resample [size, N].
+        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+        counts = counts.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # A resample may hold no score: NaN.
+            resampled[start : start + size] = counts @ deviations / (counts @ has)
+
+    low, high = np.full((2, values.shape[1]), np.nan)
+    several = n_scores > 1
+    if several.any():
+        tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+        ends = np.nanquantile(resampled[:, several], tails, axis=0)
+        low[several], high[several] = mean[several] + ends
+    return mean, low, high
+
+
+def summarize_systems(rows, metrics):
+    """Summarise the scores of systems: in all, for each input SNR and each noise.
+
+    Arguments
+    ---------
+    rows : list of dict
+        A row a file and system: ID, system, snr (None if unknown), noise ("" if
+        unknown), each metric (None if it has no score) and failed (the reason, or "").
+        The first row's system is the reference of the differences.
+    metrics : list of str
+        The metrics in it.
+
+    Returns
+    -------
+    dict
+        reference, overall, snr and noise. `overall` holds for each system: n (files),
+        failed (files that lack a score), scores and, but for the reference, difference;
+        these hold for each metric n (files with a score; with one of both systems for a
+        difference), mean, low and high (None if not defined). `snr` and `noise` hold
+        the same for each group.
+
+    Example
+    -------
+    >>> known = {"snr": 5.0, "noise": "wind", "failed": ""}
+    >>> summary = summarize_systems(
+    ...     [
+    ...         {"ID": "a", "system": "noisy", "pesq": 1.5, **known},
+    ...         {"ID": "b", "system": "noisy", "pesq": 2.0, **known},
+    ...         {"ID": "a", "system": "new", "pesq": 2.0, **known},
+    ...         {"ID": "b", "system": "new", "pesq": 3.0, **known},
+    ...     ],
+    ...     ["pesq"],
+    ... )
+    >>> summary["overall"]["new"]["scores"]["pesq"]
+    {'n': 2, 'mean': 2.5, 'low': 2.0, 'high': 3.0}
+    >>> summary["snr"]["5"]["new"]["difference"]["pesq"]
+    {'n': 2, 'mean': 0.75, 'low': 0.5, 'high': 1.0}
+    """
+    systems = list(dict.fromkeys(row["system"] for row in rows))
+    groups = {}
+    for key, label in (("snr", "{:g}"), ("noise", "{}")):
+        values = sorted({row[key] for row in rows} - {None, ""})
+        groups[key] = {
+            label.format(value): _summarize(
+                [row for row in rows if row[key] == value], systems, metrics
+            )
+            for value in values
+        }
+    return {
+        "reference": systems[0],
+        "overall": _summarize(rows, systems, metrics),
+        **groups,
+    }
+
+
+def _summarize(rows, systems, metrics):
+    ids = {name: i for i, name in enumerate(dict.fromkeys(row["ID"] for row in rows))}
+    scores = np.full((len(ids), len(systems), len(metrics)), np.nan)
+    for row in rows:
+        values = [np.nan if row[name] is None else row[name] for name in metrics]
+        scores[ids[row["ID"]], systems.index(row["system"])] = values
+    # The reference's difference to itself is left out of the result.
+    columns = np.stack([scores, scores - scores[:, :1]], axis=1)
+    shape = columns.shape[1:]
+    n = np.isfinite(columns).sum(axis=0)
+    ends = [end.reshape(shape) for end in bootstrap(columns.reshape(len(ids), -1))]
+
+    def statistics(kind, system):
+        return {
+            name: {
+                "n": int(n[kind, system, i]),
+                **{
+                    key: None
+                    if np.isnan(end[kind, system, i])
+                    else float(end[kind, system, i])
+                    for key, end in zip(("mean", "low", "high"), ends, strict=True)
+                },
+            }
+            for i, name in enumerate(metrics)
+        }
+
+    summary = {}
+    for i, system in enumerate(systems):
+        own = [row for row in rows if row["system"] == system]
+        summary[system] = {
+            "n": len(own),
+            "failed": sum(bool(row["failed"]) for row in own),
+            "scores": statistics(0, i),
+        }
+        if i:
+            summary[system]["difference"] = statistics(1, i)
+    return summary

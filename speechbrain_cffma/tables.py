@@ -1,0 +1,212 @@
+"""Summaries of systems as tables: for the terminal, for a paper, and as files.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import csv
+import json
+from pathlib import Path
+
+from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.metrics import LOWER_IS_BETTER
+from speechbrain_cffma.report import DISPLAY
+from speechbrain_cffma.statistics import N_RESAMPLES, SEED
+
+
+def text(summary, metrics):
+    """The overall summary for a terminal: a column a system, a row a metric.
+
+    Arguments
+    ---------
+    summary : dict
+        What `statistics.summarize_systems` returns.
+    metrics : list of str
+        The metrics to show.
+
+    Returns
+    -------
+    str
+        Lines of aligned columns.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.statistics import summarize_systems
+    >>> row = {"ID": "a", "system": "noisy", "snr": None, "noise": "", "failed": ""}
+    >>> rows = [{**row, "pesq": 1.5}, {**row, "ID": "b", "pesq": 2.0}]
+    >>> print(text(summarize_systems(rows, ["pesq"]), ["pesq"]))
+    system              noisy
+    files                   2
+    failed                  0
+    PESQ ↑  1.75 [1.50, 2.00]
+    """
+    blocks = [_columns(zip(*_means(summary["overall"], metrics), strict=True))]
+    if len(summary["overall"]) > 1:
+        differences = _differences(summary, metrics)
+        blocks.append(_columns(zip(*differences, strict=True)))
+    return "\n\n".join(blocks)
+
+
+def markdown(summary, settings):
+    """The summary for a paper: means, paired differences, by SNR and by noise.
+
+    Arguments
+    ---------
+    summary : dict
+        What `statistics.summarize_systems` returns.
+    settings : dict
+        What `evaluate.settings_of` returns.
+
+    Returns
+    -------
+    str
+        Tables in Markdown, and what the figures are.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.evaluate import settings_of
+    >>> from speechbrain_cffma.statistics import summarize_systems
+    >>> row = {"ID": "a", "system": "noisy", "snr": None, "noise": "", "failed": ""}
+    >>> rows = [{**row, "si_sdr": 1.5}, {**row, "ID": "b", "si_sdr": 2.0}]
+    >>> summary = summarize_systems(rows, ["si_sdr"])
+    >>> print(markdown(summary, settings_of(["si_sdr"])).splitlines()[2])
+    | noisy | 2 | 0 | 1.75 [1.50, 2.00] |
+    """
+    metrics = settings["metrics"]
+    means = _means(summary["overall"], metrics)
+    sections = [_pipes(means)]
+    if len(summary["overall"]) > 1:
+        sections.append(_pipes(_differences(summary, metrics)))
+    for key, title, label in (("snr", "input SNR", "{} dB"), ("noise", "noise", "{}")):
+        rows = [
+            [label.format(name), *row]
+            for name, group in summary[key].items()
+            for row in _means(group, metrics)[1:]
+        ]
+        if rows:
+            sections.append(_pipes([[title, *means[0]], *rows]))
+    sections.append(_note(settings))
+    return "\n\n".join(sections) + "\n"
+
+
+def write_summary(folder, rows, summary, settings):
+    """Write scores.csv, summary.json and summary.md.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where to write.
+    rows : list of dict
+        What `evaluate.evaluate` returns.
+    summary : dict
+        What `statistics.summarize_systems` makes of them.
+    settings : dict
+        What `evaluate.settings_of` returns.
+
+    Raises
+    ------
+    InputError
+        If they can't be written.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.evaluate import settings_of
+    >>> from speechbrain_cffma.statistics import summarize_systems
+    >>> row = {"ID": "a", "system": "noisy", "snr": None, "noise": "", "failed": ""}
+    >>> rows = [{**row, "si_sdr": 1.5}]
+    >>> folder = getfixture("tmp_path")
+    >>> summary = summarize_systems(rows, ["si_sdr"])
+    >>> write_summary(folder, rows, summary, settings_of(["si_sdr"]))
+    >>> sorted(path.name for path in folder.iterdir())
+    ['scores.csv', 'summary.json', 'summary.md']
+    """
+    folder = Path(folder)
+    columns = ["ID", "system", "snr", "noise", *settings["metrics"], "failed"]
+    bootstrap = {"resamples": N_RESAMPLES, "seed": SEED}
+    document = {"settings": settings, "bootstrap": bootstrap, **summary}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "scores.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        (folder / "summary.json").write_text(json.dumps(document, indent=2) + "\n")
+        tables = markdown(summary, settings)
+        (folder / "summary.md").write_text(tables, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"the report can't be written ({error})") from error
+
+
+def _means(group, metrics):
+    """Cells of the means, a row a system."""
+    header = ["system", "files", "failed", *map(_heading, metrics)]
+    rows = [
+        [
+            name,
+            str(entry["n"]),
+            str(entry["failed"]),
+            *(_cell(entry["scores"][m], DISPLAY[m][1]) for m in metrics),
+        ]
+        for name, entry in group.items()
+    ]
+    return [header, *rows]
+
+
+def _differences(summary, metrics):
+    """Cells of the paired differences, a row a system but for the reference."""
+    header = [f"paired difference to {summary['reference']}", *map(_heading, metrics)]
+    rows = [
+        [
+            name,
+            *(_cell(entry["difference"][m], DISPLAY[m][1], "+") for m in metrics),
+        ]
+        for name, entry in summary["overall"].items()
+        if "difference" in entry
+    ]
+    return [header, *rows]
+
+
+def _heading(metric):
+    return f"{DISPLAY[metric][0]} {'↓' if metric in LOWER_IS_BETTER else '↑'}"
+
+
+def _cell(statistic, digits, sign=""):
+    mean, low, high = (statistic[key] for key in ("mean", "low", "high"))
+    if mean is None:
+        return "-"
+    form = f"{sign}.{digits}f"
+    if low is None:
+        return f"{mean:{form}}"
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def _columns(rows):
+    """Cells as lines: the first column to the left, the others to the right."""
+    rows = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            f"{cell:>{width}}" if i else f"{cell:<{width}}"
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def _pipes(rows):
+    """Cells as a table in Markdown."""
+    header, *rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    n_names = header.index("files") if "files" in header else 1
+    rule = ["---"] * n_names + ["---:"] * (len(header) - n_names)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
+
+
+def _note(settings):
+    versions = ", ".join(f"{name} {v}" for name, v in settings["versions"].items())
+    return (
+        f"Means with 95 % bootstrap intervals ({N_RESAMPLES:,} resamples over "
+        "utterances). Files without a score are left out of a mean, and of a paired "
+        "difference if either system has none; none counts as 0. "
+        f"Scored at {settings['sample_rate']} Hz; LLR, WSS, SSNR, CSIG, CBAK and COVL at "
+        f"the sample scale {settings['scale']}. Versions: {versions}."
+    )

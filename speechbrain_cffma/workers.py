@@ -1,0 +1,154 @@
+"""Calls in worker processes, of which one that dies costs only the call it was at.
+
+The pools of Python and of joblib give up all calls when one process is killed.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from multiprocessing.connection import wait
+from typing import Any, NamedTuple
+
+from speechbrain_cffma.errors import CFFMAError
+
+#: The processes are the parallelism; threads of their own would only slow each other.
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Outcome(NamedTuple):
+    """What became of a call.
+
+    Arguments
+    ---------
+    index : int
+        Which of the calls.
+    result : object
+        What it returned; None if its process died.
+    crash : str
+        How its process died, or "".
+    """
+
+    index: int
+    result: Any = None
+    crash: str = ""
+
+
+def call_all(function, arguments, n_jobs):
+    """Call a function many times in worker processes.
+
+    Close the generator (`contextlib.closing`) to stop the workers before the end. They
+    ignore Ctrl-C, which a terminal sends to all processes: it is for the caller.
+
+    Arguments
+    ---------
+    function : callable
+        A function of a module that can be imported. It should not raise: an exception
+        ends its process like a crash does.
+    arguments : list of tuple
+        The arguments of each call.
+    n_jobs : int
+        Processes.
+
+    Yields
+    ------
+    Outcome
+        In the order in which the calls end.
+
+    Raises
+    ------
+    CFFMAError
+        If the processes don't start.
+
+    Example
+    -------
+    >>> import math
+    >>> sorted(call_all(math.sqrt, [(4.0,), (9.0,)], n_jobs=2))
+    [Outcome(index=0, result=2.0, crash=''), Outcome(index=1, result=3.0, crash='')]
+    """
+    waiting = list(enumerate(arguments))[::-1]
+    workers = {}  # its connection: the worker
+    try:
+        while n_left := len(waiting) + sum(
+            w.index is not None for w in workers.values()
+        ):
+            for _ in range(min(n_jobs, n_left) - len(workers)):
+                worker = _Worker(function)
+                workers[worker.connection] = worker
+            for connection in wait(list(workers)):
+                worker = workers[connection]
+                outcome = worker.outcome()
+                if outcome and outcome.crash:
+                    del workers[connection]
+                elif waiting:
+                    worker.call(*waiting.pop())
+                if outcome:
+                    yield outcome
+    finally:
+        for worker in workers.values():
+            worker.stop()
+
+
+class _Worker:
+    """A process and the call that it is at."""
+
+    def __init__(self, function):
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.connection.send(function)
+        self.is_ready = False
+        self.index = None
+
+    def call(self, index, arguments):
+        self.index = index
+        with contextlib.suppress(OSError):  # It has died: `outcome` will say so.
+            self.connection.send(arguments)
+
+    def outcome(self):
+        """What it has to say: the outcome of its call; None that it is ready for one."""
+        try:
+            result = self.connection.recv()
+        except (EOFError, OSError):
+            crash = self._cause_of_death()
+            if not self.is_ready:
+                raise CFFMAError(
+                    f"a worker process did not start: {crash}. A script that calls this "
+                    "needs `if __name__ == '__main__':` around what it runs"
+                ) from None
+            return Outcome(self.index, crash=crash)
+        if not self.is_ready:
+            self.is_ready = True
+            return None
+        index, self.index = self.index, None
+        return Outcome(index, result)
+
+    def stop(self):
+        self.process.terminate()
+        self.process.join()
+        self.connection.close()
+
+    def _cause_of_death(self):
+        self.process.join()
+        self.connection.close()
+        code = self.process.exitcode
+        if code < 0:
+            return f"its process was killed by {signal.Signals(-code).name}"
+        return f"its process ended with exit code {code}"
+
+
+def _work(connection):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ONE_THREAD:
+        os.environ.setdefault(name, "1")
+    # It comes through the pipe, so that its module is imported after the above.
+    function = connection.recv()
+    connection.send(None)
+    with contextlib.suppress(EOFError):  # The caller is gone.
+        while True:
+            connection.send(function(*connection.recv()))
