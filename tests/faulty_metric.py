@@ -1,0 +1,29 @@
+"""Run `cffma` with a slow SI-SDR that kills its process at a file equal to its clean twin.
+
+python tests/faulty_metric.py ARGUMENTS OF cffma
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from speechbrain_cffma.cli import main  # noqa: E402
+from speechbrain_cffma.metrics import METRICS, si_sdr  # noqa: E402
+
+
+def faulty(clean, enhanced, sample_rate):
+    time.sleep(0.2)
+    if (clean == enhanced).all():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return si_sdr(clean, enhanced, sample_rate)
+
+
+# The worker processes import this file, too.
+METRICS["si_sdr"] = faulty
+
+if __name__ == "__main__":
+    main()
