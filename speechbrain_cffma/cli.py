@@ -4,6 +4,8 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import sys
+
 import click
 
 from speechbrain_cffma import __version__
@@ -124,7 +126,9 @@ def evaluate(
         raise SystemExit(130) from None
     summary = summarize_systems(rows, settings["metrics"])
     tables.write_summary(output, rows, summary, settings)
-    click.echo(tables.text(summary, settings["metrics"]))
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    table = tables.text(summary, settings["metrics"])
+    click.echo(table.encode(encoding, "replace").decode(encoding))
     for line in evaluation.failures(rows):
         click.echo(line, err=True)
     click.echo(f"\n{Path(output) / 'summary.md'}", err=True)

@@ -284,7 +284,6 @@ def _score_pairs(pairs, journal, settings, n_jobs):
         n_jobs = joblib.cpu_count()
     keys = [_key(pair) for pair in pairs]
     done = _read_journal(journal, settings)
-    done = {key: done[key] for key in keys if key in done}
     waiting = [i for i, key in enumerate(keys) if key not in done]
     arguments = [
         (
@@ -299,7 +298,10 @@ def _score_pairs(pairs, journal, settings, n_jobs):
     with (
         _open_journal(journal, settings, done) as file,
         tqdm(
-            total=len(pairs), initial=len(done), desc="scoring", dynamic_ncols=True
+            total=len(pairs),
+            initial=len(pairs) - len(waiting),
+            desc="scoring",
+            dynamic_ncols=True,
         ) as progress,
         closing(call_all(_score_files, arguments, n_jobs)) as outcomes,
     ):
@@ -416,5 +418,8 @@ def _open_journal(path, settings, done):
 
 
 def _append(file, key, row):
-    file.write(json.dumps([key, row]) + "\n")
-    file.flush()
+    try:
+        file.write(json.dumps([key, row]) + "\n")
+        file.flush()
+    except OSError as error:
+        raise InputError(f"{file.name} can't be written ({error})") from error

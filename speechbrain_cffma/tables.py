@@ -11,7 +11,7 @@ from pathlib import Path
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.metrics import LOWER_IS_BETTER
 from speechbrain_cffma.report import DISPLAY
-from speechbrain_cffma.statistics import N_RESAMPLES, SEED
+from speechbrain_cffma.statistics import LEVEL, N_RESAMPLES, SEED
 
 
 def text(summary, metrics):
@@ -122,7 +122,7 @@ def write_summary(folder, rows, summary, settings):
     """
     folder = Path(folder)
     columns = ["ID", "system", "snr", "noise", *settings["metrics"], "failed"]
-    bootstrap = {"resamples": N_RESAMPLES, "seed": SEED}
+    bootstrap = {"resamples": N_RESAMPLES, "seed": SEED, "level": LEVEL}
     document = {"settings": settings, "bootstrap": bootstrap, **summary}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -204,7 +204,7 @@ def _pipes(rows):
 def _note(settings):
     versions = ", ".join(f"{name} {v}" for name, v in settings["versions"].items())
     return (
-        f"Means with 95 % bootstrap intervals ({N_RESAMPLES:,} resamples over "
+        f"Means with {100 * LEVEL:g} % bootstrap intervals ({N_RESAMPLES:,} resamples over "
         "utterances). Files without a score are left out of a mean, and of a paired "
         "difference if either system has none; none counts as 0. "
         f"Scored at {settings['sample_rate']} Hz; LLR, WSS, SSNR, CSIG, CBAK and COVL at "

@@ -51,7 +51,7 @@ def call_all(function, arguments, n_jobs):
     arguments : list of tuple
         The arguments of each call.
     n_jobs : int
-        Processes.
+        Processes, at least 1.
 
     Yields
     ------
@@ -69,6 +69,8 @@ def call_all(function, arguments, n_jobs):
     >>> sorted(call_all(math.sqrt, [(4.0,), (9.0,)], n_jobs=2))
     [Outcome(index=0, result=2.0, crash=''), Outcome(index=1, result=3.0, crash='')]
     """
+    if n_jobs < 1:
+        raise ValueError(f"{n_jobs} processes can't do anything")
     waiting = list(enumerate(arguments))[::-1]
     workers = {}  # its connection: the worker
     try:
@@ -149,6 +151,6 @@ def _work(connection):
     # It comes through the pipe, so that its module is imported after the above.
     function = connection.recv()
     connection.send(None)
-    with contextlib.suppress(EOFError):  # The caller is gone.
+    with contextlib.suppress(EOFError, ConnectionError):  # The caller is gone.
         while True:
             connection.send(function(*connection.recv()))

@@ -173,6 +173,25 @@ class TestReport:
         assert differences[-1][:4] == ["SI-SDR", "(dB)", "↑", "+5.00"]
         assert "better: 1 file failed (u0_white_0dB): the signal is silent" in shown.err
 
+    def test_the_terminal_may_lack_the_arrows(self, corpus, tmp_path):
+        command = [
+            sys.executable,
+            "-m",
+            "speechbrain_cffma",
+            "evaluate",
+            "-o",
+            tmp_path,
+        ]
+        command += [f"--clean={corpus / 'clean'}", f"--noisy={corpus / 'noisy'}"]
+        shown = subprocess.run(
+            [*command, "--metrics=wss"],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            cwd=REPOSITORY,
+        )
+        assert shown.returncode == 0, shown.stderr
+        assert b"WSS ?" in shown.stdout
+
     def test_scores_have_a_row_a_file_and_system(self, report):
         with open(report / "scores.csv", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -188,7 +207,11 @@ class TestReport:
         summary = json.loads((report / "summary.json").read_text())
         assert summary["settings"]["scale"] == "int16"
         assert summary["settings"]["versions"]["pesq"]
-        assert summary["bootstrap"] == {"resamples": 10000, "seed": 0}
+        assert summary["bootstrap"] == {
+            "resamples": 10000,
+            "seed": 0,
+            "level": 0.95,
+        }
         assert summary["reference"] == "noisy"
         assert list(summary["snr"]) == ["0", "10"]
         assert summary["snr"]["0"]["better"]["failed"] == 1

@@ -274,6 +274,7 @@ class TestGoingOn:
         first = run(corpus)
         assert len(scored) == 8
         scored.clear()
+        assert run(corpus, "noisy") == first[:4]
         assert run(corpus) == first
         assert scored == []
 
