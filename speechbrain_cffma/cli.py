@@ -129,9 +129,8 @@ def evaluate(
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     table = tables.text(summary, settings["metrics"])
     click.echo(table.encode(encoding, "replace").decode(encoding))
-    for line in evaluation.failures(rows):
-        click.echo(line, err=True)
-    click.echo(f"\n{Path(output) / 'summary.md'}", err=True)
+    notes = [*evaluation.failures(rows), f"tables: {Path(output) / 'summary.md'}"]
+    click.echo("\n" + "\n".join(notes), err=True)
 
 
 def _systems(noisy, enhanced):
