@@ -5,6 +5,7 @@ Authors
 """
 
 import importlib.util
+from functools import partial
 
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.metrics.composite import composite
@@ -39,88 +40,9 @@ def pesq_nb(clean, enhanced, sample_rate=SAMPLE_RATE):
     return pesq(clean, enhanced, sample_rate, "nb")
 
 
-def csig(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
-    """Predicted rating of signal distortion; see `composite`.
-
-    Arguments
-    ---------
-    clean : np.ndarray
-        Samples [S].
-    enhanced : np.ndarray
-        Samples [S].
-    sample_rate : int
-        16000 or 8000 Hz.
-    scale : str
-        "int16" or "unit".
-
-    Returns
-    -------
-    float
-        1 to 5.
-
-    Example
-    -------
-    >>> clean = getfixture("speech").numpy()
-    >>> csig(clean, clean)
-    5.0
-    """
-    return composite(clean, enhanced, sample_rate, scale)["csig"]
-
-
-def cbak(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
-    """Predicted rating of background intrusiveness; see `composite`.
-
-    Arguments
-    ---------
-    clean : np.ndarray
-        Samples [S].
-    enhanced : np.ndarray
-        Samples [S].
-    sample_rate : int
-        16000 or 8000 Hz.
-    scale : str
-        "int16" or "unit".
-
-    Returns
-    -------
-    float
-        1 to 5.
-
-    Example
-    -------
-    >>> clean = getfixture("speech").numpy()
-    >>> cbak(clean, clean)
-    5.0
-    """
-    return composite(clean, enhanced, sample_rate, scale)["cbak"]
-
-
-def covl(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
-    """Predicted rating of overall quality; see `composite`.
-
-    Arguments
-    ---------
-    clean : np.ndarray
-        Samples [S].
-    enhanced : np.ndarray
-        Samples [S].
-    sample_rate : int
-        16000 or 8000 Hz.
-    scale : str
-        "int16" or "unit".
-
-    Returns
-    -------
-    float
-        1 to 5.
-
-    Example
-    -------
-    >>> clean = getfixture("speech").numpy()
-    >>> covl(clean, clean)
-    5.0
-    """
-    return composite(clean, enhanced, sample_rate, scale)["covl"]
+def _rating(name, clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
+    """One of the ratings of `composite`."""
+    return composite(clean, enhanced, sample_rate, scale)[name]
 
 
 #: Every metric by its name: a function of clean, enhanced and the sample rate.
@@ -133,9 +55,9 @@ METRICS = {
     "ssnr": ssnr,
     "llr": llr,
     "wss": wss,
-    "csig": csig,
-    "cbak": cbak,
-    "covl": covl,
+    "csig": partial(_rating, "csig"),
+    "cbak": partial(_rating, "cbak"),
+    "covl": partial(_rating, "covl"),
 }
 #: Distances; the other metrics are higher for better signals.
 LOWER_IS_BETTER = {"llr", "wss"}
