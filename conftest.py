@@ -85,6 +85,12 @@ def tiny_wavlm(ssl_folder):
     return load_ssl(ssl_folder("wavlm"))
 
 
+@pytest.fixture
+def speechmos():
+    """Skips what needs the package of DNSMOS where it is not installed."""
+    pytest.importorskip("speechmos")
+
+
 @pytest.fixture(scope="session")
 def speech():
     """3 s of a real utterance, float32 tensor [S] at 16 kHz: clone before writing to it."""

@@ -14,9 +14,10 @@ from speechbrain.utils.distributed import if_main_process
 from tqdm import tqdm
 from transformers import get_scheduler
 
-from speechbrain_cffma import audio, plots, report
+from speechbrain_cffma import audio, evaluate, plots
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.metrics import available_metrics, mean_scores, score_all
+from speechbrain_cffma.report import tables, write_report
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +89,12 @@ class EnhancementBrain(sb.Brain):
         enhanced, log_magnitude = predictions
         clean = batch.clean.data.to(self.device)
         target, _ = self.hparams.enhancer.spectrogram(clean)
-        if stage != sb.Stage.TRAIN:
-            self._collect(batch, enhanced)
+        if stage == sb.Stage.VALID:
+            self.validation_pairs += self._pairs(batch, enhanced)
+        elif stage == sb.Stage.TEST and if_main_process():
+            ((_, samples),) = self._pairs(batch, enhanced)
+            (name,) = batch.id
+            audio.write(self._test_paths(self.test_rows[name])["enhanced"], samples)
         return self.hparams.loss(log_magnitude, target, length=self.lengths)
 
     def on_fit_batch_start(self, batch, should_step):
@@ -197,7 +202,7 @@ class EnhancementBrain(sb.Brain):
         """Begin where the interrupted epoch left off; collect anew for the scores."""
         if stage == sb.Stage.TRAIN:
             self.batch_sampler.set_epoch(epoch, first_batch=self.step)
-        self.utterances = []
+        self.validation_pairs = []
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Score, log and save at the end of a stage."""
@@ -232,7 +237,13 @@ class EnhancementBrain(sb.Brain):
             logger.info("the best model is in %s", folder)
 
     def _end_validation(self, loss, epoch):
-        rows = self._score("enhanced")
+        progress = tqdm(
+            self.validation_pairs,
+            desc="scoring",
+            leave=False,
+            disable=not if_main_process(),
+        )
+        rows = score_all(progress, self.metrics, self.hparams.metric_workers)
         failed = [row["failed"] for row in rows if row["failed"]]
         if failed:
             logger.warning(
@@ -275,24 +286,36 @@ class EnhancementBrain(sb.Brain):
         )
 
     def _end_test(self):
-        rows = report.comparison_rows(
-            self.test_rows, self._score("noisy"), self._score("enhanced")
+        folder = self._test_folder()
+        pairs = [
+            {
+                "ID": row["ID"],
+                "system": system,
+                "path": self._test_paths(row)[system],
+                "clean": row["clean_wav"],
+                "snr": row["snr"],
+                "noise": row["noise"],
+            }
+            for system in ("noisy", "enhanced")
+            for row in self.test_rows.values()
+        ]
+        settings = evaluate.settings_of(available_metrics(evaluate.DEFAULT))
+        # All files were enhanced anew.
+        (folder / evaluate.JOURNAL).unlink(missing_ok=True)
+        rows = evaluate.score_pairs(
+            pairs, folder, settings, self.hparams.metric_workers
         )
-        summary = report.summarize(rows, self.metrics)
-        folder = Path(self.hparams.output_folder) / "test"
-        report.write_report(folder, rows, summary)
-        self._write_examples(folder / "examples")
+        summary = write_report(folder, rows, settings)
+        self._draw_examples(folder / "examples")
         embedding = self.hparams.enhancer.embedding
         plots.plot_layer_weights(
             folder / "ssl_layer_weights.png",
             embedding.layer_weights().cpu().numpy(),
             embedding.first_layer,
         )
-        text = report.table(summary, self.metrics)
-        (folder / "table.txt").write_text(text + "\n")
-        print(
-            f"\nTest set, mean of {len(rows)} utterances\n\n{text}\n\nwritten to {folder}"
-        )
+        table = tables.text(summary, settings["metrics"])
+        notes = [*evaluate.failures(rows), f"report: {folder / 'report.html'}"]
+        print(f"\nTest set\n\n{table}\n\n" + "\n".join(notes))
 
     def evaluate(self, test_loader):
         """Evaluate the best checkpoint and write the report; see `speechbrain.Brain.evaluate`.
@@ -302,57 +325,52 @@ class EnhancementBrain(sb.Brain):
         test_loader : torch.utils.data.DataLoader
             Whole utterances, one a batch, of an `EvaluationPairs`.
         """
-        self.test_rows = test_loader.dataset.rows
+        self.test_rows = {row["ID"]: row for row in test_loader.dataset.rows}
         return super().evaluate(test_loader)
 
-    def _collect(self, batch, enhanced):
-        signals = zip(batch.noisy.data, batch.clean.data, enhanced, strict=True)
-        lengths = (batch.noisy.lengths * enhanced.shape[1]).round().int().tolist()
-        for (noisy, clean, output), length in zip(signals, lengths, strict=True):
-            self.utterances.append(
-                {
-                    "noisy": noisy[:length].cpu().numpy(),
-                    "clean": clean[:length].cpu().numpy(),
-                    "enhanced": output[:length].float().cpu().numpy(),
-                }
+    @staticmethod
+    def _pairs(batch, enhanced):
+        """Each utterance's clean and enhanced samples, without padding."""
+        lengths = (batch.clean.lengths * enhanced.shape[1]).round().int().tolist()
+        return [
+            (clean[:length].cpu().numpy(), output[:length].float().cpu().numpy())
+            for clean, output, length in zip(
+                batch.clean.data, enhanced, lengths, strict=True
             )
+        ]
 
-    def _score(self, system):
-        pairs = [(utt["clean"], utt[system]) for utt in self.utterances]
-        progress = tqdm(
-            pairs, desc=f"scoring {system}", leave=False, disable=not if_main_process()
-        )
-        return score_all(progress, self.metrics, self.hparams.metric_workers)
+    def _test_folder(self):
+        return Path(self.hparams.output_folder) / "test"
 
-    def _write_examples(self, folder):
+    def _test_paths(self, row):
+        enhanced = self._test_folder() / "enhanced" / f"{row['ID']}.wav"
+        return {"noisy": row["noisy_wav"], "enhanced": enhanced}
+
+    def _draw_examples(self, folder):
+        """Figures of some test files: their spectrograms and the mask."""
         spectrogram = self.hparams.enhancer.spectrogram
-        n_examples = min(self.hparams.n_examples, len(self.utterances))
-        chosen = (
-            np.linspace(0, len(self.utterances) - 1, n_examples).round().astype(int)
-        )
-        for index in chosen:
-            row, utterance = self.test_rows[index], self.utterances[index]
-            name = row["ID"].replace("/", "-")
-            for system, samples in utterance.items():
-                audio.write(folder / f"{name}_{system}.wav", samples)
+        rows = list(self.test_rows.values())
+        n_examples = min(self.hparams.n_examples, len(rows))
+        for index in np.linspace(0, len(rows) - 1, n_examples).round().astype(int):
+            row = rows[index]
             details = [
                 row["noise"],
                 f"{row['snr']:g} dB" if row["snr"] is not None else "",
             ]
-            title = ", ".join(filter(None, [row["ID"], *details]))
             plots.plot_enhancement(
-                folder / f"{name}.png",
-                title=title,
+                folder / f"{row['ID'].replace('/', '-')}.png",
+                title=", ".join(filter(None, [row["ID"], *details])),
                 frame_shift=spectrogram.hop_length / audio.SAMPLE_RATE,
-                **self._spectra(utterance),
+                **self._spectra(row),
             )
 
     @torch.no_grad()
-    def _spectra(self, utterance):
-        """What `plots.plot_enhancement` draws of an utterance."""
+    def _spectra(self, row):
+        """What `plots.plot_enhancement` draws of a row of the manifest."""
+        paths = {**self._test_paths(row), "clean": row["clean_wav"]}
         wavs = {
-            system: torch.from_numpy(samples).unsqueeze(0).to(self.device)
-            for system, samples in utterance.items()
+            system: torch.from_numpy(audio.read(path)).unsqueeze(0).to(self.device)
+            for system, path in paths.items()
         }
         spectrogram = self.hparams.enhancer.spectrogram
         spectra = {system: spectrogram(wav)[0] for system, wav in wavs.items()}

@@ -46,8 +46,9 @@ def cffma():
     "--enhanced",
     multiple=True,
     metavar="NAME=DIR",
-    help="A system and its files; again for each.",
+    help="A system and its files; several may follow, or the option again.",
 )
+@click.argument("further", nargs=-1, metavar="[NAME=DIR]...")
 @click.option(
     "-o",
     "--output",
@@ -59,7 +60,8 @@ def cffma():
     "--metrics",
     default="pesq,csig,cbak,covl,ssnr,stoi,si_sdr",
     show_default=True,
-    help="Also: pesq_nb, estoi, llr, wss.",
+    help="Also: pesq_nb, estoi, llr, wss; with speechmos, dnsmos_ovrl, dnsmos_sig, "
+    "dnsmos_bak, dnsmos_p808.",
 )
 @click.option(
     "--scale",
@@ -88,14 +90,15 @@ def cffma():
 )
 @click.option("--overwrite", is_flag=True, help="Score all files anew.")
 def evaluate(
-    clean, noisy, enhanced, output, metrics, overwrite, metadata, n_jobs, **how
+    clean, noisy, enhanced, further, output, metrics, overwrite, metadata, n_jobs, **how
 ):
     """Score systems against clean speech and compare them.
 
     Each system is a folder of files named as their clean twins, in the same subfolders;
     extensions may differ. The report has the scores of each file (scores.csv), means
     and paired differences to the first system with 95 % bootstrap intervals
-    (summary.json), and the tables of a paper (summary.md).
+    (summary.json), the tables of a paper (summary.md), and a page to look at and to
+    listen to (report.html).
 
     Finished scores are kept: after Ctrl-C the same command goes on, and a command with
     a further system scores only that.
@@ -103,16 +106,15 @@ def evaluate(
     \b
     Examples:
       cffma evaluate --clean clean/ --noisy noisy/ --enhanced mine=out/ -o report/
-      cffma evaluate --clean clean/ --noisy noisy/ --enhanced a=a/ --enhanced b=b/ \\
+      cffma evaluate --clean clean/ --noisy noisy/ --enhanced a=a/ b=b/ c=c/ \\
           --metrics pesq,estoi --metadata conditions.csv -o report/
     """
     from pathlib import Path
 
     from speechbrain_cffma import evaluate as evaluation
-    from speechbrain_cffma import tables
-    from speechbrain_cffma.statistics import summarize_systems
+    from speechbrain_cffma.report import tables, write_report
 
-    systems = _systems(noisy, enhanced)
+    systems = _systems(noisy, [*enhanced, *further])
     metrics = [name.strip() for name in metrics.split(",") if name.strip()]
     settings = evaluation.settings_of(metrics, **how)
     if overwrite:
@@ -124,12 +126,11 @@ def evaluate(
     except KeyboardInterrupt:
         click.echo("interrupted: the same command goes on from here", err=True)
         raise SystemExit(130) from None
-    summary = summarize_systems(rows, settings["metrics"])
-    tables.write_summary(output, rows, summary, settings)
+    summary = write_report(output, rows, settings)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     table = tables.text(summary, settings["metrics"])
     click.echo(table.encode(encoding, "replace").decode(encoding))
-    notes = [*evaluation.failures(rows), f"tables: {Path(output) / 'summary.md'}"]
+    notes = [*evaluation.failures(rows), f"report: {Path(output) / 'report.html'}"]
     click.echo("\n" + "\n".join(notes), err=True)
 
 

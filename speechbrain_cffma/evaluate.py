@@ -78,7 +78,8 @@ def settings_of(
     if missing:
         raise InstallError(
             f"the metrics {', '.join(missing)} need packages that are not installed: pip "
-            "install 'speechbrain-cffma[train]', or choose other metrics"
+            "install 'speechbrain-cffma[train]', for DNSMOS 'speechbrain-cffma[dnsmos]', "
+            "or choose other metrics"
         )
     return {
         "metrics": list(dict.fromkeys(metrics)),
@@ -210,8 +211,9 @@ def evaluate(clean, systems, folder, settings, metadata=None, n_jobs=-1):
     Returns
     -------
     list of dict
-        A row a file and system: ID, system, snr (None if unknown), noise ("" if
-        unknown), each metric (None if it has no score) and failed: the reason, or "".
+        A row a file and system: ID, system, path, clean (path), snr (None if unknown),
+        noise ("" if unknown), each metric (None if it has no score) and failed: the
+        reason, or "".
 
     Raises
     ------
@@ -232,19 +234,58 @@ def evaluate(clean, systems, folder, settings, metadata=None, n_jobs=-1):
     ('noisy', 20.0, 20, '')
     """
     pairs = pair_systems(clean, systems)
-    if not settings["resample"]:
-        paths = {pair[key]: None for key in ("clean", "path") for pair in pairs}
-        check_sample_rates(paths, settings["sample_rate"])
     ids = list(dict.fromkeys(pair["ID"] for pair in pairs))
     if metadata:
         known = conditions.from_csv(metadata, ids)
     else:
         known = {name: conditions.from_name(name) for name in ids}
+    pairs = [{**pair, **known[pair["ID"]]} for pair in pairs]
+    return score_pairs(pairs, folder, settings, n_jobs)
+
+
+def score_pairs(pairs, folder, settings, n_jobs=-1):
+    """Score pairs of files.
+
+    Arguments
+    ---------
+    pairs : list of dict
+        ID, system, path, clean (path), snr and noise. The first one's system is what
+        the others are compared to.
+    folder : str or Path
+        Where the rows are kept as they finish; see `evaluate`.
+    settings : dict
+        What `settings_of` returns.
+    n_jobs : int
+        Processes; -1 for one a core.
+
+    Returns
+    -------
+    list of dict
+        The pairs, with each metric (None if it has no score) and failed: the reason,
+        or "".
+
+    Raises
+    ------
+    InputError
+        If files are at another sample rate, or if the folder has rows of other
+        settings.
+
+    Example
+    -------
+    >>> folder, clean = getfixture("tmp_path"), getfixture("speech").numpy()
+    >>> paths = {"clean": folder / "clean.wav", "path": folder / "noisy.wav"}
+    >>> soundfile.write(paths["clean"], clean, 16000)
+    >>> soundfile.write(paths["path"], clean + 0.1 * clean[::-1], 16000)
+    >>> pair = {"ID": "a", "system": "noisy", "snr": 20.0, "noise": "", **paths}
+    >>> (row,) = score_pairs([pair], folder / "report", settings_of(["si_sdr"]), n_jobs=1)
+    >>> row["system"], round(row["si_sdr"]), row["failed"]
+    ('noisy', 20, '')
+    """
+    if not settings["resample"]:
+        paths = {pair[key]: None for key in ("clean", "path") for pair in pairs}
+        check_sample_rates(paths, settings["sample_rate"])
     scores = _score_pairs(pairs, Path(folder) / JOURNAL, settings, n_jobs)
-    return [
-        {"ID": pair["ID"], "system": pair["system"], **known[pair["ID"]], **score}
-        for pair, score in zip(pairs, scores, strict=True)
-    ]
+    return [{**pair, **score} for pair, score in zip(pairs, scores, strict=True)]
 
 
 def failures(rows):
@@ -319,7 +360,7 @@ def _score_pairs(pairs, journal, settings, n_jobs):
 
 def _score_files(clean, path, metrics, sample_rate, scale):
     try:
-        signals = [_read_at(p, sample_rate) for p in (clean, path)]
+        signals = [read_at(p, sample_rate) for p in (clean, path)]
         return _checked(score(*signals, metrics, sample_rate, scale), metrics)
     except InputError as error:
         return _failed(metrics, str(error))
@@ -341,7 +382,33 @@ def _checked(row, metrics):
     return row
 
 
-def _read_at(path, sample_rate):
+def read_at(path, sample_rate):
+    """Read a mono file at a sample rate.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    np.ndarray
+        Samples [S], float32.
+
+    Raises
+    ------
+    InputError
+        If it can't be read or has several channels.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> soundfile.write(path, [0.0] * 800, 8000)
+    >>> read_at(path, 16000).shape
+    (1600,)
+    """
     samples = read(path)
     info = soundfile.info(path)
     if info.channels > 1:
@@ -360,7 +427,7 @@ def _failed(metrics, reason):
 
 def _versions():
     versions = {}
-    for name in ("pesq", "pystoi"):
+    for name in ("pesq", "pystoi", "speechmos"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

@@ -1,7 +1,7 @@
 """Scores of enhanced speech against the clean signal.
 
-Plain functions of arrays: each takes `(clean, enhanced, sample_rate=16000)`, leaves them
-unchanged, and raises a `MetricError` with the reason where the score is not defined.
+Plain functions of arrays: each takes `(clean, enhanced, sample_rate=16000)` (DNSMOS needs no
+clean signal), leaves them unchanged, and raises a `MetricError` with the reason where the score is not defined.
 `score`, `score_all` and `mean_scores` use them by name; `stats.EnhancementStats` wraps
 them for SpeechBrain's recipes.
 
@@ -11,6 +11,7 @@ Authors
 
 from speechbrain_cffma.metrics.composite import composite, ratings
 from speechbrain_cffma.metrics.intrusive import estoi, pesq, si_sdr, stoi
+from speechbrain_cffma.metrics.nonintrusive import DNSMOS, dnsmos
 from speechbrain_cffma.metrics.scoring import (
     BASIC,
     LOWER_IS_BETTER,
@@ -25,12 +26,14 @@ from speechbrain_cffma.metrics.signals import MetricError
 
 __all__ = [
     "BASIC",
+    "DNSMOS",
     "LOWER_IS_BETTER",
     "METRICS",
     "MetricError",
     "SCALES",
     "available_metrics",
     "composite",
+    "dnsmos",
     "estoi",
     "llr",
     "mean_scores",

@@ -10,6 +10,7 @@ from functools import partial
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.metrics.composite import composite
 from speechbrain_cffma.metrics.intrusive import estoi, pesq, si_sdr, stoi
+from speechbrain_cffma.metrics.nonintrusive import DNSMOS, dnsmos
 from speechbrain_cffma.metrics.segmental import llr, ssnr, wss
 from speechbrain_cffma.metrics.signals import MetricError
 
@@ -45,6 +46,11 @@ def _rating(name, clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
     return composite(clean, enhanced, sample_rate, scale)[name]
 
 
+def _dnsmos(name, clean, enhanced, sample_rate=SAMPLE_RATE):
+    """One of the ratings of `dnsmos`, which needs no clean signal."""
+    return dnsmos(enhanced, sample_rate)[name]
+
+
 #: Every metric by its name: a function of clean, enhanced and the sample rate.
 METRICS = {
     "pesq": pesq,
@@ -58,6 +64,7 @@ METRICS = {
     "csig": partial(_rating, "csig"),
     "cbak": partial(_rating, "cbak"),
     "covl": partial(_rating, "covl"),
+    **{name: partial(_dnsmos, name) for name in DNSMOS},
 }
 #: Distances; the other metrics are higher for better signals.
 LOWER_IS_BETTER = {"llr", "wss"}
@@ -67,6 +74,7 @@ BASIC = ("pesq", "stoi", "si_sdr")
 _PACKAGES = {
     **dict.fromkeys(("pesq", "pesq_nb", "csig", "cbak", "covl"), "pesq"),
     **dict.fromkeys(("stoi", "estoi"), "pystoi"),
+    **dict.fromkeys(DNSMOS, "speechmos"),
 }
 _RATINGS = {"csig", "cbak", "covl"}
 _DEPENDS_ON_SCALE = {"ssnr", "llr", "wss", *_RATINGS}
@@ -100,7 +108,7 @@ def available_metrics(names=BASIC):
 
 
 def score(clean, enhanced, metrics, sample_rate=SAMPLE_RATE, scale="int16"):
-    """Score one utterance. What the composite measures share is computed once.
+    """Score one utterance. What several metrics share is computed once.
 
     Arguments
     ---------
@@ -128,13 +136,17 @@ def score(clean, enhanced, metrics, sample_rate=SAMPLE_RATE, scale="int16"):
     {'si_sdr': None, 'failed': 'SI-SDR: the clean signal is silent'}
     """
     row, reasons, known = {}, {}, {}
-    if not _RATINGS.isdisjoint(metrics):
-        try:
-            known = composite(clean, enhanced, sample_rate, scale)
-        except MetricError as error:
-            # The ratings need all parts; a part may have its score nevertheless.
-            known = dict.fromkeys(_RATINGS)
-            reasons[str(error)] = True
+    for names, make in (
+        # The ratings need all parts; a part may have its score where they have none.
+        (_RATINGS, lambda: composite(clean, enhanced, sample_rate, scale)),
+        (DNSMOS.keys(), lambda: dnsmos(enhanced, sample_rate)),
+    ):
+        if not names.isdisjoint(metrics):
+            try:
+                known |= make()
+            except MetricError as error:
+                known |= dict.fromkeys(names)
+                reasons[str(error)] = True
     for name in metrics:
         options = {"scale": scale} if name in _DEPENDS_ON_SCALE else {}
         try:

@@ -66,13 +66,46 @@ def pair(metric, clean, enhanced, sample_rate):
             f"of {frame}"
         )
     length = min(map(len, signals))
-    signals = [samples[:length] for samples in signals]
-    for name, samples in zip(names, signals, strict=True):
-        if not np.isfinite(samples).all():
-            raise MetricError(f"{metric}: {name} holds NaN or Inf")
-        if np.abs(samples).max(initial=0) < SILENCE:
-            raise MetricError(f"{metric}: {name} is silent")
-    return signals
+    return [
+        _heard(metric, name, samples[:length])
+        for name, samples in zip(names, signals, strict=True)
+    ]
+
+
+def single(metric, enhanced):
+    """Check a signal that is scored on its own.
+
+    Arguments
+    ---------
+    metric : str
+        Who asks, for the messages.
+    enhanced : np.ndarray
+        Samples [S], full scale 1, or signed integers.
+
+    Returns
+    -------
+    np.ndarray
+        Samples [S]; floats stay as they are, integers are divided by their full scale.
+
+    Raises
+    ------
+    MetricError
+        If it has more than one channel, is silent or not finite.
+
+    Example
+    -------
+    >>> single("DNSMOS", np.array([0, 16384], dtype=np.int16)).tolist()
+    [0.0, 0.5]
+    """
+    return _heard(metric, "the signal", _samples(metric, "the signal", enhanced))
+
+
+def _heard(metric, name, samples):
+    if not np.isfinite(samples).all():
+        raise MetricError(f"{metric}: {name} holds NaN or Inf")
+    if np.abs(samples).max(initial=0) < SILENCE:
+        raise MetricError(f"{metric}: {name} is silent")
+    return samples
 
 
 def _samples(metric, name, samples):

@@ -1,17 +1,30 @@
-"""Summaries of systems as tables: for the terminal, for a paper, and as files.
+"""Summaries of systems as tables, for the terminal and for a paper.
 
 Authors
  * The speechbrain-cffma developers 2026
 """
 
-import csv
-import json
-from pathlib import Path
-
-from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.metrics import LOWER_IS_BETTER
-from speechbrain_cffma.report import DISPLAY
-from speechbrain_cffma.statistics import LEVEL, N_RESAMPLES, SEED
+from speechbrain_cffma.statistics import LEVEL, N_RESAMPLES
+
+#: How each metric is shown: its heading and decimals.
+DISPLAY = {
+    "pesq": ("PESQ", 2),
+    "pesq_nb": ("PESQ (narrow-band)", 2),
+    "stoi": ("STOI", 3),
+    "estoi": ("ESTOI", 3),
+    "si_sdr": ("SI-SDR (dB)", 2),
+    "ssnr": ("SSNR (dB)", 2),
+    "llr": ("LLR", 3),
+    "wss": ("WSS", 2),
+    "csig": ("CSIG", 2),
+    "cbak": ("CBAK", 2),
+    "covl": ("COVL", 2),
+    "dnsmos_ovrl": ("DNSMOS OVRL", 2),
+    "dnsmos_sig": ("DNSMOS SIG", 2),
+    "dnsmos_bak": ("DNSMOS BAK", 2),
+    "dnsmos_p808": ("DNSMOS P.808", 2),
+}
 
 
 def text(summary, metrics):
@@ -85,61 +98,13 @@ def markdown(summary, settings):
         ]
         if rows:
             sections.append(_pipes([[title, *means[0]], *rows]))
-    sections.append(_note(settings))
+    sections.append(note(settings))
     return "\n\n".join(sections) + "\n"
-
-
-def write_summary(folder, rows, summary, settings):
-    """Write scores.csv, summary.json and summary.md.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where to write.
-    rows : list of dict
-        What `evaluate.evaluate` returns.
-    summary : dict
-        What `statistics.summarize_systems` makes of them.
-    settings : dict
-        What `evaluate.settings_of` returns.
-
-    Raises
-    ------
-    InputError
-        If they can't be written.
-
-    Example
-    -------
-    >>> from speechbrain_cffma.evaluate import settings_of
-    >>> from speechbrain_cffma.statistics import summarize_systems
-    >>> row = {"ID": "a", "system": "noisy", "snr": None, "noise": "", "failed": ""}
-    >>> rows = [{**row, "si_sdr": 1.5}]
-    >>> folder = getfixture("tmp_path")
-    >>> summary = summarize_systems(rows, ["si_sdr"])
-    >>> write_summary(folder, rows, summary, settings_of(["si_sdr"]))
-    >>> sorted(path.name for path in folder.iterdir())
-    ['scores.csv', 'summary.json', 'summary.md']
-    """
-    folder = Path(folder)
-    columns = ["ID", "system", "snr", "noise", *settings["metrics"], "failed"]
-    bootstrap = {"resamples": N_RESAMPLES, "seed": SEED, "level": LEVEL}
-    document = {"settings": settings, "bootstrap": bootstrap, **summary}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "scores.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        (folder / "summary.json").write_text(json.dumps(document, indent=2) + "\n")
-        tables = markdown(summary, settings)
-        (folder / "summary.md").write_text(tables, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"the report can't be written ({error})") from error
 
 
 def _means(group, metrics):
     """Cells of the means, a row a system."""
-    header = ["system", "files", "failed", *map(_heading, metrics)]
+    header = ["system", "files", "failed", *map(heading, metrics)]
     rows = [
         [
             name,
@@ -154,7 +119,7 @@ def _means(group, metrics):
 
 def _differences(summary, metrics):
     """Cells of the paired differences, a row a system but for the reference."""
-    header = [f"paired difference to {summary['reference']}", *map(_heading, metrics)]
+    header = [f"paired difference to {summary['reference']}", *map(heading, metrics)]
     rows = [
         [
             name,
@@ -166,7 +131,24 @@ def _differences(summary, metrics):
     return [header, *rows]
 
 
-def _heading(metric):
+def heading(metric):
+    """A metric's name with the direction of better scores.
+
+    Arguments
+    ---------
+    metric : str
+        A name in `METRICS`.
+
+    Returns
+    -------
+    str
+        Its heading.
+
+    Example
+    -------
+    >>> heading("wss")
+    'WSS ↓'
+    """
     return f"{DISPLAY[metric][0]} {'↓' if metric in LOWER_IS_BETTER else '↑'}"
 
 
@@ -201,7 +183,25 @@ def _pipes(rows):
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
 
 
-def _note(settings):
+def note(settings):
+    """What the figures of a report are.
+
+    Arguments
+    ---------
+    settings : dict
+        What `evaluate.settings_of` returns.
+
+    Returns
+    -------
+    str
+        A paragraph.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.evaluate import settings_of
+    >>> note(settings_of(["si_sdr"])).startswith("Means with 95 % bootstrap intervals")
+    True
+    """
     versions = ", ".join(f"{name} {v}" for name, v in settings["versions"].items())
     return (
         f"Means with {100 * LEVEL:g} % bootstrap intervals ({N_RESAMPLES:,} resamples over "

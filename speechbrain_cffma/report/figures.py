@@ -1,0 +1,249 @@
+"""What the page shows beside its tables: charts, spectrograms and audio, to be put into it.
+
+Charts are SVGs in the page's own text colour, so that they suit light and dark pages.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import base64
+import io
+import re
+
+import numpy as np
+import soundfile
+from matplotlib import colormaps, rc_context
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy.signal import ShortTimeFFT
+
+#: Of systems, in their order; legible on white and on black.
+COLORS = ("#8b8f96", "#2f81d6", "#e0762b", "#2a9d74", "#c45fa0", "#b08d12", "#7d6fd6")
+#: Range of a spectrogram below the loudest point of all signals of a file, in dB.
+RANGE = 80
+COLORMAP = "magma"
+
+_TEXT = "#010203"  # stands for the page's colour until the SVG is written
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text, in the page's font
+    "svg.hashsalt": "report",
+    "font.size": 9,
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color"), _TEXT
+    ),
+    **{"ytick.color": _TEXT, "axes.spines.top": False, "axes.spines.right": False},
+}
+
+
+def color(index):
+    """The colour of a system.
+
+    Arguments
+    ---------
+    index : int
+        Its place among the systems.
+
+    Returns
+    -------
+    str
+        Such as #2f81d6.
+
+    Example
+    -------
+    >>> color(0) == color(7)
+    True
+    """
+    return COLORS[index % len(COLORS)]
+
+
+def distributions(scores):
+    """Boxes of the scores of each system: quartiles, whiskers to 1.5 times the box, the
+    median as a line and the mean as a diamond.
+
+    Arguments
+    ---------
+    scores : dict
+        Scores [N] of each system by its name.
+
+    Returns
+    -------
+    str
+        An SVG.
+
+    Example
+    -------
+    >>> distributions({"noisy": [1.0, 1.5, 2.0], "new": []})[:4]
+    '<svg'
+    """
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(3.6, 0.55 + 0.34 * len(scores)), layout="constrained")
+        axis = figure.subplots()
+        boxes = axis.boxplot(
+            list(scores.values()),
+            orientation="horizontal",
+            widths=0.6,
+            showmeans=True,
+            patch_artist=True,
+            tick_labels=[_shortened(name) for name in scores],
+            medianprops={"color": _TEXT},
+            meanprops={
+                "markerfacecolor": _TEXT,
+                "markeredgecolor": _TEXT,
+                "marker": "d",
+            },
+            flierprops={"markersize": 2.5, "markeredgecolor": _TEXT, "alpha": 0.6},
+            **dict.fromkeys(("whiskerprops", "capprops"), {"color": _TEXT}),
+        )
+        for i, box in enumerate(boxes["boxes"]):
+            box.set(facecolor=color(i), edgecolor=_TEXT, linewidth=0.8)
+        axis.invert_yaxis()
+        axis.grid(axis="x", alpha=0.15, color=_TEXT)
+        return _svg(figure)
+
+
+def curves(groups, metric):
+    """Means of each system over the input SNR, with their intervals.
+
+    Arguments
+    ---------
+    groups : dict
+        `summary["snr"]`, see `statistics.summarize_systems`.
+    metric : str
+        A name in `METRICS`.
+
+    Returns
+    -------
+    str
+        An SVG.
+
+    Example
+    -------
+    >>> mean = {"scores": {"pesq": {"n": 2, "mean": 2.0, "low": 1.8, "high": 2.1}}}
+    >>> curves({"0": {"noisy": mean}, "5": {"noisy": mean}}, "pesq")[:4]
+    '<svg'
+    """
+    snrs = sorted(groups, key=float)
+    systems = list(dict.fromkeys(name for group in groups.values() for name in group))
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(3.6, 2.3), layout="constrained")
+        axis = figure.subplots()
+        for i, system in enumerate(systems):
+            points = [
+                (float(snr), groups[snr][system]["scores"][metric])
+                for snr in snrs
+                if system in groups[snr]
+            ]
+            points = [(x, y) for x, y in points if y["mean"] is not None]
+            if not points:
+                continue
+            x, means = zip(*[(x, y["mean"]) for x, y in points], strict=True)
+            # The interval of one score alone is that score.
+            low, high = (
+                [y["mean"] if y[end] is None else y[end] for _, y in points]
+                for end in ("low", "high")
+            )
+            axis.fill_between(x, low, high, color=color(i), alpha=0.2, linewidth=0)
+            axis.plot(x, means, color=color(i), marker="o", markersize=3.5)
+        axis.set_xticks([float(snr) for snr in snrs], snrs)
+        axis.set_xlabel("Input SNR (dB)")
+        axis.grid(alpha=0.15, color=_TEXT)
+        return _svg(figure)
+
+
+def spectra(signals, sample_rate):
+    """Spectrograms of signals on one scale.
+
+    Arguments
+    ---------
+    signals : list of np.ndarray
+        Samples [S] of each.
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    list of str
+        An image (data URI) of each: time to the right, frequency to the top, the
+        brightest colour for the loudest point of all signals, black from `RANGE` dB
+        below it.
+
+    Example
+    -------
+    >>> (image,) = spectra([getfixture("speech").numpy()], 16000)
+    >>> image[:23]
+    'data:image/webp;base64,'
+    """
+    window = round(0.032 * sample_rate)
+    transform = ShortTimeFFT(np.hanning(window), round(0.01 * sample_rate), sample_rate)
+    powers = [np.abs(transform.stft(_at_least(x, window))) ** 2 for x in signals]
+    top = 10 * np.log10(max(max(power.max() for power in powers), 1e-12))
+    images = []
+    for power in powers:
+        level = (10 * np.log10(power + 1e-20) - top) / RANGE + 1
+        pixels = colormaps[COLORMAP](np.clip(level, 0, 1)[::-1], bytes=True)[..., :3]
+        image = Image.fromarray(np.ascontiguousarray(pixels)).resize((560, 224))
+        buffer = io.BytesIO()
+        image.save(buffer, "WEBP", quality=80)
+        images.append(_data_uri(buffer, "image/webp"))
+    return images
+
+
+def audio(samples, sample_rate):
+    """A signal as lossless audio.
+
+    Arguments
+    ---------
+    samples : np.ndarray
+        Samples [S] in [-1, 1].
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    str
+        A data URI.
+
+    Example
+    -------
+    >>> audio(getfixture("speech").numpy(), 16000)[:23]
+    'data:audio/flac;base64,'
+    """
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, "PCM_16", format="FLAC")
+    return _data_uri(buffer, "audio/flac")
+
+
+def gradient():
+    """The colours of a spectrogram from silent to loud, as a CSS background.
+
+    Example
+    -------
+    >>> gradient()[:33]
+    'linear-gradient(to right, #000004'
+    """
+    levels = colormaps[COLORMAP](np.linspace(0, 1, 9), bytes=True)[:, :3]
+    colors = ", ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in levels.tolist())
+    return f"linear-gradient(to right, {colors})"
+
+
+def _at_least(samples, n):
+    return np.pad(samples, (0, max(0, n - len(samples))))
+
+
+def _shortened(name):
+    return name if len(name) <= 16 else name[:15] + "…"
+
+
+def _data_uri(buffer, kind):
+    return f"data:{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _svg(figure):
+    buffer = io.StringIO()
+    # Without a date, so that the same scores give the same file.
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(_TEXT, "currentColor")
+    # Such as axes_1, which each figure has; the names of clip paths have no underscore.
+    return re.sub(r' id="[\w.]+_\d+"', "", svg)
