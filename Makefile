@@ -1,12 +1,14 @@
-# make demo    set up, train hparams/mini.yaml and print its table
-# make test    set up, lint, and run all tests and doctests
-# make clean   remove the environment and all results
+# make demo          set up, train hparams/mini.yaml and print its table
+# make test          set up, lint, and run all tests and doctests
+# make test-browser  set up, install Chromium (Debian, Ubuntu: as root), test the pages in it
+# make clean         remove the environment and all results
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test setup clean
+.PHONY: demo test test-browser setup chromium clean
 
 demo: setup
 	$(BIN)/python train.py hparams/mini.yaml
@@ -15,6 +17,15 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest --durations=5
+
+test-browser: setup chromium
+	$(BIN)/python -m pytest tests/browser
+
+# The distribution's own packages: test tools download theirs, which closed networks refuse.
+chromium:
+	@command -v chromium > /dev/null && command -v chromedriver > /dev/null || { \
+		command -v apt-get > /dev/null || { echo 'error: install chromium and chromedriver by your package manager' >&2; exit 1; }; \
+		$(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq --yes --no-install-recommends chromium chromium-driver; }
 
 setup: $(VENV)/.installed
 

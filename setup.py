@@ -10,8 +10,16 @@ for line in (HERE / "speechbrain_cffma" / "__init__.py").read_text().splitlines(
     if line.startswith("__version__"):
         exec(line, ABOUT)
 
-TRAIN = ["matplotlib>=3.8", "pesq>=0.0.4", "pystoi>=0.4", "tensorboard>=2.15"]
-DEV = [*TRAIN, "pytest>=8", "ruff>=0.15"]
+TRAIN = [
+    "matplotlib>=3.9",
+    "pesq>=0.0.4",
+    "pillow>=10",
+    "pystoi>=0.4",
+    "tensorboard>=2.15",
+]
+# speechmos holds the networks (MIT), and does not name what it imports.
+DNSMOS = ["librosa>=0.10,<1", "onnxruntime>=1.16", "requests", "speechmos>=0.0.1.1"]
+DEV = [*TRAIN, *DNSMOS, "pytest>=8", "ruff>=0.15", "selenium>=4.20"]
 
 setup(
     name="speechbrain-cffma",
@@ -21,11 +29,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["speechbrain_cffma", "speechbrain_cffma.*"]),
+    package_data={"speechbrain_cffma.report": ["page.html"]},
     python_requires=">=3.10",
     install_requires=[
         "click>=8.1",
         "huggingface_hub>=1.0",
         "hyperpyyaml>=1.2.3",
+        "jinja2>=3.1",
         "joblib>=1.3",
         "numpy>=1.26",
         "packaging",
@@ -41,6 +51,6 @@ setup(
         # Older ones give a large model's last hidden state behind its final layer norm.
         "transformers>=5.20,<6",
     ],
-    extras_require={"train": TRAIN, "dev": DEV},
+    extras_require={"train": TRAIN, "dnsmos": DNSMOS, "dev": DEV},
     entry_points={"console_scripts": ["cffma = speechbrain_cffma.cli:main"]},
 )

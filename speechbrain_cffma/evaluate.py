@@ -12,7 +12,7 @@ import math
 import os
 from collections import Counter
 from contextlib import closing
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import soundfile
@@ -22,7 +22,13 @@ from speechbrain_cffma import __version__, conditions
 from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, read
 from speechbrain_cffma.errors import InputError, InstallError, one_line
 from speechbrain_cffma.manifest import names_of
-from speechbrain_cffma.metrics import METRICS, SCALES, available_metrics, score
+from speechbrain_cffma.metrics import (
+    METRICS,
+    PACKAGES,
+    SCALES,
+    available_metrics,
+    score,
+)
 from speechbrain_cffma.workers import call_all
 
 #: The metrics of most papers.
@@ -51,7 +57,7 @@ def settings_of(
     Returns
     -------
     dict
-        The arguments, and the versions of this package, `pesq` and `pystoi`.
+        The arguments, and the versions of this package and of those that score.
 
     Raises
     ------
@@ -86,7 +92,13 @@ def settings_of(
         "scale": scale,
         "sample_rate": sample_rate,
         "resample": resample,
-        "versions": {"speechbrain-cffma": __version__, **_versions()},
+        "versions": {
+            "speechbrain-cffma": __version__,
+            **{
+                p: version(p)
+                for p in sorted({PACKAGES.get(m) for m in metrics} - {None})
+            },
+        },
     }
 
 
@@ -423,16 +435,6 @@ def read_at(path, sample_rate):
 
 def _failed(metrics, reason):
     return {**dict.fromkeys(metrics), "failed": reason}
-
-
-def _versions():
-    versions = {}
-    for name in ("pesq", "pystoi", "speechmos"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def _key(pair):

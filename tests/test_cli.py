@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,8 +99,8 @@ class TestHelp:
     def test_knows_the_metrics_and_scales(self):
         options = {option.name: option for option in cli.evaluate.params}
         assert options["metrics"].default == ",".join(DEFAULT)
-        others = options["metrics"].help.removeprefix("Also: ").rstrip(".").split(", ")
-        assert {*DEFAULT, *others} == set(METRICS)
+        others = re.findall(r"[a-z_0-9]+", options["metrics"].help)
+        assert set(METRICS) <= {*DEFAULT, *others}
         assert list(options["scale"].type.choices) == list(SCALES)
 
     def test_it_runs_as_a_module(self):
@@ -233,4 +234,4 @@ class TestReport:
             ["| 10 dB", "better"],
         ]
         assert noise.splitlines()[2].startswith("| white | noisy | 4 | 0 | ")
-        assert "scale int16" in note and "pesq 0" in note and "pystoi 0" in note
+        assert "scale int16" in note and "pesq 0" in note and "pystoi" not in note

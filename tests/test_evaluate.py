@@ -155,7 +155,10 @@ class TestSettings:
     def test_hold_what_scores_depend_on(self):
         settings = settings_of(["pesq"], scale="unit", sample_rate=8000)
         assert settings["scale"] == "unit" and settings["sample_rate"] == 8000
-        assert {"speechbrain-cffma", "pesq", "pystoi"} == set(settings["versions"])
+
+    def test_hold_the_versions_of_what_scores(self):
+        settings = settings_of(["pesq", "wss", "csig"])
+        assert set(settings["versions"]) == {"speechbrain-cffma", "pesq"}
 
 
 class TestConditions:

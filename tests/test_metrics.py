@@ -7,10 +7,12 @@ import pytest
 
 from speechbrain_cffma.metrics import (
     BASIC,
+    DNSMOS,
     LOWER_IS_BETTER,
     METRICS,
     MetricError,
     available_metrics,
+    dnsmos,
     estoi,
     mean_scores,
     pesq,
@@ -21,7 +23,8 @@ from speechbrain_cffma.metrics import (
 )
 from speechbrain_cffma.mixing import add_noise
 
-ALL = list(METRICS)
+#: Those that compare with the clean signal.
+ALL = [name for name in METRICS if name not in DNSMOS]
 LENGTH_0_2_S = 3200
 
 
@@ -127,6 +130,35 @@ def test_the_clean_signal_is_the_reference(clean):
     assert stoi(clean, enhanced) == pystoi.stoi(clean, enhanced, 16000)
     assert pesq(clean, enhanced) != pesq(enhanced, clean)
     assert stoi(clean, enhanced) != stoi(enhanced, clean)
+
+
+@pytest.mark.usefixtures("speechmos")
+class TestDNSMOS:
+    def test_is_what_the_package_gives(self, noisy):
+        from speechmos import dnsmos as package
+
+        ratings = package.run(noisy(5), 16000)
+        assert dnsmos(noisy(5)) == {name: ratings[key] for name, key in DNSMOS.items()}
+
+    def test_prefers_less_noise(self, clean, noisy):
+        better, worse = dnsmos(noisy(20)), dnsmos(noisy(0))
+        assert all(better[name] > worse[name] for name in DNSMOS)
+
+    def test_takes_what_exceeds_full_scale(self, clean):
+        assert dnsmos(clean * 3 / np.abs(clean).max())["dnsmos_ovrl"] > 1
+
+    def test_does_not_ask_for_the_clean_signal(self, clean):
+        row = score(np.zeros(10), clean, ["dnsmos_sig", "dnsmos_bak"])
+        assert row["dnsmos_sig"] > 1 and row["failed"] == ""
+
+    def test_fails_once_for_all_four(self, clean):
+        row = score(clean, np.zeros(16000), list(DNSMOS))
+        expected = {**dict.fromkeys(DNSMOS), "failed": "DNSMOS: the signal is silent"}
+        assert row == expected
+
+    def test_is_not_defined_at_8_khz(self, clean):
+        with pytest.raises(MetricError, match="not defined at 8000 Hz"):
+            dnsmos(clean, 8000)
 
 
 class TestSISDR:
@@ -276,7 +308,7 @@ def test_scoring_leaves_its_inputs(clean, noisy):
 class TestAvailableMetrics:
     def test_with_all_packages(self):
         assert available_metrics() == list(BASIC) == ["pesq", "stoi", "si_sdr"]
-        assert available_metrics(METRICS) == ALL
+        assert available_metrics(ALL) == ALL
 
     @pytest.mark.parametrize(
         ("package", "names"),
@@ -294,4 +326,4 @@ class TestAvailableMetrics:
             "find_spec",
             lambda wanted: None if wanted == package else find_spec(wanted),
         )
-        assert set(available_metrics(METRICS)) == set(ALL) - names
+        assert set(available_metrics(METRICS)) - DNSMOS.keys() == set(ALL) - names

@@ -1,181 +1,191 @@
-"""The final table and figures of a training run."""
+"""The page report.html: what is on it, as HTML. How it behaves is in tests/browser."""
 
-import csv
-import json
+import base64
+import io
+import re
+from html.parser import HTMLParser
 
-import matplotlib.image
 import numpy as np
 import pytest
+from PIL import Image
 
-from speechbrain_cffma import plots
-from speechbrain_cffma.report import (
-    comparison_rows,
-    summarize,
-    table,
-    write_report,
-)
+from speechbrain_cffma import audio
+from speechbrain_cffma.evaluate import settings_of
+from speechbrain_cffma.report import figures, page
+from speechbrain_cffma.statistics import summarize_systems
 
-METRICS = ["pesq", "stoi"]
-#: snr, noise, PESQ of noisy, PESQ of enhanced
-UTTERANCES = [
-    (0.0, "wind", 1.0, 2.0),
-    (0.0, "rain", 1.5, 2.5),
-    (10.0, "wind", 2.0, 3.0),
-    (10.0, "rain", 2.5, 4.0),
+SETTINGS = settings_of(["pesq", "wss"])
+#: ID, snr, noise, PESQ of noisy, PESQ of new
+FILES = [
+    ("a", 0.0, "wind", 1.0, 1.5),
+    ("b", 0.0, "rain", 1.5, 2.5),
+    ("c", 10.0, "wind", 2.0, 2.0),
+    ("d", 10.0, "rain", 2.5, None),
 ]
 
 
-def scores(pesq, stoi=0.5):
-    return {"pesq": pesq, "stoi": stoi, "failed": "" if pesq else "PESQ: silent"}
-
-
-def compare(utterances):
-    manifest = [
-        {"ID": f"u{i}", "snr": snr, "noise": noise}
-        for i, (snr, noise, *_) in enumerate(utterances)
-    ]
-    return comparison_rows(
-        manifest,
-        [scores(before) for *_, before, _ in utterances],
-        [scores(after, 0.75) for *_, after in utterances],
-    )
-
-
 @pytest.fixture
-def summary():
-    return summarize(compare(UTTERANCES), METRICS)
+def rows(tmp_path, speech):
+    """Of 4 files of two systems; `new` has no score for the last."""
+    rng = np.random.default_rng(0)
+    clean = speech.numpy()
+    rows = []
+    for system in ("noisy", "new"):
+        for name, snr, noise, *scores in FILES:
+            paths = {
+                "path": tmp_path / system / f"{name}.wav",
+                "clean": tmp_path / "clean" / f"{name}.wav",
+            }
+            audio.write(paths["clean"], clean)
+            audio.write(paths["path"], clean + 0.01 * rng.standard_normal(len(clean)))
+            pesq = scores[system == "new"]
+            pair = {"ID": name, "system": system, "snr": snr, "noise": noise, **paths}
+            failed = "" if pesq else "the <signal> is silent"
+            rows.append(
+                {**pair, "pesq": pesq, "wss": pesq and 9 - pesq, "failed": failed}
+            )
+    return rows
 
 
-class TestComparisonRows:
-    def test_a_row_joins_both_systems(self):
-        assert compare(UTTERANCES)[1] == {
-            "ID": "u1",
-            "snr": 0.0,
-            "noise": "rain",
-            "noisy_pesq": 1.5,
-            "enhanced_pesq": 2.5,
-            "noisy_stoi": 0.5,
-            "enhanced_stoi": 0.75,
-            "failed": "",
-        }
-
-    @pytest.mark.parametrize(
-        ("before", "after", "system"), [(None, 2.0, "noisy"), (1.0, None, "enhanced")]
-    )
-    def test_what_one_system_has_no_score_for_leaves_both(self, before, after, system):
-        (row,) = compare([(0.0, "wind", before, after)])
-        assert row["noisy_pesq"] is row["enhanced_pesq"] is None
-        assert (row["noisy_stoi"], row["enhanced_stoi"]) == (0.5, 0.75)
-        assert row["failed"] == f"{system}: PESQ: silent"
+def render(rows, settings=SETTINGS):
+    return page.render(rows, summarize_systems(rows, settings["metrics"]), settings)
 
 
-class TestSummarize:
-    def test_overall(self, summary):
-        assert summary["overall"] == {
-            "n": 4,
-            "failed": 0,
-            "noisy": {"pesq": 1.75, "stoi": 0.5},
-            "enhanced": {"pesq": 2.875, "stoi": 0.75},
-        }
+class Collector(HTMLParser):
+    """The tags with their attributes, and whether each is closed in order."""
 
-    def test_by_snr(self, summary):
-        means = {
-            snr: group["enhanced"]["pesq"] for snr, group in summary["snr"].items()
-        }
-        assert means == {"0.0": 2.25, "10.0": 3.5}
+    VOID = {"meta", "link", "input", "img", "path", "use", "rect", "image", "br"}
 
-    def test_by_noise(self, summary):
-        means = {
-            kind: group["noisy"]["pesq"] for kind, group in summary["noise"].items()
-        }
-        assert means == {"rain": 2.0, "wind": 1.5}
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.open = [], []
+        self.feed(html)
 
-    def test_an_utterance_without_score_leaves_both_means(self):
-        rows = compare([*UTTERANCES, (0.0, "wind", 4.6, None)])
-        overall = summarize(rows, METRICS)["overall"]
-        assert (overall["n"], overall["failed"]) == (5, 1)
-        assert overall["noisy"]["pesq"] == 1.75
-        assert overall["enhanced"]["pesq"] == 2.875
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
 
-    def test_without_known_snr_and_noise_there_are_no_groups(self):
-        summary = summarize(compare([(None, "", 1.0, 2.0)]), METRICS)
-        assert summary["snr"] == summary["noise"] == {}
-        assert summary["overall"]["n"] == 1
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
 
 
-class TestTable:
-    def test_shows_noisy_beside_enhanced_by_snr_and_overall(self, summary):
-        lines = [line.split() for line in table(summary, METRICS).splitlines()]
-        assert lines == [
-            ["PESQ", "STOI"],
-            ["input", "SNR", "n", *["noisy", "enhanced"] * 2],
-            ["0", "dB", "2", "1.25", "2.25", "0.500", "0.750"],
-            ["10", "dB", "2", "2.25", "3.50", "0.500", "0.750"],
-            ["all", "4", "1.75", "2.88", "0.500", "0.750"],
+class TestPage:
+    def test_is_well_formed(self, rows):
+        collected = Collector(render(rows))
+        assert collected.open == []
+
+    def test_needs_no_other_file(self, rows):
+        tags = Collector(render(rows)).tags
+        links = [
+            value
+            for tag, attributes in tags
+            for key, value in attributes.items()
+            if key in ("src", "href", "xlink:href")
         ]
+        assert len(links) > 10
+        # What begins with # is a part of the same figure.
+        assert all(link.startswith(("data:", "#")) for link in links)
 
-    def test_its_lines_are_of_equal_width(self, summary):
-        assert len({len(line) for line in table(summary, METRICS).splitlines()}) == 1
+    def test_has_no_name_twice(self, rows):
+        names = [a["id"] for _, a in Collector(render(rows)).tags if "id" in a]
+        own = [name for name in names if not re.fullmatch("[mp][0-9a-f]{10}", name)]
+        assert len(own) == len(set(own)) > 3
 
-    def test_counts_what_is_left_out(self):
-        rows = compare([*UTTERANCES, (0.0, "wind", None, 2.0)])
-        text = table(summarize(rows, METRICS), METRICS)
-        assert text.splitlines()[-1].startswith("1 utterances without all scores")
+    def test_is_the_same_each_time(self, rows):
+        assert render(rows) == render(rows)
 
-    def test_shows_a_dash_where_nothing_is_scored(self):
-        text = table(summarize(compare([(0.0, "wind", None, 2.0)]), METRICS), METRICS)
-        assert "all 1 - - 0.500 0.750".split() in [
-            line.split() for line in text.splitlines()
-        ]
+    def test_shows_means_with_intervals(self, rows):
+        summary = summarize_systems(rows, ["pesq"])
+        mean = summary["overall"]["new"]["scores"]["pesq"]
+        cell = (
+            f">{mean['mean']:.2f}<small>{mean['low']:.2f} … {mean['high']:.2f}</small>"
+        )
+        assert cell in render(rows)
+
+    def test_counts_and_explains_what_failed(self, rows):
+        html = render(rows)
+        assert "new: 1 file failed (d): the &lt;signal&gt; is silent" in html
+        assert "<signal>" not in html
+
+    def test_shows_curves_where_there_are_several_snrs(self, rows):
+        n_figures = render(rows).count("<figure>")
+        for row in rows:
+            row["snr"] = 5.0
+        assert n_figures - render(rows).count("<figure>") == len(SETTINGS["metrics"])
+
+    def test_says_how_it_was_scored(self, rows):
+        assert "at the sample scale int16" in render(rows)
+
+    def test_names_a_file_that_has_gone(self, rows):
+        (gone,) = [r for r in rows if r["system"] == "noisy" and r["ID"] == "a"]
+        gone["path"].unlink()
+        html = render(rows)
+        assert f"{gone['path']} can" in html
+
+    def test_of_nothing_but_failures(self, rows):
+        rows = [{**row, "pesq": None, "wss": None, "failed": "silent"} for row in rows]
+        html = render(rows)
+        assert "No file has a score." in html and "<audio" not in html
+
+    def test_turns_all_signals_down_alike(self, rows, speech):
+        for row in rows:
+            if row["system"] == "noisy":
+                audio.write(row["path"], 3 * speech.numpy() / speech.abs().max().item())
+        assert "turned down alike" in render(rows)
+
+    def test_shows_the_beginning_of_a_long_file(self, rows, speech):
+        for row in rows:
+            for key in ("path", "clean"):
+                audio.write(row[key], np.tile(speech.numpy(), 8))
+        assert "the first 20 s" in render(rows)
 
 
-def test_a_report_is_a_row_an_utterance_and_the_summary(tmp_path, summary):
-    rows = compare([*UTTERANCES, (0.0, "wind", 4.6, None)])
-    write_report(tmp_path / "new", rows, summary)
-    with open(tmp_path / "new" / "scores.csv", newline="") as file:
-        read = list(csv.DictReader(file))
-    assert [row["ID"] for row in read] == ["u0", "u1", "u2", "u3", "u4"]
-    assert [row["enhanced_pesq"] for row in read] == ["2.0", "2.5", "3.0", "4.0", ""]
-    assert json.loads((tmp_path / "new" / "summary.json").read_text()) == summary
-
-
-class TestPlots:
-    @staticmethod
-    def read(path):
-        """The picture [height, width, RGB]."""
-        return matplotlib.image.imread(path)[..., :3]
-
-    def test_every_panel_of_an_utterance_shows_its_signal(self, tmp_path):
-        one = np.abs(np.random.default_rng(0).normal(size=(40, 201)))
-        other = one[::-1]
-        signals = {  # noisy, enhanced, clean, mask
-            "first": (one, one, one, one),
-            "other noisy": (other, one, one, one),
-            "other enhanced": (one, 0.1 * one, one, one),
-            "other clean": (one, one, other, one),
-            "other mask": (one, one, one, other),
+class TestChoice:
+    def test_is_the_best_median_and_worst_of_each_system(self, rows):
+        # new: a 1.5, c 2.0, b 2.5; d has no score.
+        assert page.choose(rows, "pesq") == {
+            "d": [("best", "noisy")],
+            "b": [("median", "noisy"), ("best", "new")],
+            "a": [("worst", "noisy"), ("worst", "new")],
+            "c": [("median", "new")],
         }
-        pictures = {}
-        for name, arguments in signals.items():
-            path = tmp_path / "new" / f"{name}.png"
-            plots.plot_enhancement(path, *arguments, title="an utterance")
-            pictures[name] = self.read(path)
-        first = pictures.pop("first")
-        assert first.std() > 0.1
-        for picture in pictures.values():
-            assert np.abs(picture - first).mean() > 0.01
 
-    def test_a_silent_utterance_can_be_drawn(self, tmp_path):
-        silence = np.zeros((50, 201))
-        plots.plot_enhancement(tmp_path / "a.png", *[silence] * 4)
-        assert self.read(tmp_path / "a.png").std() > 0.05
+    def test_follows_the_direction_of_the_metric(self, rows):
+        assert page.choose(rows, "wss") == page.choose(rows, "pesq")
 
-    def test_layer_weights_show_the_weights(self, tmp_path):
-        weights = np.full(13, 0.02)
-        weights[4] = 0.76
-        pictures = []
-        for i, values in enumerate((weights, weights[::-1])):
-            plots.plot_layer_weights(tmp_path / f"{i}.png", values, first_layer=0)
-            pictures.append(self.read(tmp_path / f"{i}.png"))
-        assert pictures[0].std() > 0.05
-        assert np.abs(pictures[0] - pictures[1]).mean() > 0.01
+    def test_names_a_single_file_once(self, rows):
+        assert page.choose(rows[:1], "pesq") == {"a": [("best", "noisy")]}
+
+
+def pixels(uri):
+    content = base64.b64decode(uri.partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(content)), dtype=float)
+
+
+class TestFigures:
+    def test_spectrograms_share_a_scale(self, speech):
+        loud = speech.numpy()
+        images = [*figures.spectra([loud, 0.01 * loud], 16000)]
+        images += [figures.spectra([x], 16000)[0] for x in (loud, 0.01 * loud)]
+        loudest, quiet, alone, quiet_alone = map(pixels, images)
+        assert np.abs(loudest - alone).mean() < 1
+        assert np.abs(quiet_alone - alone).mean() < 1
+        assert loudest.mean() > 2 * quiet.mean()
+
+    @pytest.mark.parametrize("n_samples", [0, 1, 400])
+    def test_a_short_or_silent_signal_has_a_spectrogram(self, n_samples):
+        (image,) = figures.spectra([np.zeros(n_samples, np.float32)], 16000)
+        assert image.startswith("data:image/webp;base64,")
+
+    def test_charts_take_the_colour_of_the_page(self):
+        svg = figures.distributions({"noisy": [1.0, 2.0, 4.0]})
+        assert "currentColor" in svg and figures._TEXT not in svg
+
+    def test_names_of_systems_are_text(self):
+        svg = figures.distributions({"a <b> & c": [1.0, 2.0], "x" * 40: [1.0]})
+        assert "a &lt;b&gt; &amp; c" in svg and "x" * 16 not in svg

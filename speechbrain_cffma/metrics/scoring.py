@@ -71,7 +71,8 @@ LOWER_IS_BETTER = {"llr", "wss"}
 #: Those that validation during training uses.
 BASIC = ("pesq", "stoi", "si_sdr")
 
-_PACKAGES = {
+#: What computes a metric, where that is a package of its own.
+PACKAGES = {
     **dict.fromkeys(("pesq", "pesq_nb", "csig", "cbak", "covl"), "pesq"),
     **dict.fromkeys(("stoi", "estoi"), "pystoi"),
     **dict.fromkeys(DNSMOS, "speechmos"),
@@ -103,7 +104,7 @@ def available_metrics(names=BASIC):
     return [
         name
         for name in names
-        if name not in _PACKAGES or importlib.util.find_spec(_PACKAGES[name])
+        if name not in PACKAGES or importlib.util.find_spec(PACKAGES[name])
     ]
 
 

@@ -219,7 +219,7 @@ def gradient():
     Example
     -------
     >>> gradient()[:33]
-    'linear-gradient(to right, #000004'
+    'linear-gradient(to right, #000003'
     """
     levels = colormaps[COLORMAP](np.linspace(0, 1, 9), bytes=True)[:, :3]
     colors = ", ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in levels.tolist())
