@@ -1,11 +1,13 @@
-"""Time the composite measures, without PESQ, against a straightforward per-frame loop.
+"""Time the composite measures against a loop over frames, and an evaluation on 2 processes.
 
     python benchmarks/metrics.py
 
-Both are timed in turns in this one process on 5 s of the bundled speech with noise.
+What is compared is timed in turns, on the bundled speech with noise.
 """
 
+import itertools
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,11 +15,13 @@ import composite_loop
 import numpy as np
 import soundfile
 
+from speechbrain_cffma import audio, evaluate
 from speechbrain_cffma.metrics import SCALES, measures
 from speechbrain_cffma.mixing import add_noise
+from speechbrain_cffma.report import write_report
 
 SPEECH = Path(__file__).parents[1] / "recipes" / "DynamicMix" / "speech" / "en"
-SECONDS, SAMPLE_RATE, REPEATS = 5, 16000, 10
+SECONDS, SAMPLE_RATE, REPEATS, N_FILES = 5, 16000, 10, 100
 
 
 def bundled_speech(seconds):
@@ -60,5 +64,34 @@ def composite():
     )
 
 
+def evaluation():
+    """Seconds of a whole evaluation, report included, with 1 process and 2, as one line."""
+    speech = bundled_speech(SECONDS * N_FILES)
+    rng = np.random.default_rng(0)
+    spent = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        for i, clean in enumerate(np.split(speech, N_FILES)):
+            noisy = add_noise(clean, rng.standard_normal(len(clean)), 5)
+            audio.write(folder / "clean" / f"{i}_white_5dB.wav", clean)
+            audio.write(folder / "noisy" / f"{i}_white_5dB.wav", noisy)
+        for repeat, n_jobs in itertools.product(range(2), spent):
+            report = folder / f"report_{repeat}_{n_jobs}"
+            start = time.perf_counter()
+            settings = evaluate.settings_of()
+            systems = {"noisy": folder / "noisy"}
+            rows = evaluate.evaluate(
+                folder / "clean", systems, report, settings, n_jobs=n_jobs
+            )
+            write_report(report, rows, settings)
+            spent[n_jobs].append(time.perf_counter() - start)
+    one, two = map(min, spent.values())
+    return (
+        f"evaluation of {N_FILES} files of {SECONDS} s, better of 2: {one:.1f} s, "
+        f"on 2 processes {two:.1f} s, {one / two:.2f} times faster"
+    )
+
+
 if __name__ == "__main__":
     print(composite())
+    print(evaluation())
