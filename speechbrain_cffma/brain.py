@@ -123,7 +123,7 @@ class EnhancementBrain(sb.Brain):
 
     def init_optimizers(self):
         """Make one optimiser for the head and one for what learns of the SSL model."""
-        ssl = set(self.hparams.enhancer.embedding.ssl.parameters())
+        ssl = set(self.hparams.enhancer.embedding.ssl_parameters())
         trainable = [p for p in self.modules.parameters() if p.requires_grad]
         head = [p for p in trainable if p not in ssl]
         ssl = [p for p in trainable if p in ssl]

@@ -1,9 +1,10 @@
-"""Checkpoints that are either whole or not there.
+"""Checkpoints that are either whole or not there, and know the network they are of.
 
 Authors
  * The speechbrain-cffma developers 2026
 """
 
+import json
 import logging
 import shutil
 import zipfile
@@ -11,18 +12,30 @@ import zipfile
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.distributed import if_main_process
 
-from speechbrain_cffma.errors import InputError, one_line
+from speechbrain_cffma.errors import CFFMAError, InputError, one_line
+from speechbrain_cffma.pretrained import config_of
 
 logger = logging.getLogger(__name__)
 
 PARTIAL = "partial-"
+ARCHITECTURE_FILE = "architecture.json"
 
 
 class AtomicCheckpointer(Checkpointer):
     """SpeechBrain's `Checkpointer`, writing under another name and renaming at the end.
 
     SpeechBrain's own writes the meta file first, so that a process killed while it
-    saves leaves a checkpoint that looks whole. Arguments as for `Checkpointer`.
+    saves leaves a checkpoint that looks whole.
+
+    Arguments
+    ---------
+    *args : tuple
+        As for `Checkpointer`.
+    model : torch.nn.Module or None
+        The lobe whose configuration is kept with its weights: those of another one
+        may fit and mean something else, as with other dilations.
+    **kwargs : dict
+        As for `Checkpointer`.
 
     Example
     -------
@@ -33,8 +46,9 @@ class AtomicCheckpointer(Checkpointer):
     'CKPT+first'
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, model=None, **kwargs):
         super().__init__(*args, **kwargs)
+        self.model = model
         if if_main_process():
             for left_over in self.checkpoints_dir.glob(f"{PARTIAL}*"):
                 shutil.rmtree(left_over)
@@ -44,6 +58,8 @@ class AtomicCheckpointer(Checkpointer):
         saved = super().save_checkpoint(*args, verbosity=logging.DEBUG, **kwargs)
         if saved is None:  # not the main process
             return None
+        if self.model is not None:
+            (saved.path / ARCHITECTURE_FILE).write_text(_architecture(self.model))
         path = saved.path.with_name(saved.path.name.removeprefix(PARTIAL))
         if path.exists():  # saved before under the same name
             shutil.rmtree(path)
@@ -63,7 +79,10 @@ class AtomicCheckpointer(Checkpointer):
         try:
             for path in checkpoint.paramfiles.values():
                 _check_intact(path)
+            self._check_architecture(checkpoint.path)
             return super().load_checkpoint(checkpoint)
+        except CFFMAError:
+            raise
         # Each recoverable's own loader raises what it likes; the remedy is the same.
         except Exception as error:
             raise InputError(
@@ -72,6 +91,24 @@ class AtomicCheckpointer(Checkpointer):
                 f"another output_folder [{one_line(error)}]"
             ) from error
 
+    def _check_architecture(self, folder):
+        """Strict loading compares the names and shapes of the weights only."""
+        path = folder / ARCHITECTURE_FILE
+        if self.model is None or not path.exists():
+            return
+        theirs, ours = (
+            _leaves(json.loads(text))
+            for text in (path.read_text(), _architecture(self.model))
+        )
+        for name, value in ours.items():
+            # What only one of them has comes of a difference, or of another release.
+            if value != theirs.get(name, value):
+                raise InputError(
+                    f"the checkpoint {folder} is of another network: {name} is "
+                    f"{theirs[name]!r} there and {value!r} here. Give the options that it "
+                    "was trained with, or another output_folder"
+                )
+
     def _new_checkpoint_dirpath(self):
         path = super()._new_checkpoint_dirpath()
         return path.with_name(PARTIAL + path.name)
@@ -79,6 +116,23 @@ class AtomicCheckpointer(Checkpointer):
     def _custom_checkpoint_dirpath(self, name):
         path = super()._custom_checkpoint_dirpath(name)
         return path.with_name(PARTIAL + path.name)
+
+
+def _architecture(model):
+    return json.dumps(config_of(model), indent=2)
+
+
+def _leaves(config, name=""):
+    """What a configuration holds, by dotted names."""
+    if isinstance(config, list):
+        config = dict(enumerate(config))
+    if not isinstance(config, dict):
+        return {name: config}
+    return {
+        leaf: value
+        for key, part in config.items()
+        for leaf, value in _leaves(part, f"{name}.{key}".lstrip(".")).items()
+    }
 
 
 def _check_intact(path):

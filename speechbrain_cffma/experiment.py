@@ -1,7 +1,8 @@
-"""Experiments: a YAML that may name a base, read with overrides into objects.
+"""Experiments: a YAML that may name a base and variants, read with overrides into objects.
 
 HyperPyYAML's `!include` nests what it includes, so that it can't be overridden from
-the command line. Here an experiment's top-level keys replace those of its `base:`.
+the command line. Here an experiment's top-level keys replace those of its `base:`, and
+those of its `variant:` replace both.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -22,7 +23,12 @@ from speechbrain_cffma.errors import CFFMAError, InputError, one_line
 
 
 def read_experiment(path, overrides=""):
-    """Read an experiment's YAML with its base and the overrides, references resolved.
+    """Read an experiment's YAML with its base, variants and overrides, references resolved.
+
+    A variant is a YAML in a folder `variants` beside the experiment or one of its bases.
+    The key `variant:` holds its name, or a list of names of variants that replace
+    different keys; the names are appended to `experiment`, so that a run has another
+    output_folder.
 
     Arguments
     ---------
@@ -40,7 +46,8 @@ def read_experiment(path, overrides=""):
     Raises
     ------
     InputError
-        If a file is missing or no YAML, or an override matches no key or has no value.
+        If a file is missing or no YAML, an override matches no key or has no value, or
+        there is no such variant.
 
     Example
     -------
@@ -53,8 +60,12 @@ def read_experiment(path, overrides=""):
     double: 40
     <BLANKLINE>
     """
-    tree = _merge_base(Path(path))
-    for key, value in _read_overrides(overrides).items():
+    files = _with_bases(Path(path))
+    tree = _merge(files)
+    asked = _read_overrides(overrides)
+    variants = _names(asked.get("variant", tree.get("variant")))
+    _add_variants(tree, variants, [file for file, _ in files])
+    for key, value in asked.items():
         if key not in tree:
             close = difflib.get_close_matches(key, tree)
             hint = f"did you mean --{close[0]}?" if close else "see its keys there"
@@ -64,6 +75,9 @@ def read_experiment(path, overrides=""):
                 raise InputError(f"--{key} needs a value: --{key}=...")
             value = True
         tree[key] = value
+    tree.pop("variant", None)  # merged, as the base is
+    if variants and "experiment" in tree:
+        tree["experiment"] = _with_suffix(tree["experiment"], "-" + "-".join(variants))
     try:
         return resolve_references(_dump(_in_order_of_use(tree))).getvalue()
     except (ValueError, KeyError) as error:
@@ -121,10 +135,20 @@ def _read_overrides(text):
     return tree
 
 
-def _merge_base(path, above=()):
-    """The tree of a YAML: the keys of its base, in their order, replaced by its own."""
-    if path.resolve() in above:
-        raise InputError(f"the experiment {path} is its own base")
+def _with_bases(path):
+    """A YAML, its base, the base of that and so on: a list of (path, tree)."""
+    files = []
+    while True:
+        if path.resolve() in [file.resolve() for file, _ in files]:
+            raise InputError(f"the experiment {path} is its own base")
+        tree = _read_yaml(path)
+        files.append((path, tree))
+        if "base" not in tree:
+            return files
+        path = path.parent / str(tree.pop("base"))
+
+
+def _read_yaml(path):
     try:
         tree = YAML().load(path)
     except OSError as error:
@@ -135,11 +159,55 @@ def _merge_base(path, above=()):
         raise InputError(f"{path} is not a valid YAML: {one_line(error)}") from error
     if not isinstance(tree, dict):
         raise InputError(f"{path} is not a YAML of keys and values")
-    if "base" not in tree:
-        return tree
-    merged = _merge_base(path.parent / str(tree.pop("base")), (*above, path.resolve()))
-    merged.update(tree)
+    return tree
+
+
+def _merge(files):
+    """The keys of the last base, in their order, replaced by those of the files above."""
+    *above, (_, merged) = files
+    for _, tree in reversed(above):
+        merged.update(tree)
     return merged
+
+
+def _names(variant):
+    """The names of the variants in the value of the key `variant`."""
+    if variant is None:
+        return []
+    return [str(name) for name in (variant if isinstance(variant, list) else [variant])]
+
+
+def _add_variants(tree, names, files):
+    """Replace keys of the tree by those of the variants beside one of the files."""
+    # Of two of the same name, the one nearer to the experiment.
+    paths = {
+        path.stem: path
+        for file in reversed(files)
+        for path in (file.parent / "variants").glob("*.yaml")
+    }
+    set_by = {}
+    for name in names:
+        if name not in paths:
+            known = ", ".join(sorted(paths)) or "none"
+            raise InputError(
+                f"{files[0]} has no variant {name!r}; its variants are: {known}"
+            )
+        for key, value in _merge(_with_bases(paths[name])).items():
+            if key in set_by:
+                raise InputError(
+                    f"the variants {set_by[key]} and {name} can't be combined: both "
+                    f"replace {key!r}"
+                )
+            set_by[key] = name
+            tree[key] = value
+
+
+def _with_suffix(value, suffix):
+    """A text, a `!ref` of one or a `!PLACEHOLDER`, with something behind it."""
+    if not isinstance(value, TaggedScalar):
+        return f"{value}{suffix}"
+    value.value += suffix
+    return value
 
 
 def _in_order_of_use(tree):

@@ -84,7 +84,7 @@ def plot_enhancement(path, noisy, enhanced, clean, mask, title="", frame_shift=0
 
 
 def plot_layer_weights(path, weights, first_layer):
-    """Draw how much each SSL layer contributes to the embedding.
+    """Draw how much each SSL layer contributes to the embedding; nothing if there are none.
 
     Arguments
     ---------
@@ -102,6 +102,8 @@ def plot_layer_weights(path, weights, first_layer):
     >>> path.exists()
     True
     """
+    if not len(weights):
+        return
     layers = np.arange(first_layer, first_layer + len(weights))
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axis = figure.subplots()

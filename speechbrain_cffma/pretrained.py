@@ -80,11 +80,8 @@ def config_of(value):
             f"a model with {name} can't be saved as a folder: it is none of "
             f"{', '.join(sorted(_registry()))}"
         )
-    names = inspect.signature(type(value)).parameters
-    return {
-        "lobe": name,
-        **{name: config_of(getattr(value, name)) for name in names},
-    }
+    arguments = {n: config_of(getattr(value, n)) for n in _arguments(type(value))}
+    return {"lobe": name, **arguments}
 
 
 def from_config(config):
@@ -124,7 +121,7 @@ def from_config(config):
             f"the model's configuration names the lobe {name!r}, which there isn't: "
             f"{', '.join(sorted(_registry()))}"
         )
-    unknown = set(arguments) - set(inspect.signature(lobe).parameters)
+    unknown = set(arguments) - set(_arguments(lobe))
     if unknown:
         raise InputError(
             f"the model's configuration gives {name} an unknown argument: "
@@ -325,6 +322,12 @@ def _registry():
 
     named = {name: getattr(lobes, name) for name in lobes.__all__}
     return {name: lobe for name, lobe in named.items() if inspect.isclass(lobe)}
+
+
+def _arguments(lobe):
+    """The names that its own constructor takes; without one none (`Module` takes any)."""
+    parameters = inspect.signature(lobe).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 def _ssl_config(ssl):

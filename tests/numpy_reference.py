@@ -98,14 +98,17 @@ def inverse_log_spectrogram(log_magnitude, phase, length, n_fft=400, hop=160):
 
 
 def mscff(weights, spectrum, embedding, dilations=(1, 1, 1)):
-    """u = Linear([S, L]); h = gLN(PReLU(conv(u))); three gates; the same Linear again."""
+    """u = Linear([S, L]); h = gLN(PReLU(conv(u))); three gates; the same Linear again.
+
+    A gate without weights is open.
+    """
     fuse = part(weights, "fuse")
     u = linear(np.concatenate([spectrum, embedding], axis=1), fuse)
     h = conv(u, part(weights, "bottleneck"))
     h = np.where(h > 0, h, weights["activation.weight"] * h)
     h = global_layer_norm(h, part(weights, "norm"))
     gate_s, gate_l, gate_u = (
-        sigmoid(conv(h, part(weights, name), dilation))
+        sigmoid(conv(h, part(weights, name), dilation)) if part(weights, name) else 1
         for name, dilation in zip(
             ("spectrum_gate", "embedding_gate", "fused_gate"), dilations, strict=True
         )
@@ -145,6 +148,78 @@ def relative_self_attention(weights, x):
             scores = np.exp(scores / math.sqrt(head_dim))
             attended[i, channels] = scores / scores.sum() @ value[:, channels]
     return linear(attended, part(weights, "output"))
+
+
+def positions(n_frames, dim):
+    return np.stack([sinusoid(t, dim) for t in range(n_frames)])
+
+
+def multi_head_attention(weights, queries, keys, n_heads):
+    """Score of i for j: q_i k_j / sqrt(head channels); the values are the keys' frames."""
+    query, key, value = (
+        linear(x, {"weight": weight, "bias": bias})
+        for x, weight, bias in zip(
+            (queries, keys, keys),
+            np.split(weights["in_proj_weight"], 3),
+            np.split(weights["in_proj_bias"], 3),
+            strict=True,
+        )
+    )
+    head_dim = query.shape[1] // n_heads
+    attended = np.zeros_like(query)
+    for head in range(n_heads):
+        channels = slice(head * head_dim, (head + 1) * head_dim)
+        scores = np.exp(query[:, channels] @ key[:, channels].T / math.sqrt(head_dim))
+        shares = scores / scores.sum(axis=1, keepdims=True)
+        attended[:, channels] = shares @ value[:, channels]
+    return linear(attended, part(weights, "out_proj"))
+
+
+def cross_attention(weights, spectrum, embedding, n_heads=3):
+    """s = Linear(S); LN(s + attention of s + P to Linear(L) + P)."""
+    s = linear(spectrum, part(weights, "spectrum_layer"))
+    keys = linear(embedding, part(weights, "embedding_layer"))
+    p = positions(*s.shape)
+    attended = multi_head_attention(
+        part(weights, "attention"), s + p, keys + p, n_heads
+    )
+    return layer_norm(s + attended, part(weights, "norm"))
+
+
+def transformer(weights, x, n_layers=2, n_heads=3):
+    """x + P; then in each layer x = LN(x + attention(x)), x = LN(x + FFN(x)) with ReLU."""
+    x = x + positions(*x.shape)
+    for k in range(n_layers):
+        layer = part(weights, f"layers.{k}")
+        attended = multi_head_attention(part(layer, "self_attn"), x, x, n_heads)
+        x = layer_norm(x + attended, part(layer, "norm1"))
+        hidden = np.maximum(linear(x, part(layer, "linear1")), 0)
+        x = layer_norm(x + linear(hidden, part(layer, "linear2")), part(layer, "norm2"))
+    return x
+
+
+def lstm(weights, x, name):
+    """One direction of one layer: [T, C] to [T, C]."""
+    h = c = np.zeros(weights[f"weight_hh_{name}"].shape[1])
+    out = []
+    for frame in x:
+        gates = weights[f"weight_ih_{name}"] @ frame + weights[f"bias_ih_{name}"]
+        gates += weights[f"weight_hh_{name}"] @ h + weights[f"bias_hh_{name}"]
+        i, f, g, o = np.split(gates, 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        out.append(h)
+    return np.stack(out)
+
+
+def blstm(weights, x, n_layers=2):
+    """Layers of two directions side by side; those of the last are summed."""
+    weights = part(weights, "layers")
+    for k in range(n_layers):
+        forward = lstm(weights, x, f"l{k}")
+        backward = lstm(weights, x[::-1], f"l{k}_reverse")[::-1]
+        x = np.concatenate([forward, backward], axis=1)
+    return forward + backward
 
 
 def feed_forward(weights, x):

@@ -5,10 +5,15 @@ import torch
 
 from speechbrain_cffma.checkpoints import AtomicCheckpointer
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.lobes import MSCFF
 
 
 def checkpointer_of(folder, model):
     return AtomicCheckpointer(folder, {"model": model})
+
+
+def checkpointer_of_lobe(folder, lobe):
+    return AtomicCheckpointer(folder, {"model": lobe}, model=lobe)
 
 
 def test_saved_weights_come_back(tmp_path):
@@ -66,6 +71,30 @@ def test_a_checkpoint_of_another_architecture_is_one_clear_line(tmp_path):
     with pytest.raises(InputError, match="CKPT\\+a can't be loaded") as error:
         checkpointer_of(tmp_path, torch.nn.Linear(3, 4)).recover_if_possible()
     assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_of_another_network_with_equal_shapes_is_one_clear_line(tmp_path):
+    checkpointer_of_lobe(tmp_path, MSCFF(3, 4, 6)).save_checkpoint(name="a")
+    dilated = MSCFF(3, 4, 6, dilations=(1, 2, 4))
+    with pytest.raises(InputError, match="CKPT\\+a is of another network") as error:
+        checkpointer_of_lobe(tmp_path, dilated).recover_if_possible()
+    assert "dilations.1 is 1 there and 2 here" in str(error.value)
+    assert "Delete" not in str(error.value)  # it is sound
+    assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_of_the_same_network_is_loaded(tmp_path):
+    lobe, restored = MSCFF(3, 4, 6), MSCFF(3, 4, 6)
+    checkpointer_of_lobe(tmp_path, lobe).save_checkpoint()
+    checkpointer_of_lobe(tmp_path, restored).recover_if_possible()
+    assert torch.equal(restored.fuse.weight, lobe.fuse.weight)
+
+
+def test_a_checkpoint_without_a_description_of_its_network_is_loaded(tmp_path):
+    lobe, restored = MSCFF(3, 4, 6), MSCFF(3, 4, 6)
+    checkpointer_of(tmp_path, lobe).save_checkpoint()
+    checkpointer_of_lobe(tmp_path, restored).recover_if_possible()
+    assert torch.equal(restored.fuse.weight, lobe.fuse.weight)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered"])

@@ -179,6 +179,95 @@ class TestOverrides:
         assert "overrides" in message(path, overrides)
 
 
+class TestVariants:
+    @pytest.fixture
+    def path(self, write):
+        write("variants/small.yaml", "# Small.\ndim: 8")
+        write("variants/slow.yaml", "lr: 0.01\nhalf: !ref <dim> // 2")
+        write("variants/tiny.yaml", "dim: 1\nlr: 1")
+        return write(
+            "a.yaml",
+            "experiment: mine\nvariant: null\ndim: 64\nlr: 0.1\n"
+            "folder: !ref results/<experiment>\nhalf: 0",
+        )
+
+    def test_none_changes_nothing(self, path):
+        expected = {"experiment": "mine", "dim": 64, "lr": 0.1, "half": 0}
+        expected["folder"] = "results/mine"
+        for override in ("", "variant: null", "variant: []"):
+            assert load(path, override) == expected
+
+    def test_replaces_keys_of_the_experiment(self, path):
+        loaded = load(path, "variant: small")
+        assert (loaded["dim"], loaded["lr"]) == (8, 0.1)
+
+    def test_refers_to_keys_of_the_experiment(self, path):
+        assert load(path, "variant: slow")["half"] == 32
+
+    def test_is_overridden_by_the_command_line(self, path):
+        assert load(path, "dim: 4\nvariant: small")["dim"] == 4
+
+    def test_can_be_several_that_replace_different_keys(self, path):
+        loaded = load(path, "variant: [small, slow]")
+        assert (loaded["dim"], loaded["lr"], loaded["half"]) == (8, 0.01, 4)
+
+    def test_that_replace_the_same_key_are_an_error(self, path):
+        text = message(path, "variant: [small, tiny]")
+        assert "small and tiny can't be combined: both replace 'dim'" in text
+
+    def test_has_a_folder_of_its_own(self, path):
+        assert load(path, "variant: small")["folder"] == "results/mine-small"
+        both = load(path, "variant: [small, slow]\nexperiment: other")
+        assert both["folder"] == "results/other-small-slow"
+
+    @pytest.mark.parametrize("name", ["!ref <x>", "!ref my_<x>", "3"])
+    def test_is_part_of_the_name_whatever_that_is_made_of(self, write, name):
+        write("variants/small.yaml", "dim: 8")
+        path = write("a.yaml", f"x: 3\nexperiment: {name}\nvariant: small")
+        assert load(path)["experiment"].endswith("3-small")
+
+    def test_leaves_a_placeholder_to_be_given(self, write):
+        write("variants/small.yaml", "dim: 8")
+        path = write("a.yaml", "experiment: !PLACEHOLDER\nvariant: small")
+        assert "'experiment' is a !PLACEHOLDER" in message(path)
+
+    def test_can_be_chosen_by_the_experiment(self, path, write):
+        mine = write("mine.yaml", "base: a.yaml\nvariant: small")
+        assert load(mine)["dim"] == 8
+        assert load(mine, "variant: null")["dim"] == 64
+
+    def test_is_found_beside_the_base_of_an_experiment_elsewhere(self, path, write):
+        mine = write("mine/mine.yaml", "base: ../a.yaml")
+        assert load(mine, "variant: small")["dim"] == 8
+
+    def test_beside_the_experiment_comes_before_that_of_the_base(self, path, write):
+        mine = write("mine/mine.yaml", "base: ../a.yaml")
+        write("mine/variants/small.yaml", "dim: 5")
+        assert load(mine, "variant: small")["dim"] == 5
+
+    def test_can_have_a_base(self, path, write):
+        write("variants/smaller.yaml", "base: slow.yaml\ndim: 2")
+        loaded = load(path, "variant: smaller")
+        assert (loaded["dim"], loaded["lr"]) == (2, 0.01)
+
+    def test_the_text_that_is_kept_gives_the_same_without_the_files(self, path, write):
+        kept = write("kept/a.yaml", read_experiment(path, "variant: small\nlr: 7"))
+        assert load(kept) == load(path, "variant: small\nlr: 7")
+
+    @pytest.mark.parametrize("name", ["smal", "3", "''", "../a", "{small: 1}"])
+    def test_of_no_file_is_an_error_that_lists_what_there_is(self, path, name):
+        text = message(path, f"variant: {name}")
+        assert "has no variant" in text
+        assert "its variants are: slow, small, tiny" in text
+
+    def test_without_a_name_is_an_error(self, path):
+        assert "--variant needs a value" in message(path, "variant:")
+
+    def test_of_an_experiment_that_has_none_is_an_error(self, write):
+        path = write("a.yaml", "variant: null")
+        assert "its variants are: none" in message(path, "variant: small")
+
+
 class TestFiles:
     def test_a_missing_one_is_an_error(self, tmp_path):
         assert "none.yaml" in message(tmp_path / "none.yaml")

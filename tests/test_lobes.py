@@ -10,18 +10,25 @@ from torch import nn
 
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes import (
+    BLSTM,
     CFFMA,
     MSCFF,
     RHMA,
     SCTA,
     CFFMAEnhancer,
+    ConvGate,
+    CrossAttentionFusion,
     FeedForward,
+    GatedFusion,
     LogSpectrogram,
     MaskEstimator,
+    OpenGate,
+    PostNormStack,
     RelativeSelfAttention,
     SelectiveChannelAttention,
     SelectiveTimeAttention,
     SSLEmbedding,
+    TransformerStack,
     load_ssl,
 )
 
@@ -42,10 +49,13 @@ SEQUENCE_LOBES = {
     "time_attention": SelectiveTimeAttention,
     "scta": lambda: SCTA(DIM),
     "rhma": lambda: RHMA(DIM, n_blocks=2, n_heads=3),
+    "blstm": lambda: BLSTM(DIM),
+    "transformer": lambda: TransformerStack(DIM, n_heads=3),
 }
 #: Lobes that take a spectrum [B, T, N_FREQS] and an embedding [B, T, SSL_DIM].
 FUSING_LOBES = {
     "mscff": lambda: MSCFF(N_FREQS, SSL_DIM, FUSED_DIM),
+    "cross_attention": lambda: CrossAttentionFusion(N_FREQS, SSL_DIM, DIM, n_heads=3),
     "cffma": small_cffma,
 }
 LOBES = {**SEQUENCE_LOBES, **FUSING_LOBES}
@@ -198,7 +208,10 @@ REFERENCES = {
     "channel_attention": reference.channel_attention,
     "time_attention": reference.time_attention,
     "scta": reference.scta,
+    "blstm": reference.blstm,
+    "transformer": reference.transformer,
     "mscff": reference.mscff,
+    "cross_attention": reference.cross_attention,
     "cffma": reference.mask,
 }
 
@@ -236,6 +249,20 @@ def test_mscff_of_other_kernels_and_dilations_equals_its_equations():
         reference.weights_of(lobe),
         *(x[0].double().numpy() for x in inputs),
         dilations=dilations,
+    )
+    assert_equal(lobe(*inputs)[0], expected)
+
+
+@pytest.mark.parametrize("n_open", [[0], [1], [2], [0, 1, 2]])
+def test_mscff_with_open_gates_equals_its_equations_without_them(n_open):
+    gates = [
+        OpenGate() if n in n_open else ConvGate(FUSED_DIM // 2, out_channels, 3)
+        for n, out_channels in enumerate((N_FREQS, SSL_DIM, FUSED_DIM))
+    ]
+    lobe = perturbed(GatedFusion(N_FREQS, SSL_DIM, FUSED_DIM, gates))
+    inputs = inputs_of("mscff", SHORT)
+    expected = reference.mscff(
+        reference.weights_of(lobe), *(x[0].double().numpy() for x in inputs)
     )
     assert_equal(lobe(*inputs)[0], expected)
 
@@ -456,7 +483,34 @@ def test_attention_of_one_frame_is_its_value():
     assert (attention(x) - expected).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("name", ["attention", "feed_forward", "rhma", "cffma"])
+def test_repeated_blocks_have_sub_blocks_of_their_own():
+    makers = [lambda: FeedForward(DIM), SelectiveTimeAttention]
+    stack = PostNormStack.repeated(DIM, n_blocks=3, sub_blocks=makers)
+    parts = [part for block in stack.blocks for part in block.sub_blocks]
+    assert [type(part) for part in parts] == 3 * [FeedForward, SelectiveTimeAttention]
+    assert len(set(parts)) == 6
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_dropout_of_the_blstm_acts_between_its_layers(n_layers, recwarn):
+    blstm = BLSTM(DIM, n_layers, dropout=0.5)
+    x = torch.randn(1, SHORT, DIM)
+    assert torch.equal(blstm.train()(x), blstm(x)) == (n_layers == 1)
+    assert not recwarn.list
+
+
+def test_cross_attention_finds_the_frames_of_its_own_time():
+    """It would not notice an embedding in another order if it had no positions."""
+    fusion = perturbed(CrossAttentionFusion(N_FREQS, SSL_DIM, DIM, n_heads=3))
+    spectrum, embedding = inputs_of("cross_attention", SHORT)
+    difference = fusion(spectrum, embedding.flip(1)) - fusion(spectrum, embedding)
+    assert difference.abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["attention", "feed_forward", "rhma", "transformer", "cross_attention", "cffma"],
+)
 def test_dropout_acts_in_training_only(name):
     lobe = LOBES[name]()
     inputs = inputs_of(name, SHORT)
@@ -485,9 +539,20 @@ def test_the_parts_can_be_replaced():
 
 
 @pytest.mark.parametrize(("dim", "n_heads"), [(12, 5), (15, 5)])
-def test_channels_that_are_odd_or_no_multiple_of_the_heads_are_refused(dim, n_heads):
+@pytest.mark.parametrize(
+    "lobe",
+    [
+        RelativeSelfAttention,
+        lambda dim, n_heads: TransformerStack(dim, n_heads=n_heads),
+        lambda dim, n_heads: CrossAttentionFusion(N_FREQS, SSL_DIM, dim, n_heads),
+    ],
+    ids=["relative", "transformer", "cross"],
+)
+def test_channels_that_are_odd_or_no_multiple_of_the_heads_are_refused(
+    lobe, dim, n_heads
+):
     with pytest.raises(InputError, match=f"{dim} channels must be even, and a multi"):
-        RelativeSelfAttention(dim, n_heads)
+        lobe(dim, n_heads)
 
 
 @pytest.mark.parametrize(
@@ -509,14 +574,15 @@ def test_an_utterance_of_no_frames_gives_finite_features():
     assert SCTA(16)(x, lengths).isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["mscff", "cross_attention"])
 @pytest.mark.parametrize(
     ("spectrum", "embedding"),
     [((1, 5, N_FREQS + 1), (1, 5, SSL_DIM)), ((1, 5, N_FREQS), (1, 6, SSL_DIM))],
     ids=["channels", "frames"],
 )
-def test_features_that_do_not_fit_mscff_are_refused(spectrum, embedding):
+def test_features_that_do_not_fit_a_fusion_are_refused(name, spectrum, embedding):
     with pytest.raises(InputError, match="got a spectrum of shape"):
-        MSCFF(N_FREQS, SSL_DIM, FUSED_DIM)(torch.rand(spectrum), torch.rand(embedding))
+        LOBES[name]()(torch.rand(spectrum), torch.rand(embedding))
 
 
 def test_waveforms_without_a_batch_dimension_are_refused(tiny_wavlm):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import train
 from speechbrain_cffma import audio
-from speechbrain_cffma.lobes import CFFMAEnhancer
+from speechbrain_cffma.lobes import BLSTM, CFFMAEnhancer, Concatenation
 from speechbrain_cffma.manifest import read_manifest
 from speechbrain_cffma.metrics import score
 
@@ -261,6 +261,26 @@ def test_clipping_bounds_the_norm_over_all_parameters(arguments, tmp_path, monke
     assert max(norm for _, norm in totals) > 0.0099
 
 
+def test_the_spectrogram_alone_trains_without_an_ssl_model(arguments, tmp_path):
+    options = {"variant": "input_spectrogram", "ssl_source": "nobody/no-such-model"}
+    train.main(arguments(tmp_path, number_of_epochs=1, steps_per_epoch=2, **options))
+    assert "step: 2" in (tmp_path / "train_log.txt").read_text()
+    assert not (tmp_path / "test" / "ssl_layer_weights.png").exists()
+    enhancer = CFFMAEnhancer.from_pretrained(tmp_path / "model")
+    assert list(enhancer.embedding.parameters()) == []
+
+
+def test_two_variants_train_together(arguments, tmp_path):
+    variant = "[fusion_concatenation, blstm]"
+    train.main(
+        arguments(tmp_path, variant=variant, number_of_epochs=1, steps_per_epoch=2)
+    )
+    assert "step: 2" in (tmp_path / "train_log.txt").read_text()
+    estimator = CFFMAEnhancer.from_pretrained(tmp_path / "model").mask_estimator
+    assert isinstance(estimator.fusion, Concatenation)
+    assert isinstance(estimator.enhancer, BLSTM)
+
+
 def test_early_stop(arguments, tmp_path, monkeypatch):
     scores = iter([2.0, 1.9, 1.8, 1.7])
     monkeypatch.setattr(
@@ -430,10 +450,13 @@ def test_a_missing_data_folder(arguments, tmp_path, capsys):
     assert f"the folder {tmp_path / 'none'} does not exist" in line
 
 
-def test_a_checkpoint_of_another_architecture(arguments, tmp_path, capsys):
+def test_a_checkpoint_of_another_variant(arguments, tmp_path, capsys):
     train.main(arguments(tmp_path, number_of_epochs=1))
+    # Its weights have the same names and shapes.
+    line = fails(arguments(tmp_path, variant="dilated"), capsys)
+    assert "mask_estimator.fusion.dilations.1 is 1 there and 2 here" in line
     line = fails(arguments(tmp_path, fused_dim=64), capsys)
-    assert "can't be loaded: it is damaged or of another architecture" in line
+    assert "mask_estimator.fusion.fused_dim is 32 there and 64 here" in line
 
 
 def test_evaluating_without_a_checkpoint(arguments, tmp_path, capsys):

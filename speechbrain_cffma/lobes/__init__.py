@@ -11,8 +11,20 @@ from speechbrain_cffma.versions import check_torch_pair
 check_torch_pair()
 
 from speechbrain_cffma.lobes.attention import RelativeSelfAttention  # noqa: E402
+from speechbrain_cffma.lobes.blstm import BLSTM  # noqa: E402
 from speechbrain_cffma.lobes.cffma import CFFMA, CFFMAEnhancer, MaskEstimator  # noqa: E402
-from speechbrain_cffma.lobes.mscff import MSCFF  # noqa: E402
+from speechbrain_cffma.lobes.fusion import (  # noqa: E402
+    Concatenation,
+    CrossAttentionFusion,
+    EmbeddingOnly,
+    SpectrogramOnly,
+)
+from speechbrain_cffma.lobes.mscff import (  # noqa: E402
+    MSCFF,
+    ConvGate,
+    GatedFusion,
+    OpenGate,
+)
 from speechbrain_cffma.lobes.rhma import (  # noqa: E402
     RHMA,
     FeedForward,
@@ -25,15 +37,28 @@ from speechbrain_cffma.lobes.scta import (  # noqa: E402
     SelectiveTimeAttention,
 )
 from speechbrain_cffma.lobes.spectrogram import LogSpectrogram  # noqa: E402
-from speechbrain_cffma.lobes.ssl import SSLEmbedding, load_ssl  # noqa: E402
+from speechbrain_cffma.lobes.ssl import (  # noqa: E402
+    NoEmbedding,
+    SSLEmbedding,
+    load_ssl,
+)
+from speechbrain_cffma.lobes.transformer import TransformerStack  # noqa: E402
 
 __all__ = [
+    "BLSTM",
     "CFFMA",
     "CFFMAEnhancer",
+    "Concatenation",
+    "ConvGate",
+    "CrossAttentionFusion",
+    "EmbeddingOnly",
     "FeedForward",
+    "GatedFusion",
     "LogSpectrogram",
     "MSCFF",
     "MaskEstimator",
+    "NoEmbedding",
+    "OpenGate",
     "PostNormBlock",
     "PostNormStack",
     "RHMA",
@@ -42,5 +67,7 @@ __all__ = [
     "SSLEmbedding",
     "SelectiveChannelAttention",
     "SelectiveTimeAttention",
+    "SpectrogramOnly",
+    "TransformerStack",
     "load_ssl",
 ]

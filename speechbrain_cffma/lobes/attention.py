@@ -1,4 +1,4 @@
-"""Multi-head self-attention with relative positions.
+"""Multi-head self-attention with relative positions, and what other attentions share with it.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -53,6 +53,50 @@ def relative_sinusoids(n_frames, dim, device=None):
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
+def add_positions(x):
+    """Add to each frame the sinusoids of its number.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Features [B, T, C], C even.
+
+    Returns
+    -------
+    torch.Tensor
+        Features [B, T, C].
+
+    Example
+    -------
+    >>> add_positions(torch.zeros(1, 2, 2))[0, 0].tolist()
+    [0.0, 1.0]
+    """
+    n_frames, dim = x.shape[1:]
+    distances_to_first = relative_sinusoids(n_frames, dim, x.device)[:n_frames]
+    return x + distances_to_first.flip(0)
+
+
+def check_heads(dim, n_heads):
+    """Refuse channels that can't be split into heads or hold no sinusoids.
+
+    Arguments
+    ---------
+    dim : int
+        Channels C.
+    n_heads : int
+        Number of heads.
+
+    Raises
+    ------
+    InputError
+        If the heads don't divide the channels, or these are odd.
+    """
+    if dim % n_heads or dim % 2:
+        raise InputError(
+            f"{dim} channels must be even, and a multiple of {n_heads} heads"
+        )
+
+
 class RelativeSelfAttention(nn.Module):
     """Multi-head self-attention with Transformer-XL's relative positions.
 
@@ -86,10 +130,7 @@ class RelativeSelfAttention(nn.Module):
 
     def __init__(self, dim, n_heads=4, dropout=0.1):
         super().__init__()
-        if dim % n_heads or dim % 2:
-            raise InputError(
-                f"{dim} channels must be even, and a multiple of {n_heads} heads"
-            )
+        check_heads(dim, n_heads)
         self.dim = dim
         self.n_heads = n_heads
         self.dropout = dropout

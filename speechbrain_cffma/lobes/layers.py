@@ -1,4 +1,4 @@
-"""What the lobes share: initialisation, the padding mask and three layers for [batch, time, channel].
+"""What the lobes share: initialisation, checks, the padding mask and layers for [batch, time, channel].
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -6,6 +6,8 @@ Authors
 
 import torch
 from torch import nn
+
+from speechbrain_cffma.errors import InputError
 
 
 def xavier(layer):
@@ -30,6 +32,33 @@ def xavier(layer):
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def check_features(fusion, spectrum, embedding):
+    """Refuse features that a fusion is not made for.
+
+    Arguments
+    ---------
+    fusion : torch.nn.Module
+        With the attributes n_freqs and ssl_dim.
+    spectrum : torch.Tensor
+        Should be [B, T, n_freqs].
+    embedding : torch.Tensor
+        Should be [B, T, ssl_dim].
+
+    Raises
+    ------
+    InputError
+        If the channels or frames of the two do not fit.
+    """
+    expected = (*spectrum.shape[:2], fusion.n_freqs, fusion.ssl_dim)
+    found = (*embedding.shape[:2], spectrum.shape[2], embedding.shape[2])
+    if expected != found:
+        raise InputError(
+            f"{type(fusion).__name__}(n_freqs={fusion.n_freqs}, ssl_dim={fusion.ssl_dim}) "
+            f"got a spectrum of shape {tuple(spectrum.shape)} and an embedding of "
+            f"{tuple(embedding.shape)}"
+        )
 
 
 def frame_mask(lengths, n_frames):

@@ -11,13 +11,141 @@ from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes.layers import (
     GlobalLayerNorm,
     TimeConv1d,
+    check_features,
     frame_mask,
     xavier,
     zero_padding,
 )
 
 
-class MSCFF(nn.Module):
+class ConvGate(TimeConv1d):
+    """A gate between 0 and 1 for each channel and frame: a convolution and a sigmoid.
+
+    Arguments
+    ---------
+    in_channels : int
+        Channels of what the gate is computed from.
+    out_channels : int
+        Channels that it multiplies.
+    kernel_size : int
+        Frames the kernel spans (odd, so that it is centred).
+    dilation : int
+        Distance of its taps in frames.
+
+    Example
+    -------
+    >>> gate = ConvGate(8, 4, kernel_size=3)(torch.rand(2, 10, 8))
+    >>> gate.shape
+    torch.Size([2, 10, 4])
+    >>> bool(((gate > 0) & (gate < 1)).all())
+    True
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, dilation=1):
+        super().__init__(in_channels, out_channels, kernel_size, dilation)
+
+    def forward(self, x):
+        """Compute the gate [B, T, out_channels] from [B, T, in_channels]."""
+        return torch.sigmoid(super().forward(x))
+
+
+class OpenGate(nn.Module):
+    """The gate that lets everything pass, for networks without one of the gates.
+
+    Example
+    -------
+    >>> OpenGate()(torch.rand(2, 10, 8))
+    tensor(1.)
+    """
+
+    def forward(self, x):
+        """Give a scalar 1, whatever the features [B, T, C]."""
+        return x.new_ones(())
+
+
+class GatedFusion(nn.Module):
+    """Fuses spectrogram S and SSL embedding L with three gates; MSCFF has convolutional ones.
+
+    With X = [S, L]: `u = Linear(X)`, `h = gLN(PReLU(Conv1d(u)))`,
+    `out = ReLU(Linear([S * gate_1(h), L * gate_2(h)]) + u * gate_3(h))`, with one
+    Linear in both places.
+
+    Arguments
+    ---------
+    n_freqs : int
+        Channels F of the spectrogram.
+    ssl_dim : int
+        Channels D of the SSL embedding.
+    fused_dim : int
+        Channels U of the output.
+    gates : iterable of torch.nn.Module
+        The gates of S, of L and of u, each called on h [B, T, U // 2].
+
+    Example
+    -------
+    >>> gates = [OpenGate(), ConvGate(32, 48, 5), ConvGate(32, 64, 7)]
+    >>> fusion = GatedFusion(201, 48, 64, gates)
+    >>> fusion(torch.rand(2, 50, 201), torch.rand(2, 50, 48)).shape
+    torch.Size([2, 50, 64])
+    """
+
+    def __init__(self, n_freqs, ssl_dim, fused_dim, gates):
+        super().__init__()
+        self.n_freqs = n_freqs
+        self.ssl_dim = ssl_dim
+        self.fused_dim = fused_dim
+        bottleneck_dim = fused_dim // 2
+        self.fuse = xavier(nn.Linear(n_freqs + ssl_dim, fused_dim))
+        self.bottleneck = TimeConv1d(
+            fused_dim, bottleneck_dim, kernel_size=1, bias=False
+        )
+        self.activation = nn.PReLU()
+        self.norm = GlobalLayerNorm(bottleneck_dim)
+        self.spectrum_gate, self.embedding_gate, self.fused_gate = gates
+
+    @property
+    def gates(self):
+        """The gates of S, of L and of u, as a list."""
+        return [self.spectrum_gate, self.embedding_gate, self.fused_gate]
+
+    def forward(self, spectrum, embedding, lengths=None):
+        """Fuse two feature sequences of the same frame rate.
+
+        Arguments
+        ---------
+        spectrum : torch.Tensor
+            Log-magnitude spectrogram [B, T, F].
+        embedding : torch.Tensor
+            SSL embedding [B, T, D].
+        lengths : torch.Tensor or None
+            Relative lengths [B].
+
+        Returns
+        -------
+        torch.Tensor
+            Fused features [B, T, U].
+
+        Raises
+        ------
+        InputError
+            If the channels or frames of the two do not fit.
+        """
+        check_features(self, spectrum, embedding)
+        mask = frame_mask(lengths, spectrum.shape[1])
+        fused = self.fuse(torch.cat([spectrum, embedding], dim=-1))  # [B, T, U]
+        hidden = self.norm(self.activation(self.bottleneck(fused)), mask)
+        hidden = zero_padding(hidden, mask)  # [B, T, U / 2]
+        gated = torch.cat(
+            [
+                spectrum * self.spectrum_gate(hidden),
+                embedding * self.embedding_gate(hidden),
+            ],
+            dim=-1,
+        )  # [B, T, F + D]
+        return torch.relu(self.fuse(gated) + fused * self.fused_gate(hidden))
+
+
+class MSCFF(GatedFusion):
     """Fuses spectrogram S and SSL embedding L with three gates of different time scales.
 
     With X = [S, L], after https://arxiv.org/abs/2408.06851, Section 2.2:
@@ -61,80 +189,20 @@ class MSCFF(nn.Module):
         kernel_sizes=(3, 5, 7),
         dilations=(1, 1, 1),
     ):
-        super().__init__()
-        self.n_freqs = n_freqs
-        self.ssl_dim = ssl_dim
-        self.fused_dim = fused_dim
-        self.kernel_sizes = tuple(kernel_sizes)
-        self.dilations = tuple(dilations)
-        if not len(self.kernel_sizes) == len(self.dilations) == 3 or not all(
-            kernel_size % 2 for kernel_size in self.kernel_sizes
+        kernel_sizes, dilations = tuple(kernel_sizes), tuple(dilations)
+        if not len(kernel_sizes) == len(dilations) == 3 or not all(
+            kernel_size % 2 for kernel_size in kernel_sizes
         ):
             raise InputError(
                 "MSCFF needs three odd kernel_sizes and three dilations, not "
-                f"{self.kernel_sizes} and {self.dilations}"
+                f"{kernel_sizes} and {dilations}"
             )
-
-        bottleneck_dim = fused_dim // 2
-        self.fuse = xavier(nn.Linear(n_freqs + ssl_dim, fused_dim))
-        self.bottleneck = TimeConv1d(
-            fused_dim, bottleneck_dim, kernel_size=1, bias=False
-        )
-        self.activation = nn.PReLU()
-        self.norm = GlobalLayerNorm(bottleneck_dim)
-        self.spectrum_gate, self.embedding_gate, self.fused_gate = (
-            TimeConv1d(bottleneck_dim, out_channels, kernel_size, dilation)
+        gates = (
+            ConvGate(fused_dim // 2, out_channels, kernel_size, dilation)
             for out_channels, kernel_size, dilation in zip(
-                (n_freqs, ssl_dim, fused_dim),
-                self.kernel_sizes,
-                self.dilations,
-                strict=True,
+                (n_freqs, ssl_dim, fused_dim), kernel_sizes, dilations, strict=True
             )
         )
-
-    def forward(self, spectrum, embedding, lengths=None):
-        """Fuse two feature sequences of the same frame rate.
-
-        Arguments
-        ---------
-        spectrum : torch.Tensor
-            Log-magnitude spectrogram [B, T, F].
-        embedding : torch.Tensor
-            SSL embedding [B, T, D].
-        lengths : torch.Tensor or None
-            Relative lengths [B].
-
-        Returns
-        -------
-        torch.Tensor
-            Fused features [B, T, U].
-
-        Raises
-        ------
-        InputError
-            If the channels or frames of the two do not fit.
-        """
-        self._check_shapes(spectrum, embedding)
-        mask = frame_mask(lengths, spectrum.shape[1])
-        fused = self.fuse(torch.cat([spectrum, embedding], dim=-1))  # [B, T, U]
-        hidden = self.norm(self.activation(self.bottleneck(fused)), mask)
-        hidden = zero_padding(hidden, mask)  # [B, T, U / 2]
-        gated = torch.cat(
-            [
-                spectrum * torch.sigmoid(self.spectrum_gate(hidden)),
-                embedding * torch.sigmoid(self.embedding_gate(hidden)),
-            ],
-            dim=-1,
-        )  # [B, T, F + D]
-        return torch.relu(
-            self.fuse(gated) + fused * torch.sigmoid(self.fused_gate(hidden))
-        )
-
-    def _check_shapes(self, spectrum, embedding):
-        expected = (*spectrum.shape[:2], self.n_freqs, self.ssl_dim)
-        found = (*embedding.shape[:2], spectrum.shape[2], embedding.shape[2])
-        if expected != found:
-            raise InputError(
-                f"MSCFF(n_freqs={self.n_freqs}, ssl_dim={self.ssl_dim}) got a spectrum of "
-                f"shape {tuple(spectrum.shape)} and an embedding of {tuple(embedding.shape)}"
-            )
+        super().__init__(n_freqs, ssl_dim, fused_dim, gates)
+        self.kernel_sizes = kernel_sizes
+        self.dilations = dilations

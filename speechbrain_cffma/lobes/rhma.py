@@ -130,6 +130,36 @@ class PostNormStack(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
+    @classmethod
+    def repeated(cls, dim, n_blocks, sub_blocks):
+        """Blocks of the same form, each with weights of its own.
+
+        Arguments
+        ---------
+        dim : int
+            Channels C.
+        n_blocks : int
+            Number of blocks.
+        sub_blocks : list of callable
+            Makers of the sub-blocks of a `PostNormBlock`, in a YAML by `!name:`;
+            each is called once a block.
+
+        Returns
+        -------
+        PostNormStack
+            The blocks.
+
+        Example
+        -------
+        >>> from functools import partial
+        >>> makers = [partial(RelativeSelfAttention, 16), partial(FeedForward, 16)]
+        >>> len(PostNormStack.repeated(16, n_blocks=3, sub_blocks=makers).blocks)
+        3
+        """
+        return cls(
+            PostNormBlock(dim, [make() for make in sub_blocks]) for _ in range(n_blocks)
+        )
+
     def forward(self, x, lengths=None):
         """Apply the blocks.
 

@@ -230,6 +230,16 @@ class SSLEmbedding(nn.Module):
         self.frozen_part().eval()
         return self
 
+    def ssl_parameters(self):
+        """The parameters of the SSL model, which learn at a rate of their own.
+
+        Returns
+        -------
+        iterable of torch.nn.Parameter
+            All of them, frozen or not.
+        """
+        return self.ssl.parameters()
+
     def layer_weights(self):
         """What was learnt: the share of each layer in the sum.
 
@@ -302,3 +312,55 @@ class SSLEmbedding(nn.Module):
         for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
             n_samples = (n_samples - kernel).div(stride, rounding_mode="floor") + 1
         return n_samples
+
+
+class NoEmbedding(nn.Module):
+    """Stands in for `SSLEmbedding` in a network of the spectrogram alone: no channels.
+
+    Example
+    -------
+    >>> NoEmbedding()(torch.randn(2, 20480), n_frames=129).shape
+    torch.Size([2, 129, 0])
+    """
+
+    dim = 0
+    first_layer = 0
+
+    def ssl_parameters(self):
+        """None: there is no SSL model.
+
+        Returns
+        -------
+        iterable of torch.nn.Parameter
+            Empty.
+        """
+        return ()
+
+    def layer_weights(self):
+        """None: there are no layers.
+
+        Returns
+        -------
+        torch.Tensor
+            Empty [0].
+        """
+        return torch.ones(0)
+
+    def forward(self, wav, n_frames, lengths=None):
+        """Give features of no channels.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms [B, S].
+        n_frames : int
+            Frames T of the STFT.
+        lengths : torch.Tensor or None
+            Not needed.
+
+        Returns
+        -------
+        torch.Tensor
+            [B, T, 0]
+        """
+        return wav.new_zeros(len(wav), n_frames, 0)
