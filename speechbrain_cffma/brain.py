@@ -300,11 +300,8 @@ class EnhancementBrain(sb.Brain):
             for row in self.test_rows.values()
         ]
         settings = evaluate.settings_of(available_metrics(evaluate.DEFAULT))
-        # All files were enhanced anew.
-        (folder / evaluate.JOURNAL).unlink(missing_ok=True)
-        rows = evaluate.score_pairs(
-            pairs, folder, settings, self.hparams.metric_workers
-        )
+        n_jobs = self.hparams.metric_workers
+        rows = evaluate.score_pairs(pairs, folder, settings, n_jobs, overwrite=True)
         summary = write_report(folder, rows, settings)
         self._draw_examples(folder / "examples")
         embedding = self.hparams.enhancer.embedding

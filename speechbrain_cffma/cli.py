@@ -117,11 +117,9 @@ def evaluate(
     systems = _systems(noisy, [*enhanced, *further])
     metrics = [name.strip() for name in metrics.split(",") if name.strip()]
     settings = evaluation.settings_of(metrics, **how)
-    if overwrite:
-        (Path(output) / evaluation.JOURNAL).unlink(missing_ok=True)
     try:
         rows = evaluation.evaluate(
-            clean, systems, output, settings, metadata, n_jobs or -1
+            clean, systems, output, settings, metadata, n_jobs or -1, overwrite
         )
     except KeyboardInterrupt:
         click.echo("interrupted: the same command goes on from here", err=True)

@@ -200,7 +200,9 @@ def check_sample_rates(paths, sample_rate):
         )
 
 
-def evaluate(clean, systems, folder, settings, metadata=None, n_jobs=-1):
+def evaluate(
+    clean, systems, folder, settings, metadata=None, n_jobs=-1, overwrite=False
+):
     """Score every file of every system.
 
     Arguments
@@ -219,6 +221,8 @@ def evaluate(clean, systems, folder, settings, metadata=None, n_jobs=-1):
         CSV with the columns ID, snr, noise; by default file names are asked.
     n_jobs : int
         Processes; -1 for one a core.
+    overwrite : bool
+        Score all files anew.
 
     Returns
     -------
@@ -252,10 +256,10 @@ def evaluate(clean, systems, folder, settings, metadata=None, n_jobs=-1):
     else:
         known = {name: conditions.from_name(name) for name in ids}
     pairs = [{**pair, **known[pair["ID"]]} for pair in pairs]
-    return score_pairs(pairs, folder, settings, n_jobs)
+    return score_pairs(pairs, folder, settings, n_jobs, overwrite)
 
 
-def score_pairs(pairs, folder, settings, n_jobs=-1):
+def score_pairs(pairs, folder, settings, n_jobs=-1, overwrite=False):
     """Score pairs of files.
 
     Arguments
@@ -269,6 +273,8 @@ def score_pairs(pairs, folder, settings, n_jobs=-1):
         What `settings_of` returns.
     n_jobs : int
         Processes; -1 for one a core.
+    overwrite : bool
+        Score all files anew, whatever rows the folder has.
 
     Returns
     -------
@@ -296,7 +302,9 @@ def score_pairs(pairs, folder, settings, n_jobs=-1):
     if not settings["resample"]:
         paths = {pair[key]: None for key in ("clean", "path") for pair in pairs}
         check_sample_rates(paths, settings["sample_rate"])
-    scores = _score_pairs(pairs, Path(folder) / JOURNAL, settings, n_jobs)
+    journal = Path(folder) / JOURNAL
+    done = {} if overwrite else _read_journal(journal, settings)
+    scores = _score_pairs(pairs, journal, done, settings, n_jobs)
     return [{**pair, **score} for pair, score in zip(pairs, scores, strict=True)]
 
 
@@ -330,13 +338,12 @@ def failures(rows):
     ]
 
 
-def _score_pairs(pairs, journal, settings, n_jobs):
+def _score_pairs(pairs, journal, done, settings, n_jobs):
     if n_jobs < 0:
         import joblib
 
         n_jobs = joblib.cpu_count()
     keys = [_key(pair) for pair in pairs]
-    done = _read_journal(journal, settings)
     waiting = [i for i, key in enumerate(keys) if key not in done]
     arguments = [
         (

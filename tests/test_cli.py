@@ -150,7 +150,21 @@ class TestErrors:
         assert settings["scale"] == "unit"
 
 
+class TestSystems:
+    def test_several_may_follow_one_option(self, corpus, tmp_path):
+        folders = [f"{name}={corpus / 'noisy'}" for name in ("a", "b", "c")]
+        command = ["evaluate", f"--clean={corpus / 'clean'}", "--metrics=si_sdr"]
+        code = run(*command, "--enhanced", *folders[:2], "-o", tmp_path, folders[2])
+        assert code == 0
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        assert list(summary["overall"]) == ["a", "b", "c"]
+
+
 class TestReport:
+    def test_is_a_page_and_files(self, report):
+        names = {path.name for path in report.iterdir()}
+        assert {"report.html", "scores.csv", "summary.json", "summary.md"} <= names
+
     def test_the_terminal_shows_a_column_a_system(self, corpus, report, capsys):
         command = [
             "evaluate",

@@ -298,6 +298,22 @@ class TestGoingOn:
         ):
             run(corpus, "noisy", settings=settings_of(["si_sdr"], scale="unit"))
 
+    def test_overwriting_scores_all_anew(self, corpus, scored):
+        first = run(corpus, "noisy")
+        scored.clear()
+        assert run(corpus, "noisy", overwrite=True) == first
+        assert len(scored) == 4
+
+    def test_overwriting_keeps_the_rows_if_files_do_not_pair(self, corpus, scored):
+        first = run(corpus, "noisy")
+        alone = touch(corpus / "noisy", "alone.wav") / "alone.wav"
+        with pytest.raises(InputError, match="no twin"):
+            run(corpus, "noisy", overwrite=True)
+        alone.unlink()
+        scored.clear()
+        assert run(corpus, "noisy") == first
+        assert scored == []
+
     def test_a_line_cut_off_is_scored_again(self, corpus, scored):
         first = run(corpus, "noisy")
         journal = corpus / "report" / JOURNAL
