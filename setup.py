@@ -10,7 +10,13 @@ for line in (HERE / "speechbrain_cffma" / "__init__.py").read_text().splitlines(
     if line.startswith("__version__"):
         exec(line, ABOUT)
 
-TRAIN = ["matplotlib>=3.8", "pesq>=0.0.4", "pystoi>=0.4", "tensorboard>=2.15"]
+TRAIN = [
+    "matplotlib>=3.8",
+    "pesq>=0.0.4",
+    "pyroomacoustics>=0.8",
+    "pystoi>=0.4",
+    "tensorboard>=2.15",
+]
 DEV = [*TRAIN, "pytest>=8", "ruff>=0.15"]
 
 setup(
