@@ -11,9 +11,11 @@ for line in (HERE / "speechbrain_cffma" / "__init__.py").read_text().splitlines(
         exec(line, ABOUT)
 
 TRAIN = [
+TRAIN = [
     "matplotlib>=3.9",
     "pesq>=0.0.4",
     "pillow>=10",
+    "pyroomacoustics>=0.8",
     "pystoi>=0.4",
     "tensorboard>=2.15",
 ]

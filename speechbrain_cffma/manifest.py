@@ -11,9 +11,11 @@ Authors
 import csv
 import json
 import logging
+import os
 from collections import Counter
 from pathlib import Path
 
+from speechbrain_cffma import audio
 from speechbrain_cffma.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -217,6 +219,128 @@ def check_twins(ids, noisy, clean):
             f"{b.source_rate} Hz, {b.source_samples} samples ({b.path}). All: "
             + ", ".join(name for name, _, _ in differing)
         )
+
+
+def copies_folder(data_folder, manifest_folder):
+    """Where the 16 kHz copies of a data set go: beside it, for all experiments.
+
+    Arguments
+    ---------
+    data_folder : Path
+        The data set.
+    manifest_folder : Path
+        Where they go if the data set is read-only.
+
+    Returns
+    -------
+    Path
+        A folder 16k, which need not exist.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> copies_folder(folder / "data", folder / "manifests") == folder / "manifests/16k"
+    True
+    """
+    copies = Path(data_folder) / "16k"
+    if copies.is_dir() or os.access(data_folder, os.W_OK):
+        return copies
+    return Path(manifest_folder) / "16k"
+
+
+def recorded_pairs(noisy_folder, clean_folder, noisy_copies, clean_copies, n_jobs=-1):
+    """Pair, check and convert the files of two folders.
+
+    Arguments
+    ---------
+    noisy_folder : Path
+        Noisy files.
+    clean_folder : Path
+        Their clean twins, by name.
+    noisy_copies : Path
+        Where the copies of the noisy files go that need one.
+    clean_copies : Path
+        Likewise.
+    n_jobs : int
+        Processes; -1 for one a core.
+
+    Returns
+    -------
+    list of (dict, (AudioFile, AudioFile))
+        Of each pair the manifest's row (ID, duration, noisy_wav, clean_wav), and the
+        noisy and the clean file with their faults.
+
+    Raises
+    ------
+    InputError
+        If noisy files have no twin, or twins differ in sample rate or length.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for side in ("noisy", "clean"):
+    ...     audio.write(folder / side / "a.wav", getfixture("speech").numpy())
+    >>> sides = folder / "noisy", folder / "clean"
+    >>> [(row, files)] = recorded_pairs(*sides, *sides, n_jobs=1)
+    >>> row["ID"], row["duration"], files[0].fault
+    ('a', 3.0, '')
+    """
+    found = pair_files(
+        audio.find_audio(noisy_folder),
+        noisy_folder,
+        audio.find_audio(clean_folder),
+        clean_folder,
+    )
+    ids, *sides = zip(*found, strict=True)
+    files = []
+    for paths, copies in zip(sides, (noisy_copies, clean_copies), strict=True):
+        targets = [copies / f"{name}.wav" for name in ids]
+        files.append(audio.prepare_files(paths, targets, n_jobs, label=copies.name))
+    check_twins(ids, *files)
+    return [
+        (
+            {
+                "ID": name,
+                "duration": clean.n_samples / audio.SAMPLE_RATE,
+                "noisy_wav": noisy.path,
+                "clean_wav": clean.path,
+            },
+            (noisy, clean),
+        )
+        for name, noisy, clean in zip(ids, *files, strict=True)
+    ]
+
+
+def write_usable(manifest_folder, parts):
+    """Write the manifest of each part, with its usable pairs.
+
+    Arguments
+    ---------
+    manifest_folder : Path
+        Where they go.
+    parts : dict
+        train, valid and test, each as of `recorded_pairs`.
+
+    Raises
+    ------
+    InputError
+        As of `usable`, before anything is written.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> pair = ({"ID": "a", "duration": 1.5}, (audio.AudioFile("a.wav"),) * 2)
+    >>> write_usable(folder, {"test": [pair]})
+    >>> [row["ID"] for row in read_manifest(folder / "test.csv")]
+    ['a']
+    """
+    good = {
+        part: usable([files for _, files in pairs], part)
+        for part, pairs in parts.items()
+    }
+    for part, pairs in parts.items():
+        rows = [row for (row, _), ok in zip(pairs, good[part], strict=True) if ok]
+        write_manifest(Path(manifest_folder) / f"{part}.csv", rows)
 
 
 def usable(files, split):

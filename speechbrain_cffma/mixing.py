@@ -107,6 +107,8 @@ class DynamicMixer:
         Share of synthetic noise where there is recorded noise too.
     reverberant_share : float
         Share of pairs that are put into a room. The target stays dry.
+    with_noise : bool
+        False for pairs without noise.
 
     Example
     -------
@@ -129,6 +131,7 @@ class DynamicMixer:
         snr=(-5.0, 20.0),
         synthetic_share=0.3,
         reverberant_share=0.5,
+        with_noise=True,
     ):
         self.speech = read_manifest(speech_manifest)
         self.noises = read_manifest(noise_manifest) if noise_manifest else []
@@ -136,6 +139,7 @@ class DynamicMixer:
         self.snr = snr
         self.synthetic_share = synthetic_share
         self.reverberant_share = reverberant_share
+        self.with_noise = with_noise
 
     def __call__(self, row, n_samples, rng):
         """Mix one pair.
@@ -156,14 +160,19 @@ class DynamicMixer:
         clean : np.ndarray
             [n_samples]
         """
-        clean = self.crop(row, "clean_wav", n_samples, rng)
-        speech = clean
+        start = random_start(row["duration"], n_samples, rng)
+        clean = read_crop(row["clean_wav"], start, n_samples)
+        noisy = clean
         if self.rirs and rng.random() < self.reverberant_share:
-            rir = self.rirs[rng.integers(len(self.rirs))]
-            speech = reverberate(clean, audio.read(rir["rir_wav"]))
-        return add_noise(speech, self.noise(n_samples, rng), rng.uniform(*self.snr)), (
-            clean
-        )
+            rir = audio.read(self.rirs[rng.integers(len(self.rirs))]["rir_wav"])
+            # The room still sounds of what was said before the crop.
+            before = min(start, len(rir))
+            speech = read_crop(row["clean_wav"], start - before, before + n_samples)
+            noisy = reverberate(speech, rir)[before:]
+        if self.with_noise:
+            noise = self.noise(n_samples, rng)
+            noisy = add_noise(noisy, noise, rng.uniform(*self.snr))
+        return noisy, clean
 
     def noise(self, n_samples, rng):
         """A crop of recorded or synthetic noise, of no particular level.

@@ -1,6 +1,7 @@
 """Training order, crops and whole utterances; nothing depends on workers or processes."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -223,3 +224,19 @@ def test_a_crop_that_runs_past_the_end_repeats_what_is_there(tmp_path, speech):
     soundfile.write(tmp_path / "a.wav", samples, 16000, "FLOAT")
     crop = read_crop(tmp_path / "a.wav", start=600, n_samples=1000)
     np.testing.assert_array_equal(crop, np.tile(samples[600:], 3)[:1000])
+
+
+def test_a_crop_of_a_long_float_file_costs_the_memory_of_the_crop(tmp_path):
+    rng = np.random.default_rng(0)
+    long = rng.uniform(-2, 2, 60 * 16000).astype(np.float32)
+    row = {"duration": 60.0}
+    for key in ("noisy_wav", "clean_wav"):
+        row[key] = tmp_path / f"{key}.wav"
+        soundfile.write(row[key], long, 16000, "FLOAT")
+    tracemalloc.start()
+    noisy, _ = RecordedPairs()(row, 20480, np.random.default_rng(1))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    windows = np.lib.stride_tricks.sliding_window_view(long, 20480)
+    assert (windows[:, :9] == noisy[:9]).all(axis=1).any()
+    assert peak < 5 * noisy.nbytes < long.nbytes / 5

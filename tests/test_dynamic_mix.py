@@ -14,7 +14,7 @@ from speechbrain_cffma import audio
 from speechbrain_cffma.data import RecordedPairs, TrainingCrops
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.manifest import read_manifest
-from speechbrain_cffma.mixing import DynamicMixer, rms
+from speechbrain_cffma.mixing import DynamicMixer, reverberate, rms
 from speechbrain_cffma.noises import TEST_KINDS
 
 BUNDLED = Path(prepare.__file__).parent / "speech"
@@ -252,6 +252,93 @@ class TestRecordings:
         assert recorded[1, 0, 0]["noisy"].shape == (8000,)
 
 
+class TestSimulatedRooms:
+    #: Few and small rooms, nothing else.
+    ROOMS = {
+        **QUICK,
+        "simulated_rooms": 5,
+        "rt60": (0.2, 0.25),
+        "reverberant_share": 1.0,
+        "with_noise": False,
+    }
+
+    @pytest.fixture(scope="class")
+    def in_rooms(self, speech_folder, tmp_path_factory):
+        """A folder prepared with simulated rooms and no noise; leave it as it is."""
+        folder = tmp_path_factory.mktemp("in_rooms")
+        prepare_dynamic_mix(speech_folder, folder, **self.ROOMS)
+        return folder
+
+    @staticmethod
+    def rooms_of(folder, split, rooms):
+        """The names of the rooms that each pair of a split is in, among some."""
+        rirs = {path.name: audio.read(path) for path in audio.find_audio(rooms)}
+        found = []
+        for row in rows(folder, split):
+            noisy, clean = audio.read(row["noisy_wav"]), audio.read(row["clean_wav"])
+            found += [
+                name
+                for name, rir in rirs.items()
+                if np.abs(reverberate(clean, rir) - noisy).max() < 2e-3
+            ]
+        return found
+
+    def test_there_are_a_quarter_as_many_for_the_test(self, in_rooms):
+        assert len(rows(in_rooms, "rir")) == 5
+        assert len(audio.find_audio(in_rooms / "test_rooms")) == 2
+
+    def test_pairs_are_in_rooms_of_their_split_alone(self, in_rooms):
+        for split, own, other in (
+            ("valid", "rooms", "test_rooms"),
+            ("test", "test_rooms", "rooms"),
+        ):
+            found = self.rooms_of(in_rooms, split, in_rooms / own)
+            assert len(found) == len(rows(in_rooms, split))
+            assert len(set(found)) > 1
+            assert self.rooms_of(in_rooms, split, in_rooms / other) == []
+
+    def test_pairs_without_noise_have_no_snr(self, in_rooms):
+        for split in ("valid", "test"):
+            conditions = {(row["snr"], row["noise"]) for row in rows(in_rooms, split)}
+            assert conditions == {(None, "")}
+
+    def test_with_noise_their_speech_is_in_a_room_too(self, speech_folder, tmp_path):
+        arguments = {**self.ROOMS, "with_noise": True}
+        prepare_dynamic_mix(speech_folder, tmp_path, **arguments)
+        assert {row["snr"] for row in rows(tmp_path, "test")} == {0, 5, 10, 15}
+        for row in rows(tmp_path, "test"):
+            if row["snr"] == 15:
+                noisy, clean = (audio.read(row[f"{k}_wav"]) for k in ("noisy", "clean"))
+                assert rms(noisy - clean) > 1.3 * rms(clean) * 10 ** (-15 / 20)
+
+    def test_rooms_of_one_s_own_are_used_instead(self, speech_folder, tmp_path):
+        for name in ("rir", "test_rir"):
+            write_room(tmp_path / name / f"{name}.wav")
+        folder = tmp_path / "out"
+        prepare_dynamic_mix(
+            speech_folder, folder, rir_folder=tmp_path / "rir", **self.ROOMS
+        )
+        assert [row["ID"] for row in rows(folder, "rir")] == ["rir"]
+        found = self.rooms_of(folder, "test", tmp_path / "rir")
+        assert set(found) == {"rir.wav"}
+        assert not (folder / "rooms").exists()
+
+    def test_test_rooms_of_one_s_own_are_for_the_test(self, speech_folder, tmp_path):
+        write_room(tmp_path / "test_rir" / "mine.wav")
+        folder = tmp_path / "out"
+        arguments = {**self.ROOMS, "test_rir_folder": tmp_path / "test_rir"}
+        prepare_dynamic_mix(speech_folder, folder, **arguments)
+        found = self.rooms_of(folder, "test", tmp_path / "test_rir")
+        assert len(found) == len(rows(folder, "test"))
+        assert "mine" not in {row["ID"] for row in rows(folder, "rir")}
+
+    def test_preparing_fewer_leaves_none_of_the_former(self, speech_folder, tmp_path):
+        prepare_dynamic_mix(speech_folder, tmp_path, **self.ROOMS)
+        arguments = {**self.ROOMS, "simulated_rooms": 2}
+        prepare_dynamic_mix(speech_folder, tmp_path, **arguments)
+        assert len(rows(tmp_path, "rir")) == 2
+
+
 class TestAgain:
     def test_the_same_arguments_do_nothing(self, speech_folder, tmp_path):
         prepare_dynamic_mix(speech_folder, tmp_path, **QUICK)
@@ -314,6 +401,15 @@ class TestErrors:
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
+    @pytest.mark.parametrize(
+        "arguments", [{}, {"simulated_rooms": 2, "reverberant_share": 0.5}]
+    )
+    def test_pairs_without_noise_and_rooms_are_an_error(
+        self, speech_folder, tmp_path, arguments
+    ):
+        text = self.message(speech_folder, tmp_path, with_noise=False, **arguments)
+        assert "equal on both sides" in text
+
     def test_an_unknown_speaker_is_named_beside_those_there_are(
         self, speech_folder, tmp_path
     ):
@@ -322,7 +418,14 @@ class TestErrors:
         assert "['en', 'it', 'ru']" in text
 
     @pytest.mark.parametrize(
-        "argument", ["speech_folder", "noise_folder", "rir_folder", "test_noise_folder"]
+        "argument",
+        [
+            "speech_folder",
+            "noise_folder",
+            "rir_folder",
+            "test_noise_folder",
+            "test_rir_folder",
+        ],
     )
     def test_a_missing_folder_is_named(self, speech_folder, tmp_path, argument):
         folders = {"speech_folder": speech_folder, argument: tmp_path / "none"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_cffma import manifest, mixing
+from speechbrain_cffma import audio, manifest, mixing
 from speechbrain_cffma.mixing import DynamicMixer, add_noise, reverberate, rms
 
 N = 16000
@@ -164,8 +164,30 @@ class TestDynamicMixer:
         noisy, clean = mix(mixer, seed=1)
         dry = DynamicMixer(speech_csv)
         np.testing.assert_array_equal(clean, mix(dry, seed=1)[1])
-        echo = np.r_[np.zeros(1600), -0.5 * clean[:-1600]]
-        np.testing.assert_allclose(noisy, clean + echo, atol=1e-4)
+        echo = -0.5 * clean[:-1600]
+        np.testing.assert_allclose(noisy[1600:], clean[1600:] + echo, atol=1e-4)
+
+    def test_a_crop_holds_the_echo_of_what_was_said_before_it(
+        self, speech_csv, rir_csv
+    ):
+        mixer = DynamicMixer(
+            speech_csv, rir_manifest=rir_csv, with_noise=False, reverberant_share=1.0
+        )
+        whole = audio.read(mixer.speech[0]["clean_wav"])
+        echo = np.r_[np.zeros(1600), -0.5 * whole[:-1600]]
+        windows = np.lib.stride_tricks.sliding_window_view(whole, N)
+        starts = set()
+        for seed in range(0, 20, 2):
+            noisy, clean = mix(mixer, seed)
+            start = int((windows[:, :50] == clean[:50]).all(axis=1).argmax())
+            expected = (whole + echo)[start : start + N]
+            np.testing.assert_allclose(noisy, expected, atol=1e-5)
+            starts.add(start)
+        assert min(starts) < 1600 < max(starts)
+
+    def test_without_noise_and_rooms_the_pair_is_the_clean_crop_twice(self, speech_csv):
+        noisy, clean = mix(DynamicMixer(speech_csv, with_noise=False))
+        np.testing.assert_array_equal(noisy, clean)
 
     def test_its_share_of_pairs_is_in_rooms(self, speech_csv, rir_csv):
         mixer = DynamicMixer(

@@ -329,6 +329,20 @@ def test_recorded_noise_and_rooms(arguments, tmp_path):
     assert (tmp_path / "out" / "test" / "scores.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "snrs"),
+    [("mini_dereverb", set()), ("mini_joint", {"0.0", "5.0", "10.0", "15.0"})],
+)
+def test_rooms_are_simulated_with_and_without_noise(name, snrs, arguments, tmp_path):
+    _, *flags = arguments(
+        tmp_path, number_of_epochs=1, simulated_rooms=3, rt60=[0.2, 0.25]
+    )
+    train.main([str(ROOT / "hparams" / f"{name}.yaml"), *flags])
+    summary = json.loads((tmp_path / "test" / "summary.json").read_text())
+    assert set(summary["snr"]) == snrs
+    assert summary["overall"]["noisy"]["si_sdr"] < 10  # clean twice: no bound
+
+
 @pytest.mark.parametrize("fine_tune", ["frozen", "partial"])
 def test_what_is_frozen_stays_as_it_was(fine_tune, arguments, tmp_path, ssl_folder):
     train.main(arguments(tmp_path, fine_tune=fine_tune, number_of_epochs=1))

@@ -4,6 +4,8 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.mixing import DynamicMixer, add_noise, reverberate
 from speechbrain_cffma.noises import TEST_KINDS
+from speechbrain_cffma.rooms import TEST_LENGTHS, TRAIN_LENGTHS, write_rooms
 
 #: Real ambience that ships with the project, for testing only.
 AMBIENCE_FOLDER = Path(__file__).parent / "noise"
@@ -25,6 +28,11 @@ def prepare_dynamic_mix(
     manifest_folder,
     noise_folder=None,
     rir_folder=None,
+    test_rir_folder=None,
+    simulated_rooms=0,
+    rt60=(0.2, 0.6),
+    reverberant_share=0.5,
+    with_noise=True,
     test_speakers=(),
     test_noise_folder=AMBIENCE_FOLDER,
     held_out_share=0.06,
@@ -48,7 +56,18 @@ def prepare_dynamic_mix(
     noise_folder : str or Path or None
         Recorded noise for training.
     rir_folder : str or Path or None
-        Room impulse responses, for training and in half of the fixed pairs.
+        Room impulse responses, for training and validation.
+    test_rir_folder : str or Path or None
+        Those for testing; None for the same.
+    simulated_rooms : int
+        Rooms to simulate instead of a rir_folder, and a quarter as many of other sizes
+        instead of a test_rir_folder.
+    rt60 : (float, float)
+        Bounds of the simulated rooms' reverberation time in seconds.
+    reverberant_share : float
+        Share of the fixed pairs that are put into a room, if there are any.
+    with_noise : bool
+        False for fixed pairs without noise.
     test_speakers : sequence of str, str or None
         Speakers for testing only. None or empty: a share of all speakers' files.
     test_noise_folder : str or Path or None
@@ -67,10 +86,18 @@ def prepare_dynamic_mix(
     Raises
     ------
     InputError
-        If folders are missing or empty, files are faulty or a speaker is unknown.
+        If folders are missing or empty, files are faulty, a speaker is unknown, or
+        pairs would have neither noise nor a room.
     """
     arguments = dict(locals())
-    sources = (speech_folder, noise_folder, rir_folder, test_noise_folder)
+    has_rooms = reverberant_share == 1 and (rir_folder or simulated_rooms)
+    if not (with_noise or has_rooms):
+        raise InputError(
+            "with_noise=False leaves pairs that are equal on both sides: put all of them "
+            "into rooms by reverberant_share=1 and rir_folder=DIR or simulated_rooms=80"
+        )
+    sources = (speech_folder, noise_folder, test_noise_folder)
+    sources += (rir_folder, test_rir_folder)
     # Files that have come or gone since are a reason to prepare anew.
     arguments["n_files"] = [len(audio.find_audio(f)) for f in sources if f is not None]
     if manifest.is_prepared(manifest_folder, arguments):
@@ -79,7 +106,19 @@ def prepare_dynamic_mix(
     speech = _rows("clean_wav", speech_folder, folder / "speech", n_jobs)
     train, valid, test = _split(speech, test_speakers, held_out_share, seed)
     noises = _rows("noise_wav", noise_folder, folder / "noise", n_jobs)
+    if simulated_rooms and rir_folder is None:
+        rir_folder = _simulate(
+            folder / "rooms", simulated_rooms, TRAIN_LENGTHS, rt60, seed, n_jobs
+        )
+        if test_rir_folder is None:
+            n_rooms = math.ceil(simulated_rooms / 4)
+            test_rir_folder = _simulate(
+                folder / "test_rooms", n_rooms, TEST_LENGTHS, rt60, seed + 1, n_jobs
+            )
     rirs = _rows("rir_wav", rir_folder, folder / "rir", n_jobs)
+    test_rirs = rirs
+    if test_rir_folder is not None:
+        test_rirs = _rows("rir_wav", test_rir_folder, folder / "test_rir", n_jobs)
     for name, rows in (("train", train), ("noise", noises), ("rir", rirs)):
         manifest.write_manifest(folder / f"{name}.csv", rows)
 
@@ -101,11 +140,19 @@ def prepare_dynamic_mix(
             return kind.__name__, kind(n_samples, rng)
         return kind["noise"], mixer.crop(kind, "noise_wav", n_samples, rng)
 
-    for name, rows, count, noise in (
-        ("valid", valid, n_valid, validation_noise),
-        ("test", test, n_test, test_noise),
+    for name, rows, count, noise, rooms in (
+        ("valid", valid, n_valid, validation_noise, rirs),
+        ("test", test, n_test, test_noise, test_rirs),
     ):
-        pairs = _fixed_pairs(folder / name, rows, count, noise, rirs, seed)
+        pairs = _fixed_pairs(
+            folder / name,
+            rows,
+            count,
+            noise if with_noise else None,
+            rooms,
+            reverberant_share,
+            seed,
+        )
         manifest.write_manifest(folder / f"{name}.csv", pairs)
     manifest.mark_prepared(manifest_folder, arguments)
 
@@ -189,6 +236,13 @@ def _rows(key, folder, copies, n_jobs):
     ]
 
 
+def _simulate(folder, *arguments):
+    """Write rooms into a folder of their own; return it."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a preparation with more of them
+    write_rooms(folder, *arguments)
+    return folder
+
+
 def _split(rows, test_speakers, held_out_share, seed):
     """Train, valid and test rows; the test speakers are in the last alone."""
     if isinstance(test_speakers, str):
@@ -218,8 +272,11 @@ def _split(rows, test_speakers, held_out_share, seed):
     return splits.values()
 
 
-def _fixed_pairs(folder, rows, count, noise, rirs, seed):
-    """Mix `count` pairs of the longer half of the files, and write both sides."""
+def _fixed_pairs(folder, rows, count, noise, rirs, reverberant_share, seed):
+    """Mix `count` pairs of the longer half of the files, and write both sides.
+
+    `noise(index, n_samples, rng)` gives (kind, samples); None for pairs without noise.
+    """
     longest = sorted(rows, key=lambda row: -row["duration"])[
         : max(count, len(rows) // 2)
     ]
@@ -229,18 +286,20 @@ def _fixed_pairs(folder, rows, count, noise, rirs, seed):
         row = longest[order[index % len(longest)]]
         rng = np.random.default_rng((seed, index))
         clean = audio.read(row["clean_wav"])
-        speech = clean
-        if rirs and rng.random() < 0.5:
+        noisy, kind, snr = clean, "", ""
+        if rirs and rng.random() < reverberant_share:
             rir = rirs[rng.integers(len(rirs))]
-            speech = reverberate(clean, audio.read(rir["rir_wav"]))
-        kind, samples = noise(index, len(clean), rng)
-        snr = TEST_SNRS[index % len(TEST_SNRS)]
+            noisy = reverberate(clean, audio.read(rir["rir_wav"]))
+        if noise:
+            kind, samples = noise(index, len(clean), rng)
+            snr = TEST_SNRS[index % len(TEST_SNRS)]
+            noisy = add_noise(noisy, samples, snr)
         name = f"{index:03d}_{row['ID'].replace('/', '-')}"
         paths = {
             "noisy_wav": folder / "noisy" / f"{name}.wav",
             "clean_wav": folder / "clean" / f"{name}.wav",
         }
-        audio.write(paths["noisy_wav"], add_noise(speech, samples, snr))
+        audio.write(paths["noisy_wav"], noisy)
         audio.write(paths["clean_wav"], clean)
         pairs.append(
             {

@@ -5,7 +5,6 @@ Authors
 """
 
 import logging
-import os
 import shutil
 import ssl
 import time
@@ -19,7 +18,6 @@ from urllib.error import HTTPError, URLError
 from tqdm import tqdm
 
 from speechbrain_cffma import manifest
-from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, prepare_files
 from speechbrain_cffma.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
@@ -86,27 +84,18 @@ def prepare_voicebank(
     if manifest.is_prepared(manifest_folder, arguments):
         return
 
-    copies = data_folder / "16k"
-    if not (copies.is_dir() or os.access(data_folder, os.W_OK)):
-        copies = manifest_folder / "16k"
+    copies = manifest.copies_folder(data_folder, manifest_folder)
     parts = {"train": [], "valid": [], "test": []}
     for split, folders in _find_folders(data_folder).items():
-        pairs = _pairs(*folders, copies, n_jobs)
+        targets = [copies / path.name for path in folders]
+        pairs = manifest.recorded_pairs(*folders, *targets, n_jobs)
         conditions = _read_log(logs[split]) if logs[split] else {}
         _warn_if_incomplete(data_folder, split, pairs, conditions)
-        for name, noisy, clean in pairs:
-            noise, snr = conditions.get(name, ("", ""))
-            row = {
-                "ID": name,
-                "duration": clean.n_samples / SAMPLE_RATE,
-                "noisy_wav": noisy.path,
-                "clean_wav": clean.path,
-                "speaker": name.split("_")[0],
-                "snr": snr,
-                "noise": noise,
-            }
+        for row, files in pairs:
+            row["speaker"] = row["ID"].split("_")[0]
+            row["noise"], row["snr"] = conditions.get(row["ID"], ("", ""))
             held_out = split == "train" and row["speaker"] in valid_speakers
-            parts["valid" if held_out else split].append((row, (noisy, clean)))
+            parts["valid" if held_out else split].append((row, files))
 
     for part, pairs in parts.items():
         if not pairs:
@@ -114,10 +103,7 @@ def prepare_voicebank(
                 f"nothing of {data_folder} is left for {part}: of the training set the "
                 f"speakers {', '.join(valid_speakers)} are for validation"
             )
-        good = manifest.usable([files for _, files in pairs], part)
-        parts[part] = [row for (row, _), ok in zip(pairs, good, strict=True) if ok]
-    for part, rows in parts.items():
-        manifest.write_manifest(manifest_folder / f"{part}.csv", rows)
+    manifest.write_usable(manifest_folder, parts)
     manifest.mark_prepared(manifest_folder, arguments)
 
 
@@ -284,20 +270,6 @@ def _find(data_folder, name):
             return path
 
 
-def _pairs(noisy_folder, clean_folder, copies, n_jobs):
-    """(ID, noisy AudioFile, clean AudioFile) of all pairs, at 16 kHz."""
-    found = manifest.pair_files(
-        find_audio(noisy_folder), noisy_folder, find_audio(clean_folder), clean_folder
-    )
-    ids, *sides = zip(*found, strict=True)
-    files = []
-    for paths, folder in zip(sides, (noisy_folder, clean_folder), strict=True):
-        targets = [copies / folder.name / f"{name}.wav" for name in ids]
-        files.append(prepare_files(paths, targets, n_jobs, label=folder.name))
-    manifest.check_twins(ids, *files)
-    return list(zip(ids, *files, strict=True))
-
-
 def _read_log(path):
     """(noise type, SNR) of each utterance, from lines such as `p232_001 bus 17.5`."""
     conditions = {}
@@ -317,7 +289,7 @@ def _warn_if_incomplete(data_folder, split, pairs, conditions):
             f"the {split} set in {data_folder} has {len(pairs)} pairs; the published "
             f"one has {N_PAIRS[split]}"
         )
-    unknown = sum(name not in conditions for name, *_ in pairs)
+    unknown = sum(row["ID"] not in conditions for row, _ in pairs)
     if unknown:
         logger.warning(
             f"the SNR of {unknown} of {len(pairs)} {split} pairs is unknown: they are in "
