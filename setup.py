@@ -11,7 +11,6 @@ for line in (HERE / "speechbrain_cffma" / "__init__.py").read_text().splitlines(
         exec(line, ABOUT)
 
 TRAIN = [
-TRAIN = [
     "matplotlib>=3.9",
     "pesq>=0.0.4",
     "pillow>=10",
