@@ -331,7 +331,7 @@ def test_recorded_noise_and_rooms(arguments, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "snrs"),
-    [("mini_dereverb", set()), ("mini_joint", {"0.0", "5.0", "10.0", "15.0"})],
+    [("mini_dereverb", set()), ("mini_joint", {"0", "5", "10", "15"})],
 )
 def test_rooms_are_simulated_with_and_without_noise(name, snrs, arguments, tmp_path):
     _, *flags = arguments(
@@ -340,7 +340,7 @@ def test_rooms_are_simulated_with_and_without_noise(name, snrs, arguments, tmp_p
     train.main([str(ROOT / "hparams" / f"{name}.yaml"), *flags])
     summary = json.loads((tmp_path / "test" / "summary.json").read_text())
     assert set(summary["snr"]) == snrs
-    assert summary["overall"]["noisy"]["si_sdr"] < 10  # clean twice: no bound
+    assert si_sdr_of(tmp_path, "noisy") < 10  # clean twice: no bound
 
 
 @pytest.mark.parametrize("fine_tune", ["frozen", "partial"])
