@@ -20,12 +20,14 @@ from speechbrain_cffma.metrics import SCALES, measures
 from speechbrain_cffma.mixing import add_noise
 from speechbrain_cffma.report import write_report
 
-SPEECH = Path(__file__).parents[1] / "recipes" / "DynamicMix" / "speech" / "en"
-SECONDS, SAMPLE_RATE, REPEATS, N_FILES = 5, 16000, 10, 100
+SPEECH = Path(__file__).parents[1] / "recipes" / "DynamicMix" / "speech"
+SECONDS, SAMPLE_RATE, REPEATS = 5, 16000, 10
+#: As many files, of about the length of a read sentence of WSJ0.
+N_FILES, FILE_SECONDS = 100, 10
 
 
 def bundled_speech(seconds):
-    """The bundled English utterances one after another [S]."""
+    """The bundled utterances one after another [S], English ones first."""
     signals = []
     for path in sorted(SPEECH.rglob("*.opus")):
         signals.append(soundfile.read(path, dtype="float64")[0])
@@ -66,7 +68,7 @@ def composite():
 
 def evaluation():
     """Seconds of a whole evaluation, report included, with 1 process and 2, as one line."""
-    speech = bundled_speech(SECONDS * N_FILES)
+    speech = bundled_speech(FILE_SECONDS * N_FILES)
     rng = np.random.default_rng(0)
     spent = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +89,7 @@ def evaluation():
             spent[n_jobs].append(time.perf_counter() - start)
     one, two = map(min, spent.values())
     return (
-        f"evaluation of {N_FILES} files of {SECONDS} s, better of 2: {one:.1f} s, "
+        f"evaluation of {N_FILES} files of {FILE_SECONDS} s, better of 2: {one:.1f} s, "
         f"on 2 processes {two:.1f} s, {one / two:.2f} times faster"
     )
 

@@ -101,7 +101,14 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs,), daemon=True)
-        self.process.start()
+        # Before it starts: what the caller's script imports is imported there first.
+        own = {name: os.environ.get(name) for name in ONE_THREAD}
+        os.environ.update({name: value or "1" for name, value in own.items()})
+        try:
+            self.process.start()
+        finally:
+            for name in (name for name, value in own.items() if value is None):
+                del os.environ[name]
         theirs.close()
         self.connection.send(function)
         self.is_ready = False
@@ -146,8 +153,6 @@ class _Worker:
 
 def _work(connection):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in ONE_THREAD:
-        os.environ.setdefault(name, "1")
     # It comes through the pipe, so that its module is imported after the above.
     function = connection.recv()
     connection.send(None)
