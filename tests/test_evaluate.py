@@ -194,7 +194,7 @@ class TestConditions:
     def test_a_csv_that_lacks_something_is_an_error(self, tmp_path, text, message):
         (tmp_path / "conditions.csv").write_text(text)
         with pytest.raises(InputError, match=message):
-            conditions.from_csv(tmp_path / "conditions.csv", ["a", "b"])
+            conditions.from_file(tmp_path / "conditions.csv", ["a", "b"])
 
     def test_a_csv_goes_before_names(self, corpus):
         ids = [

@@ -18,8 +18,7 @@ from urllib.error import HTTPError, URLError
 
 from tqdm import tqdm
 
-from speechbrain_cffma import manifest
-from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, prepare_files
+from speechbrain_cffma import conditions, manifest
 from speechbrain_cffma.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
@@ -91,22 +90,16 @@ def prepare_voicebank(
         copies = manifest_folder / "16k"
     parts = {"train": [], "valid": [], "test": []}
     for split, folders in _find_folders(data_folder).items():
-        pairs = _pairs(*folders, copies, n_jobs)
-        conditions = _read_log(logs[split]) if logs[split] else {}
-        _warn_if_incomplete(data_folder, split, pairs, conditions)
-        for name, noisy, clean in pairs:
-            noise, snr = conditions.get(name, ("", ""))
-            row = {
-                "ID": name,
-                "duration": clean.n_samples / SAMPLE_RATE,
-                "noisy_wav": noisy.path,
-                "clean_wav": clean.path,
-                "speaker": name.split("_")[0],
-                "snr": snr,
-                "noise": noise,
-            }
-            held_out = split == "train" and row["speaker"] in valid_speakers
-            parts["valid" if held_out else split].append((row, (noisy, clean)))
+        pairs = manifest.prepare_pairs(
+            *folders, [copies / f.name for f in folders], n_jobs
+        )
+        known = conditions.read_log(logs[split]) if logs[split] else {}
+        _warn_if_incomplete(data_folder, split, pairs, known)
+        for pair in pairs:
+            name = pair.row["ID"]
+            pair.row.update(known.get(name, {}), speaker=name.split("_")[0])
+            held_out = split == "train" and pair.row["speaker"] in valid_speakers
+            parts["valid" if held_out else split].append(pair)
 
     for part, pairs in parts.items():
         if not pairs:
@@ -114,8 +107,7 @@ def prepare_voicebank(
                 f"nothing of {data_folder} is left for {part}: of the training set the "
                 f"speakers {', '.join(valid_speakers)} are for validation"
             )
-        good = manifest.usable([files for _, files in pairs], part)
-        parts[part] = [row for (row, _), ok in zip(pairs, good, strict=True) if ok]
+        parts[part] = manifest.usable_rows(pairs, part)
     for part, rows in parts.items():
         manifest.write_manifest(manifest_folder / f"{part}.csv", rows)
     manifest.mark_prepared(manifest_folder, arguments)
@@ -284,40 +276,14 @@ def _find(data_folder, name):
             return path
 
 
-def _pairs(noisy_folder, clean_folder, copies, n_jobs):
-    """(ID, noisy AudioFile, clean AudioFile) of all pairs, at 16 kHz."""
-    found = manifest.pair_files(
-        find_audio(noisy_folder), noisy_folder, find_audio(clean_folder), clean_folder
-    )
-    ids, *sides = zip(*found, strict=True)
-    files = []
-    for paths, folder in zip(sides, (noisy_folder, clean_folder), strict=True):
-        targets = [copies / folder.name / f"{name}.wav" for name in ids]
-        files.append(prepare_files(paths, targets, n_jobs, label=folder.name))
-    manifest.check_twins(ids, *files)
-    return list(zip(ids, *files, strict=True))
-
-
-def _read_log(path):
-    """(noise type, SNR) of each utterance, from lines such as `p232_001 bus 17.5`."""
-    conditions = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            name, noise, snr = line.split()
-            conditions[name.removesuffix(".wav")] = (noise, float(snr))
-        except ValueError:  # a heading or an empty line
-            continue
-    return conditions
-
-
-def _warn_if_incomplete(data_folder, split, pairs, conditions):
+def _warn_if_incomplete(data_folder, split, pairs, known):
     """Warn if there are other pairs than published, or pairs without a log line."""
     if len(pairs) != N_PAIRS[split]:
         logger.warning(
             f"the {split} set in {data_folder} has {len(pairs)} pairs; the published "
             f"one has {N_PAIRS[split]}"
         )
-    unknown = sum(name not in conditions for name, *_ in pairs)
+    unknown = sum(pair.row["ID"] not in known for pair in pairs)
     if unknown:
         logger.warning(
             f"the SNR of {unknown} of {len(pairs)} {split} pairs is unknown: they are in "
