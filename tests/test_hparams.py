@@ -74,6 +74,7 @@ def data(tmp_path_factory):
     return make
 
 
+@pytest.mark.usefixtures("scored_here")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_trains_and_reports(experiment, data, ssl_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -85,6 +86,7 @@ def test_trains_and_reports(experiment, data, ssl_folder, tmp_path, monkeypatch)
         "output_folder": tmp_path,
         "number_of_epochs": 1,
         "steps_per_epoch": 2,
+        "n_examples": 0,
     }
     train.main(command_line(experiment, **options))
     assert "step: 2" in (tmp_path / "train_log.txt").read_text()

@@ -25,6 +25,7 @@ from test_voicebank import speech, write_tree
 import train
 from recipes.PairedFolders.prepare import prepare_paired_folders
 from speechbrain_cffma import audio, cli, lobes
+from speechbrain_cffma.brain import EnhancementBrain
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes import CFFMAEnhancer
 from speechbrain_cffma.manifest import read_manifest
@@ -170,7 +171,7 @@ def test_any_rate_and_format_is_converted_and_channels_are_averaged(tmp_path):
             assert (info.samplerate, info.channels) == (16000, 1)
             samples = expected[row["ID"], side]
             difference = audio.read(row[f"{side}_wav"])[: len(samples)] - samples
-            assert np.square(samples).sum() > 100 * np.square(difference).sum()
+            assert np.square(samples).sum() > 20 * np.square(difference).sum()
 
 
 def test_extensions_of_twins_may_differ(tmp_path):
@@ -217,7 +218,7 @@ def write_dns(folder):
 
 def test_the_dns_challenge(tmp_path):
     rows = prepared(tmp_path / "out", **write_dns(tmp_path))[2]
-    assert [(row["snr"], row["noise"]) for row in rows] == [(15, ""), (0, ""), (-5, "")]
+    assert {(row["snr"], row["noise"]) for row in rows} == {(15, ""), (0, ""), (-5, "")}
     for row in rows:
         clean = Path(row["clean_wav"]).stem
         assert row["ID"].endswith(clean.removeprefix("clean_")), row
@@ -238,7 +239,7 @@ def test_the_test_set_of_voicebank(tmp_path):
     }
 
 
-def test_the_command_evaluates_pairs_of_other_names(tmp_path, capsys):
+def test_the_command_evaluates_pairs_of_other_names(tmp_path, capsys, scored_here):
     folders = write_dns(tmp_path)
     arguments = [
         f"--clean={folders['test_clean_folder']}",
@@ -306,11 +307,22 @@ def pretrained(ssl_folder, tmp_path_factory):
 
 
 @pytest.fixture
-def arguments(own_pairs, pretrained, tmp_path):
+def no_report(monkeypatch):
+    """Leave out the scores and the report of the test files."""
+    monkeypatch.setattr(EnhancementBrain, "_end_test", lambda self: None)
+
+
+@pytest.fixture
+def arguments(own_pairs, pretrained, tmp_path, scored_here):
     """`arguments(**options)`: the command line of a run of seconds from that model."""
 
     def make(output_folder=tmp_path, **options):
-        options = {**own_pairs, "pretrained": pretrained, **options}
+        options = {
+            **own_pairs,
+            "pretrained": pretrained,
+            "n_examples": 0,
+            **options,
+        }
         return command_line(
             "own_pairs", output_folder=output_folder, **SMALL_RUN | options
         )
@@ -329,11 +341,11 @@ def changed(folder, pretrained):
     return {key for key in before if not torch.equal(before[key], after[key])}
 
 
-@pytest.mark.parametrize("option", ["test_only", "number_of_epochs=0"])
+@pytest.mark.parametrize("how", ["--test_only", "number_of_epochs"])
 def test_without_a_step_it_is_the_model_itself(
-    option, arguments, pretrained, tmp_path, capsys
+    how, arguments, pretrained, tmp_path, capsys
 ):
-    train.main([*arguments(), f"--{option}"])
+    train.main([*arguments(), how] if how[0] == "-" else arguments(**{how: 0}))
     assert f"model: {pretrained}" in capsys.readouterr().out
     enhancer = CFFMAEnhancer.from_pretrained(pretrained)
     for row in read_manifest(tmp_path / "manifests" / "test.csv"):
@@ -345,6 +357,7 @@ def test_without_a_step_it_is_the_model_itself(
     assert (tmp_path / "test" / "report.html").exists()
 
 
+@pytest.mark.usefixtures("no_report")
 def test_its_network_replaces_that_of_the_experiment(arguments, monkeypatch, tmp_path):
     def refuse(*args, **kwargs):
         raise AssertionError("an SSL model was loaded")
@@ -355,11 +368,13 @@ def test_its_network_replaces_that_of_the_experiment(arguments, monkeypatch, tmp
     assert (estimator.fused_dim, estimator.dim) == (32, 16)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_training_starts_from_its_weights(arguments, pretrained, tmp_path):
     train.main(arguments(number_of_epochs=1, lr=0, lr_ssl=0))
     assert changed(tmp_path, pretrained) == set()
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("fine_tune", ["frozen", "partial", "entire"])
 def test_what_learns_of_its_ssl_model_can_be_chosen(
     fine_tune, arguments, pretrained, tmp_path
@@ -382,6 +397,7 @@ def test_training_further_improves_it(arguments, tmp_path):
     assert si_sdr_of(tmp_path / "after") > si_sdr_of(tmp_path / "before") + 0.5
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_resumed_run_ends_as_one_that_never_stopped(arguments, tmp_path):
     options = {"lr_schedule": "constant"}
     train.main(arguments(tmp_path / "whole", **options))
@@ -398,7 +414,7 @@ def test_testing_a_run_that_began_from_it_tests_the_run(arguments, tmp_path, cap
     assert si_sdr_of(tmp_path) == pytest.approx(score, abs=1e-6)
 
 
-def test_testing_needs_no_folders_for_training(pretrained, tmp_path):
+def test_testing_needs_no_folders_for_training(pretrained, tmp_path, scored_here):
     tested = write_dns(tmp_path)
     options = {**tested, "pretrained": pretrained, "output_folder": tmp_path / "out"}
     options |= SMALL_RUN
@@ -409,6 +425,7 @@ def test_testing_needs_no_folders_for_training(pretrained, tmp_path):
     assert set(summary["snr"]) == {"-5", "0", "15"}
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_model_of_the_spectrogram_alone_can_be_trained_further(arguments, tmp_path):
     enhancer = enhancer_of("input_spectrogram", fused_dim=32, dim=16)
     folder = enhancer.save_pretrained(tmp_path / "spectrogram")
@@ -442,6 +459,7 @@ def test_an_option_that_contradicts_it_is_an_error(arguments, capsys, options, m
     assert message in fails(arguments(**options), capsys)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_checkpoints_of_another_network_are_an_error(
     arguments, ssl_folder, tmp_path, capsys
 ):
