@@ -86,6 +86,19 @@ def tiny_wavlm(ssl_folder):
 
 
 @pytest.fixture
+def scored_here(monkeypatch):
+    """Evaluation scores in this process: to start others takes longer than a small run."""
+    from speechbrain_cffma import evaluate
+    from speechbrain_cffma.workers import Outcome
+
+    def call_all(function, arguments, n_jobs):
+        for index, its_arguments in enumerate(arguments):
+            yield Outcome(index, function(*its_arguments))
+
+    monkeypatch.setattr(evaluate, "call_all", call_all)
+
+
+@pytest.fixture
 def speechmos():
     """Skips what needs the package of DNSMOS where it is not installed."""
     pytest.importorskip("speechmos")

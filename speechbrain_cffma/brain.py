@@ -26,9 +26,9 @@ class EnhancementBrain(sb.Brain):
     """Trains a `CFFMAEnhancer`, or any module of the same interface, and scores it.
 
     The module is `modules.enhancer`. Besides SpeechBrain's run options it takes from
-    the hparams: enhancer, head_optimizer, ssl_optimizer, lr_schedule, warmup_steps,
-    number_of_epochs, epoch_counter, loss, metric_workers, train_logger, tensorboard,
-    seed, output_folder and n_examples; see hparams/base.yaml.
+    the hparams: enhancer, pretrained, head_optimizer, ssl_optimizer, lr_schedule,
+    warmup_steps, number_of_epochs, epoch_counter, loss, metric_workers, train_logger,
+    tensorboard, seed, output_folder and n_examples; see hparams/base.yaml.
     """
 
     def __init__(self, *args, **kwargs):
@@ -220,21 +220,26 @@ class EnhancementBrain(sb.Brain):
     def on_evaluate_start(self, max_key=None, min_key=None):
         """Load the best checkpoint, and write it as a model folder.
 
+        Where nothing was trained, what the run would have started from is evaluated.
+
         Raises
         ------
         InputError
-            If there is none.
+            If there is none, and no pretrained model either.
         """
-        if self.checkpointer.recover_if_possible(max_key=self.best_metric) is None:
+        self.step = 0
+        self.evaluated = self.hparams.pretrained
+        if self.checkpointer.recover_if_possible(max_key=self.best_metric) is not None:
+            self.evaluated = Path(self.hparams.output_folder) / "model"
+            if if_main_process():
+                self.hparams.enhancer.save_pretrained(self.evaluated)
+        elif self.evaluated is None:
             raise InputError(
                 f"there is no checkpoint in {self.checkpointer.checkpoints_dir} to "
-                "evaluate: train first, or name the output_folder of a trained run"
+                "evaluate: train first, or name the output_folder of a trained run, or "
+                "a trained model by --pretrained=FOLDER"
             )
-        self.step = 0
-        if if_main_process():
-            folder = Path(self.hparams.output_folder) / "model"
-            self.hparams.enhancer.save_pretrained(folder)
-            logger.info("the best model is in %s", folder)
+        logger.info("the model that is evaluated: %s", self.evaluated)
 
     def _end_validation(self, loss, epoch):
         progress = tqdm(
@@ -311,7 +316,11 @@ class EnhancementBrain(sb.Brain):
             embedding.first_layer,
         )
         table = tables.text(summary, settings["metrics"])
-        notes = [*evaluate.failures(rows), f"report: {folder / 'report.html'}"]
+        notes = [
+            *evaluate.failures(rows),
+            f"model: {self.evaluated}",
+            f"report: {folder / 'report.html'}",
+        ]
         print(f"\nTest set\n\n{table}\n\n" + "\n".join(notes))
 
     def evaluate(self, test_loader):

@@ -83,14 +83,31 @@ def cffma():
     "--metadata",
     type=click.Path(exists=True, dir_okay=False),
     help="CSV with the columns ID, snr, noise; the ID is the path without extension. "
-    "Without it, names such as x_snr5 or x_bus_10dB tell.",
+    "Or a .txt with lines `ID noise snr`. Without it, names such as x_snr5 or "
+    "x_bus_10dB tell.",
+)
+@click.option(
+    "--pair-by",
+    metavar="REGEX",
+    help="What names have in common with those of their clean twins, such as "
+    r"'fileid_\d+'.  [default: the whole path without extension]",
 )
 @click.option(
     "--n-jobs", type=click.IntRange(min=1), help="Processes.  [default: one a core]"
 )
 @click.option("--overwrite", is_flag=True, help="Score all files anew.")
 def evaluate(
-    clean, noisy, enhanced, further, output, metrics, overwrite, metadata, n_jobs, **how
+    clean,
+    noisy,
+    enhanced,
+    further,
+    output,
+    metrics,
+    overwrite,
+    metadata,
+    pair_by,
+    n_jobs,
+    **how,
 ):
     """Score systems against clean speech and compare them.
 
@@ -119,7 +136,14 @@ def evaluate(
     settings = evaluation.settings_of(metrics, **how)
     try:
         rows = evaluation.evaluate(
-            clean, systems, output, settings, metadata, n_jobs or -1, overwrite
+            clean,
+            systems,
+            output,
+            settings,
+            metadata,
+            n_jobs or -1,
+            overwrite,
+            pair_by,
         )
     except KeyboardInterrupt:
         click.echo("interrupted: the same command goes on from here", err=True)

@@ -7,6 +7,7 @@ Authors
 import csv
 import math
 import re
+from pathlib import Path
 
 from speechbrain_cffma.errors import InputError
 
@@ -55,15 +56,15 @@ def from_name(name):
     }
 
 
-def from_csv(path, ids):
-    """Conditions from a CSV with the columns ID and snr, noise or both.
+def from_file(path, ids):
+    """Conditions from a CSV with the columns ID and snr, noise or both, or from a log.
 
     The manifests that a prepare step writes are such files.
 
     Arguments
     ---------
     path : str or Path
-        The CSV. Cells of unknown conditions are empty.
+        The CSV, whose cells of unknown conditions are empty, or a .txt for `read_log`.
     ids : list of str
         The files that are asked for; further rows are ignored.
 
@@ -81,9 +82,59 @@ def from_csv(path, ids):
     -------
     >>> path = getfixture("tmp_path") / "conditions.csv"
     >>> _ = path.write_text("ID,snr,noise\\na,2.5,bus\\nb,,cafe\\n")
-    >>> from_csv(path, ["a", "b"])
+    >>> from_file(path, ["a", "b"])
     {'a': {'snr': 2.5, 'noise': 'bus'}, 'b': {'snr': None, 'noise': 'cafe'}}
     """
+    known = read_log(path) if Path(path).suffix == ".txt" else _read_csv(path)
+    missing = [name for name in ids if name not in known]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(ids)} files have no row in the metadata {path}, "
+            "whose IDs are paths in the folder without extension: " + ", ".join(missing)
+        )
+    return {name: known[name] for name in ids}
+
+
+def read_log(path):
+    """Conditions from lines such as `p232_001 bus 17.5`, as VoiceBank-DEMAND's logs have.
+
+    Arguments
+    ---------
+    path : str or Path
+        The log. Lines of another form, such as a heading, are passed over.
+
+    Returns
+    -------
+    dict
+        For each name, without .wav: snr in dB and noise.
+
+    Raises
+    ------
+    InputError
+        If it can't be read.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "log_testset.txt"
+    >>> _ = path.write_text("p232_001 bus 17.5")
+    >>> read_log(path)
+    {'p232_001': {'snr': 17.5, 'noise': 'bus'}}
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InputError(f"the metadata {path} can't be read ({error})") from error
+    known = {}
+    for line in text.splitlines():
+        try:
+            name, noise, snr = line.split()
+            known[name.removesuffix(".wav")] = {"snr": float(snr), "noise": noise}
+        except ValueError:  # a heading or an empty line
+            continue
+    return known
+
+
+def _read_csv(path):
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -93,20 +144,13 @@ def from_csv(path, ids):
         raise InputError(f"the metadata {path} can't be read ({error})") from error
     if "ID" not in columns or not columns & {"snr", "noise"}:
         raise InputError(f"the metadata {path} needs the columns ID and snr or noise")
-    known = {
+    return {
         row["ID"]: {
             "snr": _snr(row.get("snr"), row["ID"], path),
             "noise": row.get("noise") or "",
         }
         for row in rows
     }
-    missing = [name for name in ids if name not in known]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of {len(ids)} files have no row in the metadata {path}, "
-            "whose IDs are paths in the folder without extension: " + ", ".join(missing)
-        )
-    return {name: known[name] for name in ids}
 
 
 def _snr(text, name, path):

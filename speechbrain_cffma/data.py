@@ -147,11 +147,6 @@ class TrainingCrops(Dataset):
     seed : int
         Seed of everything random.
 
-    Raises
-    ------
-    InputError
-        If the manifest has no rows.
-
     Example
     -------
     >>> from speechbrain_cffma.manifest import write_manifest
@@ -165,9 +160,8 @@ class TrainingCrops(Dataset):
     """
 
     def __init__(self, manifest, pairs, crop_samples=20480, gain=(1.0, 2.5), seed=0):
+        self.manifest = manifest
         self.rows = read_manifest(manifest)
-        if not self.rows:
-            raise InputError(f"the training manifest {manifest} has no rows")
         self.pairs = pairs
         self.crop_samples = crop_samples
         self.gain = gain
@@ -267,6 +261,11 @@ def training_loader(
     torch.utils.data.DataLoader
         Gives SpeechBrain `PaddedBatch`es with id, noisy and clean.
 
+    Raises
+    ------
+    InputError
+        If there is nothing to train on.
+
     Example
     -------
     >>> from speechbrain_cffma.manifest import write_manifest
@@ -279,6 +278,11 @@ def training_loader(
     >>> [batch.noisy.data.shape for batch in loader]
     [torch.Size([2, 20480]), torch.Size([2, 20480]), torch.Size([2, 20480])]
     """
+    if not len(dataset):
+        raise InputError(
+            f"the training manifest {dataset.manifest} has no rows: give the experiment "
+            "data to train on, or --test_only to evaluate"
+        )
     sampler = EpochBatchSampler(
         len(dataset), batch_size, n_batches, dataset.seed, rank, world_size
     )

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from speechbrain_cffma import __version__, conditions
 from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, read
 from speechbrain_cffma.errors import InputError, InstallError, one_line
-from speechbrain_cffma.manifest import names_of
+from speechbrain_cffma.manifest import find_twins, names_of
 from speechbrain_cffma.metrics import (
     METRICS,
     PACKAGES,
@@ -102,8 +102,8 @@ def settings_of(
     }
 
 
-def pair_systems(clean, systems):
-    """Find the files of each system and their clean twins, by path without extension.
+def pair_systems(clean, systems, pair_by=None):
+    """Find the files of each system, by path without extension, and their clean twins.
 
     Arguments
     ---------
@@ -111,6 +111,9 @@ def pair_systems(clean, systems):
         Folder of clean speech.
     systems : dict
         Folder of each system's files, by its name.
+    pair_by : str or None
+        What a file and its clean twin have in common, see `manifest.find_twins`; None:
+        their paths without extension.
 
     Returns
     -------
@@ -133,21 +136,24 @@ def pair_systems(clean, systems):
     >>> pair["ID"], pair["system"], pair["clean"].relative_to(folder).as_posix()
     ('a', 'noisy', 'clean/a.wav')
     """
-    folders = {"clean": clean, **{f"system {name}": d for name, d in systems.items()}}
-    found = {}
-    for label, folder in folders.items():
+    clean_paths = find_audio(clean)
+    found = []
+    for folder in systems.values():
         paths = find_audio(folder)
-        found[label] = dict(zip(names_of(paths, folder), paths, strict=True))
-    clean_paths = found.pop("clean")
-    ids = sorted(set().union(*found.values()))
+        found.append(dict(zip(names_of(paths, folder), paths, strict=True)))
+    ids = sorted(set().union(*found))
+    twins = find_twins(ids, clean_paths, clean, pair_by)
     missing = {
-        folders[label]: [name for name in ids if name not in paths]
-        for label, paths in {"clean": clean_paths, **found}.items()
+        folder: [name for name in ids if name not in paths]
+        for folder, paths in zip(
+            [clean, *systems.values()], [twins, *found], strict=True
+        )
     }
     n_missing = sum(map(len, missing.values()))
     if n_missing:
         raise InputError(
-            f"{n_missing} files have no twin of the same path without extension: "
+            f"{n_missing} files have no twin of the same "
+            f"{'path without extension' if pair_by is None else pair_by}: "
             + "; ".join(
                 f"{len(names)} of {len(ids)} missing in {folder}: {', '.join(names)}"
                 for folder, names in missing.items()
@@ -155,8 +161,8 @@ def pair_systems(clean, systems):
             )
         )
     return [
-        {"ID": name, "system": system, "path": paths[name], "clean": clean_paths[name]}
-        for system, paths in zip(systems, found.values(), strict=True)
+        {"ID": name, "system": system, "path": paths[name], "clean": twins[name]}
+        for system, paths in zip(systems, found, strict=True)
         for name in ids
     ]
 
@@ -201,7 +207,14 @@ def check_sample_rates(paths, sample_rate):
 
 
 def evaluate(
-    clean, systems, folder, settings, metadata=None, n_jobs=-1, overwrite=False
+    clean,
+    systems,
+    folder,
+    settings,
+    metadata=None,
+    n_jobs=-1,
+    overwrite=False,
+    pair_by=None,
 ):
     """Score every file of every system.
 
@@ -218,11 +231,14 @@ def evaluate(
     settings : dict
         What `settings_of` returns.
     metadata : str or Path
-        CSV with the columns ID, snr, noise; by default file names are asked.
+        CSV with the columns ID, snr, noise, or a log, see `conditions.from_file`; by
+        default file names are asked.
     n_jobs : int
         Processes; -1 for one a core.
     overwrite : bool
         Score all files anew.
+    pair_by : str or None
+        See `pair_systems`.
 
     Returns
     -------
@@ -249,10 +265,10 @@ def evaluate(
     >>> row["system"], row["snr"], round(row["si_sdr"]), row["failed"]
     ('noisy', 20.0, 20, '')
     """
-    pairs = pair_systems(clean, systems)
+    pairs = pair_systems(clean, systems, pair_by)
     ids = list(dict.fromkeys(pair["ID"] for pair in pairs))
     if metadata:
-        known = conditions.from_csv(metadata, ids)
+        known = conditions.from_file(metadata, ids)
     else:
         known = {name: conditions.from_name(name) for name in ids}
     pairs = [{**pair, **known[pair["ID"]]} for pair in pairs]

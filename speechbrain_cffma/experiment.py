@@ -28,7 +28,8 @@ def read_experiment(path, overrides=""):
     A variant is a YAML in a folder `variants` beside the experiment or one of its bases.
     The key `variant:` holds its name, or a list of names of variants that replace
     different keys; the names are appended to `experiment`, so that a run has another
-    output_folder.
+    output_folder. A variant of the name of a key is chosen by giving that key a value.
+    Its key `without:` lists keys that go: what they made is of no use beside it.
 
     Arguments
     ---------
@@ -46,8 +47,8 @@ def read_experiment(path, overrides=""):
     Raises
     ------
     InputError
-        If a file is missing or no YAML, an override matches no key or has no value, or
-        there is no such variant.
+        If a file is missing or no YAML, a key must be given and is not, an override
+        matches no key or has no value, or there is no such variant.
 
     Example
     -------
@@ -63,9 +64,20 @@ def read_experiment(path, overrides=""):
     files = _with_bases(Path(path))
     tree = _merge(files)
     asked = _read_overrides(overrides)
+    paths = _variants_beside([file for file, _ in files])
     variants = _names(asked.get("variant", tree.get("variant")))
-    _add_variants(tree, variants, [file for file, _ in files])
+    for key in paths:
+        if key in variants and key in tree:
+            raise InputError(f"the variant {key} is chosen by --{key}=... instead")
+        if asked.get(key, tree.get(key)) is not None:
+            variants.append(key)
+    gone = _add_variants(tree, variants, paths, path)
     for key, value in asked.items():
+        if key in gone:
+            raise InputError(
+                f"{path} has no key {key!r} to override with the variant {gone[key]}, "
+                "which replaces what it is for"
+            )
         if key not in tree:
             close = difflib.get_close_matches(key, tree)
             hint = f"did you mean --{close[0]}?" if close else "see its keys there"
@@ -78,6 +90,9 @@ def read_experiment(path, overrides=""):
     tree.pop("variant", None)  # merged, as the base is
     if variants and "experiment" in tree:
         tree["experiment"] = _with_suffix(tree["experiment"], "-" + "-".join(variants))
+    for key, value in tree.items():
+        if isinstance(value, TaggedScalar) and str(value.tag) == "!PLACEHOLDER":
+            raise InputError(f"{path}: {key!r} is a !PLACEHOLDER: give --{key}=...")
     try:
         return resolve_references(_dump(_in_order_of_use(tree))).getvalue()
     except (ValueError, KeyError) as error:
@@ -177,29 +192,39 @@ def _names(variant):
     return [str(name) for name in (variant if isinstance(variant, list) else [variant])]
 
 
-def _add_variants(tree, names, files):
-    """Replace keys of the tree by those of the variants beside one of the files."""
+def _variants_beside(files):
+    """The paths of the variants beside some files, by their names."""
     # Of two of the same name, the one nearer to the experiment.
-    paths = {
+    return {
         path.stem: path
         for file in reversed(files)
-        for path in (file.parent / "variants").glob("*.yaml")
+        for path in sorted((file.parent / "variants").glob("*.yaml"))
     }
-    set_by = {}
+
+
+def _add_variants(tree, names, paths, experiment):
+    """Replace keys of the tree by those of variants; return which variant took which away."""
+    set_by, gone = {}, {}
     for name in names:
         if name not in paths:
             known = ", ".join(sorted(paths)) or "none"
             raise InputError(
-                f"{files[0]} has no variant {name!r}; its variants are: {known}"
+                f"{experiment} has no variant {name!r}; its variants are: {known}"
             )
-        for key, value in _merge(_with_bases(paths[name])).items():
+        variant = _merge(_with_bases(paths[name]))
+        without = variant.pop("without", [])
+        for key in [*variant, *without]:
             if key in set_by:
                 raise InputError(
                     f"the variants {set_by[key]} and {name} can't be combined: both "
                     f"replace {key!r}"
                 )
             set_by[key] = name
-            tree[key] = value
+        tree.update(variant)
+        for key in without:
+            tree.pop(key, None)
+            gone[key] = name
+    return gone
 
 
 def _with_suffix(value, suffix):

@@ -12,10 +12,12 @@ import csv
 import json
 import logging
 import os
+import re
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
-from speechbrain_cffma import audio
+from speechbrain_cffma.audio import SAMPLE_RATE, AudioFile, find_audio, prepare_files
 from speechbrain_cffma.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -135,8 +137,62 @@ def names_of(paths, folder):
     return names
 
 
-def pair_files(noisy_paths, noisy_folder, clean_paths, clean_folder):
-    """Find the clean twin of each noisy file by its path without extension.
+def find_twins(names, paths, folder, pair_by=None):
+    r"""Find the twin of each name among the files of a folder.
+
+    Arguments
+    ---------
+    names : list of str
+        Names of files of another folder, from `names_of`.
+    paths : list of Path
+        The files.
+    folder : str or Path
+        The folder that their names are relative to.
+    pair_by : str or None
+        A regular expression. Twins are equal in what it finds in their names: its
+        groups, or all that it matches if it has none. None: in the whole name.
+
+    Returns
+    -------
+    dict
+        The path of each name's twin; names without one are not in it.
+
+    Raises
+    ------
+    InputError
+        If it is no regular expression, or finds the same in two files of the folder.
+
+    Example
+    -------
+    >>> paths = [Path("clean/clean_fileid_1.wav"), Path("clean/clean_fileid_15.wav")]
+    >>> find_twins(["a_snr5_fileid_15"], paths, "clean", pair_by=r"fileid_\d+")
+    {'a_snr5_fileid_15': PosixPath('clean/clean_fileid_15.wav')}
+    """
+    try:
+        pattern = re.compile(r".*" if pair_by is None else str(pair_by))
+    except re.error as error:
+        raise InputError(
+            f"pair_by is {pair_by!r}, which is no regular expression: {error}"
+        ) from error
+
+    def key(name):
+        match = pattern.search(name)
+        return match and (match.groups() or match[0])
+
+    known = {}
+    for name, path in zip(names_of(paths, folder), paths, strict=True):
+        if key(name) in known:
+            raise InputError(
+                f"pair_by={pair_by!r} finds the same in {known[key(name)]} and {path}: "
+                "it must tell the files of one folder apart"
+            )
+        if key(name) is not None:
+            known[key(name)] = path
+    return {name: known[key(name)] for name in names if key(name) in known}
+
+
+def pair_files(noisy_paths, noisy_folder, clean_paths, clean_folder, pair_by=None):
+    """Find the clean twin of each noisy file.
 
     Arguments
     ---------
@@ -148,6 +204,8 @@ def pair_files(noisy_paths, noisy_folder, clean_paths, clean_folder):
         Clean files.
     clean_folder : str or Path
         Likewise.
+    pair_by : str or None
+        What twins have in common, see `find_twins`; None: their paths without extension.
 
     Returns
     -------
@@ -166,15 +224,16 @@ def pair_files(noisy_paths, noisy_folder, clean_paths, clean_folder):
     >>> [(name, clean.name) for name, _, clean in pair_files(noisy, "noisy", clean, "clean")]
     [('p1/a', 'a.wav')]
     """
-    clean = dict(zip(names_of(clean_paths, clean_folder), clean_paths, strict=True))
     noisy = dict(zip(names_of(noisy_paths, noisy_folder), noisy_paths, strict=True))
+    clean = find_twins(noisy, clean_paths, clean_folder, pair_by)
     alone = [name for name in noisy if name not in clean]
     if alone:
         raise InputError(
             f"{len(alone)} of {len(noisy)} noisy files in {noisy_folder} have no clean "
-            f"twin of the same name in {clean_folder}: {', '.join(alone)}"
+            f"twin of the same {'name' if pair_by is None else pair_by} in "
+            f"{clean_folder}: {', '.join(alone)}"
         )
-    unused = len(clean) - len(noisy)
+    unused = len(clean_paths) - len(set(clean.values()))
     if unused:
         logger.warning(
             "%d files of %s have no noisy twin and are not used", unused, clean_folder
@@ -201,7 +260,6 @@ def check_twins(ids, noisy, clean):
 
     Example
     -------
-    >>> from speechbrain_cffma.audio import AudioFile
     >>> noisy = AudioFile("noisy.wav", 16000, source_rate=16000, source_samples=16000)
     >>> check_twins(["a"], [noisy], [noisy._replace(path="clean.wav")])
     """
@@ -248,67 +306,122 @@ def copies_folder(data_folder, manifest_folder):
     return Path(manifest_folder) / "16k"
 
 
-def recorded_pairs(noisy_folder, clean_folder, noisy_copies, clean_copies, n_jobs=-1):
-    """Pair, check and convert the files of two folders.
+class Pair(NamedTuple):
+    """A recorded pair, found and checked.
 
     Arguments
     ---------
-    noisy_folder : Path
-        Noisy files.
-    clean_folder : Path
-        Their clean twins, by name.
-    noisy_copies : Path
-        Where the copies of the noisy files go that need one.
-    clean_copies : Path
-        Likewise.
+    row : dict
+        Its row of a manifest: ID, duration, noisy_wav and clean_wav.
+    files : (AudioFile, AudioFile)
+        Noisy and clean, with their faults, if any.
+    sources : (Path, Path)
+        The files that these were made of.
+    """
+
+    row: dict
+    files: tuple[AudioFile, AudioFile]
+    sources: tuple[Path, Path]
+
+
+def prepare_pairs(noisy_folder, clean_folder, copies, n_jobs=-1, pair_by=None):
+    """Pair the files of two folders, check each, and convert what is not 16 kHz mono.
+
+    Arguments
+    ---------
+    noisy_folder : str or Path
+        Noisy files, in subfolders or not.
+    clean_folder : str or Path
+        Their clean twins; one may be the twin of several.
+    copies : (Path, Path)
+        Folders of the converted copies of noisy and of clean files.
     n_jobs : int
         Processes; -1 for one a core.
+    pair_by : str or None
+        What twins have in common, see `find_twins`; None: their paths without extension.
 
     Returns
     -------
-    list of (dict, (AudioFile, AudioFile))
-        Of each pair the manifest's row (ID, duration, noisy_wav, clean_wav), and the
-        noisy and the clean file with their faults.
+    list of Pair
+        Their rows, faulty ones too: see `usable_rows`.
 
     Raises
     ------
     InputError
-        If noisy files have no twin, or twins differ in sample rate or length.
+        If files don't pair, or twins differ in sample rate or length.
 
     Example
     -------
+    >>> from speechbrain_cffma import audio
     >>> folder = getfixture("tmp_path")
     >>> for side in ("noisy", "clean"):
-    ...     audio.write(folder / side / "a.wav", getfixture("speech").numpy())
+    ...     audio.write(folder / side / "p1/a_5dB.wav", getfixture("speech").numpy())
     >>> sides = folder / "noisy", folder / "clean"
-    >>> [(row, files)] = recorded_pairs(*sides, *sides, n_jobs=1)
-    >>> row["ID"], row["duration"], files[0].fault
-    ('a', 3.0, '')
+    >>> (pair,) = prepare_pairs(*sides, copies=sides, n_jobs=1)
+    >>> pair.row["ID"], pair.row["duration"]
+    ('p1/a_5dB', 3.0)
     """
     found = pair_files(
-        audio.find_audio(noisy_folder),
+        find_audio(noisy_folder),
         noisy_folder,
-        audio.find_audio(clean_folder),
+        find_audio(clean_folder),
         clean_folder,
+        pair_by,
     )
     ids, *sides = zip(*found, strict=True)
     files = []
-    for paths, copies in zip(sides, (noisy_copies, clean_copies), strict=True):
-        targets = [copies / f"{name}.wav" for name in ids]
-        files.append(audio.prepare_files(paths, targets, n_jobs, label=copies.name))
+    for paths, folder, target in zip(
+        sides, (noisy_folder, clean_folder), copies, strict=True
+    ):
+        once = list(dict.fromkeys(paths))
+        targets = [Path(target) / f"{name}.wav" for name in names_of(once, folder)]
+        checked = prepare_files(once, targets, n_jobs, label=Path(folder).name)
+        by_path = dict(zip(once, checked, strict=True))
+        files.append([by_path[path] for path in paths])
     check_twins(ids, *files)
     return [
-        (
+        Pair(
             {
                 "ID": name,
-                "duration": clean.n_samples / audio.SAMPLE_RATE,
+                "duration": clean.n_samples / SAMPLE_RATE,
                 "noisy_wav": noisy.path,
                 "clean_wav": clean.path,
             },
             (noisy, clean),
+            sources,
         )
-        for name, noisy, clean in zip(ids, *files, strict=True)
+        for name, noisy, clean, *sources in zip(ids, *files, *sides, strict=True)
     ]
+
+
+def usable_rows(pairs, split):
+    """The rows of pairs that can be used, see `usable`.
+
+    Arguments
+    ---------
+    pairs : list of Pair
+        What `prepare_pairs` returns.
+    split : str
+        "train", "valid" or "test".
+
+    Returns
+    -------
+    list of dict
+        Rows of a manifest.
+
+    Raises
+    ------
+    InputError
+        If an evaluation file, or too many training files, can't be used.
+
+    Example
+    -------
+    >>> files = AudioFile("noisy.wav"), AudioFile("clean.wav")
+    >>> usable_rows([Pair({"ID": "a"}, files, files)], "test")
+    [{'ID': 'a'}]
+    """
+    good = usable([pair.files for pair in pairs], split)
+    return [pair.row for pair, ok in zip(pairs, good, strict=True) if ok]
 
 
 def write_usable(manifest_folder, parts):
@@ -316,10 +429,10 @@ def write_usable(manifest_folder, parts):
 
     Arguments
     ---------
-    manifest_folder : Path
+    manifest_folder : str or Path
         Where they go.
     parts : dict
-        train, valid and test, each as of `recorded_pairs`.
+        train, valid and test: lists of `Pair`.
 
     Raises
     ------
@@ -329,18 +442,14 @@ def write_usable(manifest_folder, parts):
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> pair = ({"ID": "a", "duration": 1.5}, (audio.AudioFile("a.wav"),) * 2)
-    >>> write_usable(folder, {"test": [pair]})
+    >>> files = AudioFile("noisy.wav"), AudioFile("clean.wav")
+    >>> write_usable(folder, {"test": [Pair({"ID": "a", "duration": 1.5}, files, files)]})
     >>> [row["ID"] for row in read_manifest(folder / "test.csv")]
     ['a']
     """
-    good = {
-        part: usable([files for _, files in pairs], part)
-        for part, pairs in parts.items()
-    }
-    for part, pairs in parts.items():
-        rows = [row for (row, _), ok in zip(pairs, good[part], strict=True) if ok]
-        write_manifest(Path(manifest_folder) / f"{part}.csv", rows)
+    rows = {part: usable_rows(pairs, part) for part, pairs in parts.items()}
+    for part, its_rows in rows.items():
+        write_manifest(Path(manifest_folder) / f"{part}.csv", its_rows)
 
 
 def usable(files, split):
@@ -365,7 +474,6 @@ def usable(files, split):
 
     Example
     -------
-    >>> from speechbrain_cffma.audio import AudioFile
     >>> usable([AudioFile("a.wav")] * 2, "train")
     [True, True]
     >>> usable([AudioFile("a.wav"), AudioFile("b.wav", fault="silent")], "test")

@@ -169,13 +169,14 @@ class TestTrainingCrops:
         other = TrainingCrops(pairs_csv, RecordedPairs(), CROP, seed=6)
         assert not torch.equal(other[1, 0, 3]["clean"], crops[1, 0, 3]["clean"])
 
-    def test_an_empty_manifest_is_an_error(self, tmp_path):
-        manifest.write_manifest(tmp_path / "train.csv", [])
-        with pytest.raises(InputError, match="train.csv has no rows"):
-            TrainingCrops(tmp_path / "train.csv", RecordedPairs())
-
 
 class TestTrainingLoader:
+    def test_an_empty_manifest_is_an_error(self, tmp_path):
+        manifest.write_manifest(tmp_path / "train.csv", [])
+        crops = TrainingCrops(tmp_path / "train.csv", RecordedPairs())
+        with pytest.raises(InputError, match="train.csv has no rows: .*--test_only"):
+            training_loader(crops, batch_size=2)
+
     @staticmethod
     def noisy_batches(dataset, num_workers, n_epochs=2):
         loader = training_loader(

@@ -95,6 +95,18 @@ class TestPairing:
         ]
         assert [p["clean"] for p in pairs[:2]] == [clean / "a/1.wav", clean / "b/1.wav"]
 
+    def test_with_the_clean_twin_may_be_by_a_part_of_the_name(self, tmp_path):
+        clean = touch(tmp_path / "clean", "clean_fileid_1.wav", "clean_fileid_12.wav")
+        names = ["a_snr5_fileid_12.wav", "b_snr0_fileid_1.wav"]
+        systems = {name: touch(tmp_path / name, *names) for name in ("noisy", "new")}
+        pairs = pair_systems(clean, systems, pair_by=r"fileid_\d+")
+        assert [(p["ID"], p["system"], p["clean"].stem) for p in pairs] == [
+            ("a_snr5_fileid_12", "noisy", "clean_fileid_12"),
+            ("b_snr0_fileid_1", "noisy", "clean_fileid_1"),
+            ("a_snr5_fileid_12", "new", "clean_fileid_12"),
+            ("b_snr0_fileid_1", "new", "clean_fileid_1"),
+        ]
+
     def test_all_missing_twins_are_one_error_with_their_count(self, tmp_path):
         clean = touch(tmp_path / "clean", "a.wav", "b.wav")
         noisy = touch(tmp_path / "noisy", "a.wav", "b.wav", "c.wav")
@@ -194,7 +206,15 @@ class TestConditions:
     def test_a_csv_that_lacks_something_is_an_error(self, tmp_path, text, message):
         (tmp_path / "conditions.csv").write_text(text)
         with pytest.raises(InputError, match=message):
-            conditions.from_csv(tmp_path / "conditions.csv", ["a", "b"])
+            conditions.from_file(tmp_path / "conditions.csv", ["a", "b"])
+
+    def test_a_log_of_voicebank_is_read(self, tmp_path):
+        log = tmp_path / "log_testset.txt"
+        log.write_text("\np232_001 bus 17.5\np257_434 cafe 2.5\n")
+        found = conditions.from_file(log, ["p257_434"])
+        assert found == {"p257_434": {"snr": 2.5, "noise": "cafe"}}
+        with pytest.raises(InputError, match="1 of 1 files have no row .*: p232_002"):
+            conditions.from_file(log, ["p232_002"])
 
     def test_a_csv_goes_before_names(self, corpus):
         ids = [

@@ -1,5 +1,6 @@
 """Experiments: bases, references, overrides, and errors of one line."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,12 @@ def write(tmp_path):
 
 def load(path, overrides=""):
     return load_experiment(read_experiment(path, overrides))
+
+
+def read_shipped(path):
+    """Read an experiment, with what must be given."""
+    required = re.findall(r"^(\w+): !PLACEHOLDER", path.read_text(), re.MULTILINE)
+    return read_experiment(path, "\n".join(f"{key}: here" for key in required))
 
 
 def message(path, overrides=""):
@@ -124,7 +131,7 @@ class TestReferences:
 
     def test_a_placeholder_must_be_given(self, write):
         path = write("a.yaml", "folder: !PLACEHOLDER")
-        assert "folder" in message(path)
+        assert "'folder' is a !PLACEHOLDER: give --folder=..." in message(path)
         assert load(path, "folder: here") == {"folder": "here"}
 
 
@@ -196,6 +203,41 @@ class TestVariants:
         expected["folder"] = "results/mine"
         for override in ("", "variant: null", "variant: []"):
             assert load(path, override) == expected
+
+    def test_of_the_name_of_a_key_is_chosen_by_its_value(self, path, write):
+        write("variants/half.yaml", "lr: !ref <half> + 1")
+        path = write("b.yaml", "base: a.yaml\nhalf: null")
+        assert load(path)["experiment"] == "mine"
+        loaded = load(path, "half: 5")
+        assert (loaded["lr"], loaded["dim"]) == (6, 64)
+        assert loaded["experiment"] == "mine-half"
+
+    def test_of_the_name_of_a_key_goes_with_others(self, path, write):
+        write("variants/half.yaml", "lr: !ref <half> + 1")
+        path = write("b.yaml", "base: a.yaml\nhalf: null")
+        loaded = load(path, "half: 5\nvariant: small")
+        assert (loaded["lr"], loaded["dim"]) == (6, 8)
+        text = message(path, "half: 5\nvariant: slow")
+        assert "slow and half can't be combined: both replace 'lr'" in text
+
+    def test_of_the_name_of_a_key_is_not_chosen_by_its_own_name(self, path, write):
+        write("variants/half.yaml", "lr: 1")
+        text = message(path, "variant: half")
+        assert "the variant half is chosen by --half=... instead" in text
+
+    def test_takes_keys_away(self, path, write):
+        write("variants/alone.yaml", "without: [dim, half]")
+        assert set(load(path, "variant: alone")) == {"experiment", "lr", "folder"}
+
+    def test_an_option_that_it_takes_away_is_an_error(self, path, write):
+        write("variants/alone.yaml", "without: [dim]")
+        text = message(path, "variant: alone\ndim: 3")
+        assert "no key 'dim' to override with the variant alone" in text
+
+    def test_what_it_takes_away_no_other_can_replace(self, path, write):
+        write("variants/alone.yaml", "without: [dim]")
+        text = message(path, "variant: [small, alone]")
+        assert "small and alone can't be combined: both replace 'dim'" in text
 
     def test_replaces_keys_of_the_experiment(self, path):
         loaded = load(path, "variant: small")
@@ -302,13 +344,13 @@ class TestOnly:
 class TestHparams:
     @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
     def test_each_experiment_can_be_read(self, path):
-        text = read_experiment(path)
+        text = read_shipped(path)
         assert "!ref" not in text
         assert load_experiment(text, only="crop_samples") > 0
 
     def test_no_two_experiments_write_to_the_same_folder(self):
         folders = [
-            load_experiment(read_experiment(path), only="output_folder")
+            load_experiment(read_shipped(path), only="output_folder")
             for path in EXPERIMENTS
         ]
         assert len(set(folders)) == len(folders) > 0

@@ -45,6 +45,69 @@ class TestPairFiles:
         assert "2 files of clean have no noisy twin" in caplog.text
 
 
+class TestPairBy:
+    """Twins that share a part of their names, as those of the DNS Challenge do."""
+
+    NOISY = ["clnsp1_train_69005_1_snr15_tl-21_fileid_158", "x_snr0_tl-9_fileid_1"]
+    CLEAN = ["clean_fileid_1", "clean_fileid_15", "clean_fileid_158"]
+
+    @staticmethod
+    def twins(names, clean, pair_by):
+        paths = [Path("clean", f"{name}.wav") for name in clean]
+        found = manifest.find_twins(names, paths, "clean", pair_by)
+        return {name: path.stem for name, path in found.items()}
+
+    @pytest.mark.parametrize("pair_by", [r"fileid_\d+", r"fileid_(\d+)", r"(\d+)$"])
+    def test_what_it_finds_is_equal_in_twins(self, pair_by):
+        twins = self.twins(self.NOISY, self.CLEAN, pair_by)
+        assert twins == {
+            self.NOISY[0]: "clean_fileid_158",
+            self.NOISY[1]: "clean_fileid_1",
+        }
+
+    def test_all_groups_count(self):
+        clean = ["a_p1_001", "a_p2_001"]
+        twins = self.twins(["p2_cafe_001"], clean, r"(p\d).*_(\d+)")
+        assert twins == {"p2_cafe_001": "a_p2_001"}
+
+    def test_a_clean_file_may_have_several_noisy_twins(self):
+        twins = self.twins(["a_0dB", "a_5dB"], ["a", "b"], "^[a-z]")
+        assert twins == {"a_0dB": "a", "a_5dB": "a"}
+
+    def test_a_file_in_which_it_finds_nothing_has_no_twin(self):
+        assert self.twins(["a_1", "b"], ["x_1", "b", "c"], r"\d") == {"a_1": "x_1"}
+
+    def test_without_it_the_whole_name_counts(self):
+        assert self.twins(["a", "p/a"], ["a", "p/a", "p/ab"], None) == {
+            "a": "a",
+            "p/a": "a",
+        }
+
+    def test_finding_the_same_in_two_clean_files_is_an_error(self):
+        with pytest.raises(InputError, match="same in clean/b_1.wav and clean/a_1.wav"):
+            self.twins(["a_1"], ["b_1", "a_1"], r"\d")
+
+    def test_no_regular_expression_is_an_error(self):
+        with pytest.raises(InputError, match=r"'\(a', which is no regular expression"):
+            self.twins(["a"], ["a"], "(a")
+
+    def test_pairs_are_named_as_the_noisy_file(self):
+        noisy = [Path("noisy", f"{name}.wav") for name in self.NOISY]
+        clean = [Path("clean", f"{name}.wav") for name in self.CLEAN[::2]]
+        pairs = manifest.pair_files(noisy, "noisy", clean, "clean", r"fileid_\d+")
+        assert pairs == [
+            (self.NOISY[0], noisy[0], clean[1]),
+            (self.NOISY[1], noisy[1], clean[0]),
+        ]
+
+    def test_noisy_files_without_twin_are_named_with_it(self):
+        noisy = [Path("noisy/a_1.wav"), Path("noisy/a_2.wav")]
+        with pytest.raises(
+            InputError, match=r"1 of 2 .* of the same \\d in clean: a_2"
+        ):
+            manifest.pair_files(noisy, "noisy", [Path("clean/b_1.wav")], "clean", r"\d")
+
+
 class TestCheckTwins:
     def test_equal_ones_pass(self):
         manifest.check_twins(["a"], [FINE], [FINE])

@@ -36,28 +36,26 @@ def few_files(tmp_path_factory):
     return folder
 
 
-def command_line(output_folder, speech_folder, ssl_source, **overrides):
-    """Arguments of a run of seconds."""
-    options = {
-        "output_folder": output_folder,
-        "speech_folder": speech_folder,
-        "ssl_source": ssl_source,
-        "fused_dim": 32,
-        "dim": 16,
-        "n_valid": 2,
-        "n_test": 4,
-        "number_of_epochs": 2,
-        "steps_per_epoch": 4,
-        "batch_size": 2,
-        "warmup_steps": 2,
-        "num_workers": 0,
-        "metric_workers": 1,
-        "n_examples": 2,
-        "device": "cpu",
-        **overrides,
-    }
+#: Options of any experiment that make it a run of seconds, and its network small.
+SMALL_RUN = {
+    "number_of_epochs": 2,
+    "steps_per_epoch": 4,
+    "batch_size": 2,
+    "warmup_steps": 2,
+    "num_workers": 0,
+    "metric_workers": 1,
+    "n_examples": 2,
+    "device": "cpu",
+}
+SMALL_NETWORK = {"fused_dim": 32, "dim": 16}
+#: Few fixed pairs of what is mixed on the fly.
+SMALL_MIX = {"n_valid": 2, "n_test": 4}
+
+
+def command_line(experiment, **options):
+    """Arguments of `train.main`."""
     flags = [f"--{key}={value}" for key, value in options.items()]
-    return [str(ROOT / "hparams" / "mini.yaml"), *flags, "--noprogressbar"]
+    return [str(ROOT / "hparams" / f"{experiment}.yaml"), *flags, "--noprogressbar"]
 
 
 @pytest.fixture(scope="session")
@@ -65,8 +63,13 @@ def arguments(few_files, ssl_folder):
     """`arguments(output_folder, **overrides)`: the command line of a small run."""
 
     def make(output_folder, **overrides):
-        defaults = {"speech_folder": few_files, "ssl_source": ssl_folder("wavlm")}
-        return command_line(output_folder, **{**defaults, **overrides})
+        options = {
+            "output_folder": output_folder,
+            "speech_folder": few_files,
+            "ssl_source": ssl_folder("wavlm"),
+        }
+        options |= {**SMALL_RUN, **SMALL_NETWORK, **SMALL_MIX, **overrides}
+        return command_line("mini", **options)
 
     return make
 

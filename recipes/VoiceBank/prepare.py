@@ -17,7 +17,7 @@ from urllib.error import HTTPError, URLError
 
 from tqdm import tqdm
 
-from speechbrain_cffma import manifest
+from speechbrain_cffma import conditions, manifest
 from speechbrain_cffma.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
@@ -87,15 +87,16 @@ def prepare_voicebank(
     copies = manifest.copies_folder(data_folder, manifest_folder)
     parts = {"train": [], "valid": [], "test": []}
     for split, folders in _find_folders(data_folder).items():
-        targets = [copies / path.name for path in folders]
-        pairs = manifest.recorded_pairs(*folders, *targets, n_jobs)
-        conditions = _read_log(logs[split]) if logs[split] else {}
-        _warn_if_incomplete(data_folder, split, pairs, conditions)
-        for row, files in pairs:
-            row["speaker"] = row["ID"].split("_")[0]
-            row["noise"], row["snr"] = conditions.get(row["ID"], ("", ""))
-            held_out = split == "train" and row["speaker"] in valid_speakers
-            parts["valid" if held_out else split].append((row, files))
+        pairs = manifest.prepare_pairs(
+            *folders, [copies / f.name for f in folders], n_jobs
+        )
+        known = conditions.read_log(logs[split]) if logs[split] else {}
+        _warn_if_incomplete(data_folder, split, pairs, known)
+        for pair in pairs:
+            name = pair.row["ID"]
+            pair.row.update(known.get(name, {}), speaker=name.split("_")[0])
+            held_out = split == "train" and pair.row["speaker"] in valid_speakers
+            parts["valid" if held_out else split].append(pair)
 
     for part, pairs in parts.items():
         if not pairs:
@@ -270,26 +271,14 @@ def _find(data_folder, name):
             return path
 
 
-def _read_log(path):
-    """(noise type, SNR) of each utterance, from lines such as `p232_001 bus 17.5`."""
-    conditions = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            name, noise, snr = line.split()
-            conditions[name.removesuffix(".wav")] = (noise, float(snr))
-        except ValueError:  # a heading or an empty line
-            continue
-    return conditions
-
-
-def _warn_if_incomplete(data_folder, split, pairs, conditions):
+def _warn_if_incomplete(data_folder, split, pairs, known):
     """Warn if there are other pairs than published, or pairs without a log line."""
     if len(pairs) != N_PAIRS[split]:
         logger.warning(
             f"the {split} set in {data_folder} has {len(pairs)} pairs; the published "
             f"one has {N_PAIRS[split]}"
         )
-    unknown = sum(row["ID"] not in conditions for row, _ in pairs)
+    unknown = sum(pair.row["ID"] not in known for pair in pairs)
     if unknown:
         logger.warning(
             f"the SNR of {unknown} of {len(pairs)} {split} pairs is unknown: they are in "

@@ -89,9 +89,9 @@ def prepare_whamr(
     parts = {}
     for split, sides in folders.items():
         targets = [copies / side.relative_to(data_folder) for side in sides]
-        parts[split] = manifest.recorded_pairs(*sides, *targets, n_jobs)
-        for row, _ in parts[split]:
-            row["speaker"] = row["ID"][:3]  # of WSJ0: 01a of 01aa010b_...
+        parts[split] = manifest.prepare_pairs(*sides, targets, n_jobs)
+        for pair in parts[split]:
+            pair.row["speaker"] = pair.row["ID"][:3]  # of WSJ0: 01a of 01aa010b_...
     manifest.write_usable(manifest_folder, parts)
     manifest.mark_prepared(manifest_folder, arguments)
 

@@ -12,7 +12,12 @@ check_torch_pair()
 
 from speechbrain_cffma.lobes.attention import RelativeSelfAttention  # noqa: E402
 from speechbrain_cffma.lobes.blstm import BLSTM  # noqa: E402
-from speechbrain_cffma.lobes.cffma import CFFMA, CFFMAEnhancer, MaskEstimator  # noqa: E402
+from speechbrain_cffma.lobes.cffma import (  # noqa: E402
+    CFFMA,
+    CFFMAEnhancer,
+    MaskEstimator,
+    load_enhancer,
+)
 from speechbrain_cffma.lobes.fusion import (  # noqa: E402
     Concatenation,
     CrossAttentionFusion,
@@ -69,5 +74,6 @@ __all__ = [
     "SelectiveTimeAttention",
     "SpectrogramOnly",
     "TransformerStack",
+    "load_enhancer",
     "load_ssl",
 ]

@@ -206,3 +206,35 @@ class CFFMAEnhancer(PretrainedMixin, nn.Module):
         mask = self.mask_estimator(log_magnitude, embedding, lengths)
         enhanced = mask * log_magnitude
         return self.spectrogram.inverse(enhanced, phase, n_samples), enhanced
+
+
+def load_enhancer(source, fine_tune="frozen"):
+    """Load a trained network, to train it further.
+
+    Arguments
+    ---------
+    source : str or Path
+        A model folder or a hub id, see `CFFMAEnhancer.from_pretrained`.
+    fine_tune : str
+        What of its SSL model learns: "frozen", "partial" or "entire"; see `SSLEmbedding`.
+
+    Returns
+    -------
+    CFFMAEnhancer
+        The network with its weights, on the CPU.
+
+    Raises
+    ------
+    InputError
+        If it can't be loaded, or there is no such `fine_tune`.
+
+    Example
+    -------
+    >>> load_enhancer("no/such-model-folder")
+    Traceback (most recent call last):
+    ...
+    speechbrain_cffma.errors.InputError: ...
+    """
+    enhancer = CFFMAEnhancer.from_pretrained(source)
+    enhancer.embedding.set_fine_tune(fine_tune)
+    return enhancer

@@ -179,20 +179,11 @@ class SSLEmbedding(nn.Module):
 
     def __init__(self, ssl, fine_tune="frozen", weighted_sum=True, hop_length=160):
         super().__init__()
-        if fine_tune not in ("frozen", "partial", "entire"):
-            raise InputError(
-                f"fine_tune must be frozen, partial or entire, not {fine_tune!r}"
-            )
         if not getattr(ssl, "output_all_hiddens", False):
             raise InputError(
                 "SSLEmbedding needs an SSL wrapper with output_all_hiddens=True"
             )
-        if ssl.freeze and fine_tune != "frozen":
-            raise InputError(
-                f"an SSL wrapper made with freeze=True can't be fine-tuned: {fine_tune}"
-            )
         self.ssl = ssl
-        self.fine_tune = fine_tune
         self.weighted_sum = weighted_sum
         self.hop_length = hop_length
 
@@ -206,7 +197,31 @@ class SSLEmbedding(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(self.dim) for _ in range(n_layers))
         self.weights = nn.Parameter(torch.ones(n_layers)) if weighted_sum else None
 
-        ssl.requires_grad_(True)  # whatever was frozen before
+        self.set_fine_tune(fine_tune)
+
+    def set_fine_tune(self, fine_tune):
+        """Choose what of the SSL model learns from now on.
+
+        Arguments
+        ---------
+        fine_tune : str
+            "frozen", "partial" or "entire", see above.
+
+        Raises
+        ------
+        InputError
+            If it is none of these, or the SSL model was made to be frozen.
+        """
+        if fine_tune not in ("frozen", "partial", "entire"):
+            raise InputError(
+                f"fine_tune must be frozen, partial or entire, not {fine_tune!r}"
+            )
+        if self.ssl.freeze and fine_tune != "frozen":
+            raise InputError(
+                f"an SSL wrapper made with freeze=True can't be fine-tuned: {fine_tune}"
+            )
+        self.fine_tune = fine_tune
+        self.ssl.requires_grad_(True)  # whatever was frozen before
         self.frozen_part().requires_grad_(False)
         self.train(self.training)
 
@@ -325,6 +340,15 @@ class NoEmbedding(nn.Module):
 
     dim = 0
     first_layer = 0
+
+    def set_fine_tune(self, fine_tune):
+        """Nothing to choose: there is no SSL model.
+
+        Arguments
+        ---------
+        fine_tune : str
+            Not needed.
+        """
 
     def ssl_parameters(self):
         """None: there is no SSL model.

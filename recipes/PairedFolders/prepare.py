@@ -1,0 +1,183 @@
+"""Prepare pairs of one's own: a folder of noisy and one of clean files.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from speechbrain_cffma import audio, conditions, manifest
+from speechbrain_cffma.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_paired_folders(
+    manifest_folder,
+    noisy_folder=None,
+    clean_folder=None,
+    test_noisy_folder=None,
+    test_clean_folder=None,
+    pair_by=None,
+    metadata=None,
+    held_out_share=0.1,
+    seed=0,
+    n_jobs=-1,
+):
+    """Write train.csv, valid.csv and test.csv; what is not 16 kHz mono is converted once.
+
+    Held out for validation, and for testing where there are no folders for it, are whole
+    subfolders (speakers) of the clean files if the share is one of them at least, else
+    files. No clean file is in two parts, however many noisy twins it has.
+
+    Arguments
+    ---------
+    manifest_folder : str or Path
+        Where the manifests and the 16 kHz copies go.
+    noisy_folder : str or Path or None
+        Noisy files for training and validation, in subfolders or not, in any format and
+        rate that libsndfile reads; several channels are averaged. None to test only:
+        train.csv and valid.csv have no rows then.
+    clean_folder : str or Path or None
+        Their clean twins.
+    test_noisy_folder : str or Path or None
+        Noisy files for testing. None: a share of those above.
+    test_clean_folder : str or Path or None
+        Their clean twins.
+    pair_by : str or None
+        A regular expression for what the names of twins have in common, see
+        `manifest.find_twins`; None: their paths without extension.
+    metadata : str or Path or None
+        Input SNR and noise of the test files, see `conditions.from_file`; None: as
+        their names tell.
+    held_out_share : float
+        Share of the subfolders or clean files for validation, and as much for testing.
+    seed : int
+        Seed of the choice.
+    n_jobs : int
+        Processes; -1 for one a core.
+
+    Raises
+    ------
+    InputError
+        If folders are missing, files don't pair or are faulty, too few are there, or a
+        test file is among those for training.
+    """
+    training = _both("noisy_folder", noisy_folder, "clean_folder", clean_folder)
+    testing = _both(
+        "test_noisy_folder", test_noisy_folder, "test_clean_folder", test_clean_folder
+    )
+    if not (training or testing):
+        raise InputError(
+            "there is no data: give --noisy_folder and --clean_folder, or, to evaluate a "
+            "model, --test_noisy_folder and --test_clean_folder"
+        )
+    arguments = {
+        "folders": [training, testing],
+        # Files that have come or gone since are a reason to prepare anew.
+        "n_files": [len(audio.find_audio(f)) for f in (*training, *testing)],
+        "pair_by": pair_by,
+        "metadata": metadata,
+        "held_out_share": held_out_share,
+        "seed": seed,
+    }
+    if manifest.is_prepared(manifest_folder, arguments):
+        return
+
+    def pairs_of(folders, part):
+        copies = [
+            Path(manifest_folder) / "16k" / part / side for side in ("noisy", "clean")
+        ]
+        pairs = manifest.prepare_pairs(*folders, copies, n_jobs, pair_by)
+        for pair in pairs:
+            subfolders = pair.sources[1].relative_to(folders[1]).parts[:-1]
+            pair.row.update(
+                conditions.from_name(pair.row["ID"]),
+                speaker=subfolders[0] if subfolders else "",
+            )
+        return pairs
+
+    parts = {"train": [], "valid": [], "test": []}
+    if training:
+        held_out = ("valid",) if testing else ("valid", "test")
+        parts |= _split(pairs_of(training, "train"), held_out, held_out_share, seed)
+    if testing:
+        parts["test"] = pairs_of(testing, "test")
+        _check_unseen(parts)
+    rows = {part: manifest.usable_rows(pairs, part) for part, pairs in parts.items()}
+    if metadata:
+        known = conditions.from_file(metadata, [row["ID"] for row in rows["test"]])
+        for row in rows["test"]:
+            row.update(known[row["ID"]])
+    for part, its_rows in rows.items():
+        manifest.write_manifest(Path(manifest_folder) / f"{part}.csv", its_rows)
+    manifest.mark_prepared(manifest_folder, arguments)
+
+
+def _both(noisy_option, noisy, clean_option, clean):
+    """Two folders, or none: () if neither is given."""
+    folders = {noisy_option: noisy, clean_option: clean}
+    missing = [option for option, folder in folders.items() if folder is None]
+    if len(missing) == 1:
+        raise InputError(
+            f"--{missing[0]} is missing: {' and '.join(folders)} belong together"
+        )
+    return (
+        ()
+        if missing
+        else tuple(Path(f).expanduser().absolute() for f in (noisy, clean))
+    )
+
+
+def _split(pairs, held_out, share, seed):
+    """Pairs by the name of their part: what is not held out is for training."""
+    speakers = {pair.row["speaker"] for pair in pairs}
+    by_speaker = share * len(speakers) >= 1
+
+    def group(pair):
+        return pair.row["speaker"] if by_speaker else pair.sources[1]
+
+    groups = list(dict.fromkeys(map(group, pairs)))
+    n_held_out = max(1, round(share * len(groups)))
+    order = np.random.default_rng(seed).permutation(len(groups))
+    part_of = {
+        groups[index]: part
+        for n, part in enumerate(held_out)
+        for index in order[n * n_held_out : (n + 1) * n_held_out]
+    }
+    parts = {part: [] for part in ("train", *held_out)}
+    for pair in pairs:
+        parts[part_of.get(group(pair), "train")].append(pair)
+    what = "subfolders" if by_speaker else "clean files"
+    for part, its_pairs in parts.items():
+        if not its_pairs:
+            raise InputError(
+                f"{len(groups)} {what} are too few: none is left for {part}; give more"
+            )
+    logger.info(
+        "%d of %d %s are held out for each of: %s",
+        n_held_out,
+        len(groups),
+        what,
+        ", ".join(held_out),
+    )
+    return parts
+
+
+def _check_unseen(parts):
+    """Check that no file for testing is one for training or validation."""
+    seen = {
+        source.resolve()
+        for part in ("train", "valid")
+        for pair in parts[part]
+        for source in pair.sources
+    }
+    tested = {source for pair in parts["test"] for source in pair.sources}
+    both = sorted(str(source) for source in tested if source.resolve() in seen)
+    if both:
+        raise InputError(
+            f"{len(both)} files for testing are among those for training too: {', '.join(both)}"
+        )
