@@ -121,25 +121,26 @@ def plot_layer_weights(path, weights, first_layer):
     _save(figure, path)
 
 
-def plot_differences(path, names, panels):
-    """Draw differences to the first of several variants, with their intervals.
+def plot_differences(path, base, names, panels):
+    """Draw the differences of variants to another one, with their intervals.
 
     Arguments
     ---------
     path : str or Path
         The PNG or SVG to write.
+    base : str
+        What the variants are compared to.
     names : list of str
         Of the variants [N].
     panels : dict
-        For each heading low, mean and high [N] (NaN: not drawn), and a list of the
-        values of each run [N].
+        For each heading low, mean and high [N] (NaN: not drawn), and a list of each
+        variant's values with single seeds [N].
 
     Example
     -------
     >>> path = getfixture("tmp_path") / "a.svg"
-    >>> nan = float("nan")
-    >>> panel = [nan, 0.1], [nan, 0.2], [nan, 0.3], [[], [0.15, 0.25]]
-    >>> plot_differences(path, ["base", "new"], {"PESQ": panel})
+    >>> panel = [0.1], [0.2], [0.3], [[0.15, 0.25]]
+    >>> plot_differences(path, "published", ["without SCTA"], {"PESQ": panel})
     >>> path.exists()
     True
     """
@@ -148,18 +149,18 @@ def plot_differences(path, names, panels):
     # Text stays text in an SVG, and the same figures give the same file.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "cffma", "font.size": 9}):
         figure = Figure(
-            figsize=(1.6 + 2.1 * n_columns, n_rows * (0.8 + 0.2 * len(names))),
+            figsize=(1.6 + 2.1 * n_columns, 0.3 + n_rows * (0.6 + 0.2 * len(names))),
             layout="constrained",
         )
         axes = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False).ravel()
         places = np.arange(len(names))
-        for axis, (title, (low, mean, high, runs)) in zip(
+        for axis, (title, (low, mean, high, seeds)) in zip(
             axes, panels.items(), strict=False
         ):
             axis.axvline(0, color="0.6", linewidth=1)
             axis.hlines(places, low, high, color="#2f81d6", linewidth=1.6)
             axis.plot(mean, places, "o", color="#2f81d6", markersize=4.5)
-            for place, values in zip(places, runs, strict=True):
+            for place, values in zip(places, seeds, strict=True):
                 axis.plot(
                     values, [place] * len(values), "|", color="0.35", markersize=6
                 )
@@ -172,7 +173,11 @@ def plot_differences(path, names, panels):
         axes[0].set_ylim(len(names) - 0.5, -0.5)
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
-        figure.supxlabel(f"Difference to {names[0]}", fontsize=9)
+        figure.supxlabel(
+            f"Difference to {base}: mean (dot), 95 % interval over the test files (bar), "
+            "each seed (tick)",
+            fontsize=9,
+        )
         _save(figure, path)
 
 

@@ -96,7 +96,8 @@ def compare(sweep):
                 "other metrics: their scores can't be compared"
             )
         scores.setdefault(run.variant, {})[run.seed] = _read(run, "enhanced")[2]
-    for name, by_seed in scores.items():
+    for name in (name for name in sweep.variants if name in scores):
+        by_seed = scores[name]
         run = next(run for run in done if run.variant == name)
         means = [np.nanmean(values, axis=0) for values in by_seed.values()]
         comparison["variants"][name] = {
@@ -314,18 +315,20 @@ def _write_csv(path, comparison):
 
 def _draw(path, comparison):
     differences = {
-        name: entry.get("difference") for name, entry in comparison["variants"].items()
+        name: entry["difference"]
+        for name, entry in comparison["variants"].items()
+        if "difference" in entry
     }
-    # The base is first, whether or not it has finished.
-    differences = {comparison["base"]: None} | differences
+    if not differences:
+        return
 
     def panel(metric):
-        entries = [d[metric] if d else {} for d in differences.values()]
+        entries = [difference[metric] for difference in differences.values()]
         ends = [
-            np.array([entry.get(key) for entry in entries], dtype=float)
+            np.array([entry[key] for entry in entries], dtype=float)  # None: NaN
             for key in ("low", "mean", "high")
         ]
-        return *ends, [entry.get("seeds", []) for entry in entries]
+        return *ends, [entry["seeds"] for entry in entries]
 
     panels = {heading(metric): panel(metric) for metric in comparison["metrics"]}
-    plots.plot_differences(path, list(differences), panels)
+    plots.plot_differences(path, comparison["base"], list(differences), panels)
