@@ -63,7 +63,7 @@ def read_experiment(path, overrides=""):
     """
     files = _with_bases(Path(path))
     tree = _merge(files)
-    asked = _read_overrides(overrides)
+    asked = read_overrides(overrides)
     paths = _variants_beside([file for file, _ in files])
     variants = _names(asked.get("variant", tree.get("variant")))
     for key in paths:
@@ -140,7 +140,56 @@ def load_experiment(text, only=None):
     return loaded if only is None else loaded[only]
 
 
-def _read_overrides(text):
+def differing_keys(text, other):
+    """Compare two experiments.
+
+    Arguments
+    ---------
+    text : str
+        What `read_experiment` returns.
+    other : str
+        Likewise.
+
+    Returns
+    -------
+    list of str
+        The top-level keys that only one has, or with other values.
+
+    Example
+    -------
+    >>> differing_keys("a: 1\\nb: 2", "b: 3  # more\\na: 1")
+    ['b']
+    """
+    trees = [YAML().load(t) for t in (text, other)]
+    # As text, since tags such as !new: have no other meaning here.
+    plain = [{key: _dump({key: tree[key]}) for key in tree} for tree in trees]
+    keys = dict.fromkeys(key for tree in plain for key in tree)
+    return [key for key in keys if plain[0].get(key) != plain[1].get(key)]
+
+
+def read_overrides(text):
+    """Read what replaces keys of an experiment.
+
+    Arguments
+    ---------
+    text : str
+        YAML of top-level keys, as `speechbrain.parse_arguments` returns it.
+
+    Returns
+    -------
+    dict
+        Values by their keys.
+
+    Raises
+    ------
+    InputError
+        If it is of another form.
+
+    Example
+    -------
+    >>> read_overrides("lr: 0.5")["lr"]
+    0.5
+    """
     try:
         tree = YAML().load(text) or {}
     except YAMLError as error:
@@ -156,20 +205,42 @@ def _with_bases(path):
     while True:
         if path.resolve() in [file.resolve() for file, _ in files]:
             raise InputError(f"the experiment {path} is its own base")
-        tree = _read_yaml(path)
+        tree = read_yaml(path)
         files.append((path, tree))
         if "base" not in tree:
             return files
         path = path.parent / str(tree.pop("base"))
 
 
-def _read_yaml(path):
+def read_yaml(path):
+    """Read a YAML of top-level keys as it stands, without its base.
+
+    Arguments
+    ---------
+    path : str or Path
+        The YAML.
+
+    Returns
+    -------
+    dict
+        Values by their keys.
+
+    Raises
+    ------
+    InputError
+        If it is missing, or no such YAML.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.yaml"
+    >>> _ = path.write_text("lr: 0.5")
+    >>> read_yaml(path)["lr"]
+    0.5
+    """
     try:
-        tree = YAML().load(path)
+        tree = YAML().load(Path(path))
     except OSError as error:
-        raise InputError(
-            f"the experiment {path} can't be read ({error.strerror})"
-        ) from error
+        raise InputError(f"{path} can't be read ({error.strerror})") from error
     except YAMLError as error:
         raise InputError(f"{path} is not a valid YAML: {one_line(error)}") from error
     if not isinstance(tree, dict):

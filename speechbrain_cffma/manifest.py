@@ -523,13 +523,35 @@ def is_prepared(save_folder, arguments):
     >>> is_prepared(folder, {"seed": 1}), is_prepared(folder, {"seed": 2})
     (True, False)
     """
-    marker = _marker(save_folder)
-    manifests = [marker.with_name(f"{s}.csv") for s in ("train", "valid", "test")]
-    if all(path.is_file() for path in (marker, *manifests)):
-        if marker.read_text() == _plain(arguments):
+    folder = Path(save_folder)
+    manifests = [folder / f"{split}.csv" for split in ("train", "valid", "test")]
+    if all(path.is_file() for path in manifests):
+        if prepared_from(folder) == _plain(arguments):
             return True
-    marker.unlink(missing_ok=True)
+    _marker(folder).unlink(missing_ok=True)
     return False
+
+
+def prepared_from(save_folder):
+    """What the data of a folder were prepared from.
+
+    Arguments
+    ---------
+    save_folder : str or Path
+        Where the manifests are.
+
+    Returns
+    -------
+    str or None
+        The arguments of `mark_prepared` as text; None if no prepare step has run to its end.
+
+    Example
+    -------
+    >>> prepared_from(getfixture("tmp_path")) is None
+    True
+    """
+    marker = _marker(save_folder)
+    return marker.read_text() if marker.is_file() else None
 
 
 def mark_prepared(save_folder, arguments):

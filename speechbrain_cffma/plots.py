@@ -1,4 +1,4 @@
-"""Figures of a training run.
+"""Figures of training runs.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -7,6 +7,7 @@ Authors
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from speechbrain_cffma.audio import SAMPLE_RATE
@@ -120,6 +121,67 @@ def plot_layer_weights(path, weights, first_layer):
     _save(figure, path)
 
 
+def plot_differences(path, base, names, panels):
+    """Draw the differences of variants to another one, with their intervals.
+
+    Arguments
+    ---------
+    path : str or Path
+        The PNG or SVG to write.
+    base : str
+        What the variants are compared to.
+    names : list of str
+        Of the variants [N].
+    panels : dict
+        For each heading low, mean and high [N] (NaN: not drawn), and a list of each
+        variant's values with single seeds [N].
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.svg"
+    >>> panel = [0.1], [0.2], [0.3], [[0.15, 0.25]]
+    >>> plot_differences(path, "published", ["without SCTA"], {"PESQ": panel})
+    >>> path.exists()
+    True
+    """
+    n_columns = min(4, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    # Text stays text in an SVG, and the same figures give the same file.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "cffma", "font.size": 9}):
+        figure = Figure(
+            figsize=(1.6 + 2.1 * n_columns, 0.3 + n_rows * (0.6 + 0.2 * len(names))),
+            layout="constrained",
+        )
+        axes = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False).ravel()
+        places = np.arange(len(names))
+        for axis, (title, (low, mean, high, seeds)) in zip(
+            axes, panels.items(), strict=False
+        ):
+            axis.axvline(0, color="0.6", linewidth=1)
+            axis.hlines(places, low, high, color="#2f81d6", linewidth=1.6)
+            axis.plot(mean, places, "o", color="#2f81d6", markersize=4.5)
+            for place, values in zip(places, seeds, strict=True):
+                axis.plot(
+                    values, [place] * len(values), "|", color="0.35", markersize=6
+                )
+            axis.set_title(title, fontsize=9)
+            axis.grid(alpha=0.2)
+            axis.tick_params(length=0)
+            for side in ("top", "right", "left"):
+                axis.spines[side].set_visible(False)
+        axes[0].set_yticks(places, names)
+        axes[0].set_ylim(len(names) - 0.5, -0.5)
+        for axis in axes[len(panels) :]:
+            axis.set_axis_off()
+        figure.supxlabel(
+            f"Difference to {base}: mean (dot), 95 % interval over the test files (bar), "
+            "each seed (tick)",
+            fontsize=9,
+        )
+        _save(figure, path)
+
+
 def _save(figure, path):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    metadata = {"Date": None} if Path(path).suffix == ".svg" else {}
+    figure.savefig(path, dpi=120, metadata=metadata)

@@ -1,6 +1,6 @@
-"""Means of systems with bootstrap intervals, and their paired differences.
+"""Means of systems with bootstrap intervals, and their paired differences; means over seeds.
 
-Intervals are 95 % percentile intervals of `N_RESAMPLES` resamples over utterances, drawn
+Bootstrap intervals are 95 % percentile intervals of `N_RESAMPLES` resamples over utterances, drawn
 with a fixed seed. A resample takes the same utterances for all systems and metrics, so
 that differences are paired: what makes an utterance hard for every system cancels.
 
@@ -9,6 +9,7 @@ Authors
 """
 
 import numpy as np
+from scipy.stats import t
 
 N_RESAMPLES = 10_000
 SEED = 0
@@ -70,6 +71,41 @@ def bootstrap(values):
         ends = np.nanquantile(resampled[:, several], tails, axis=0)
         low[several], high[several] = mean[several] + ends
     return mean, low, high
+
+
+def t_interval(values):
+    """Means of columns and their intervals by Student's t, for few rows such as seeds.
+
+    Arguments
+    ---------
+    values : np.ndarray
+        Scores [N, K], NaN where there is none: that row is left out of that column.
+
+    Returns
+    -------
+    mean : np.ndarray
+        [K], NaN for a column without scores.
+    low : np.ndarray
+        Lower end of the interval [K], NaN for a column with fewer than 2 scores.
+    high : np.ndarray
+        Upper end [K].
+
+    Example
+    -------
+    >>> mean, low, high = t_interval([[1.0], [2.0], [3.0]])
+    >>> print(f"{mean[0]:.1f} [{low[0]:.2f}, {high[0]:.2f}]")
+    2.0 [-0.48, 4.48]
+    """
+    values = np.asarray(values, dtype=np.float64)
+    mean, half = np.full((2, values.shape[1]), np.nan)
+    for i, column in enumerate(values.T):
+        scores = column[np.isfinite(column)]
+        n = len(scores)
+        if n:
+            mean[i] = scores.mean()
+        if n > 1:
+            half[i] = t.ppf((1 + LEVEL) / 2, n - 1) * scores.std(ddof=1) / n**0.5
+    return mean, mean - half, mean + half
 
 
 def summarize_systems(rows, metrics):

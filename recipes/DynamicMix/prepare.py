@@ -157,7 +157,7 @@ def prepare_dynamic_mix(
     manifest.mark_prepared(manifest_folder, arguments)
 
 
-def prepare_mini(wavlm_folder, seed=0, **arguments):
+def prepare_mini(wavlm_folder, seed=0, data_seed=0, **arguments):
     """Prepare the mini experiment: its data, and a small WavLM to be trained with the rest.
 
     Arguments
@@ -165,11 +165,13 @@ def prepare_mini(wavlm_folder, seed=0, **arguments):
     wavlm_folder : str or Path
         Where the small WavLM goes.
     seed : int
-        Seed of the data and of its weights.
+        Seed of its weights.
+    data_seed : int
+        Seed of the data.
     **arguments : dict
         For `prepare_dynamic_mix`.
     """
-    prepare_dynamic_mix(seed=seed, **arguments)
+    prepare_dynamic_mix(seed=data_seed, **arguments)
     make_small_wavlm(wavlm_folder, seed=seed)
 
 

@@ -87,9 +87,9 @@ def markdown(summary, settings):
     """
     metrics = settings["metrics"]
     means = _means(summary["overall"], metrics)
-    sections = [_pipes(means)]
+    sections = [pipes(means)]
     if len(summary["overall"]) > 1:
-        sections.append(_pipes(_differences(summary, metrics)))
+        sections.append(pipes(_differences(summary, metrics)))
     for key, title, label in (("snr", "input SNR", "{} dB"), ("noise", "noise", "{}")):
         rows = [
             [label.format(name), *row]
@@ -97,7 +97,7 @@ def markdown(summary, settings):
             for row in _means(group, metrics)[1:]
         ]
         if rows:
-            sections.append(_pipes([[title, *means[0]], *rows]))
+            sections.append(pipes([[title, *means[0]], *rows]))
     sections.append(note(settings))
     return "\n\n".join(sections) + "\n"
 
@@ -110,7 +110,7 @@ def _means(group, metrics):
             name,
             str(entry["n"]),
             str(entry["failed"]),
-            *(_cell(entry["scores"][m], DISPLAY[m][1]) for m in metrics),
+            *(cell(entry["scores"][m], DISPLAY[m][1]) for m in metrics),
         ]
         for name, entry in group.items()
     ]
@@ -123,7 +123,7 @@ def _differences(summary, metrics):
     rows = [
         [
             name,
-            *(_cell(entry["difference"][m], DISPLAY[m][1], "+") for m in metrics),
+            *(cell(entry["difference"][m], DISPLAY[m][1], "+") for m in metrics),
         ]
         for name, entry in summary["overall"].items()
         if "difference" in entry
@@ -152,7 +152,28 @@ def heading(metric):
     return f"{DISPLAY[metric][0]} {'↓' if metric in LOWER_IS_BETTER else '↑'}"
 
 
-def _cell(statistic, digits, sign=""):
+def cell(statistic, digits, sign=""):
+    """A mean with its interval.
+
+    Arguments
+    ---------
+    statistic : dict
+        mean, low and high; None if not defined.
+    digits : int
+        Decimals.
+    sign : str
+        "+" to show the sign of positive numbers.
+
+    Returns
+    -------
+    str
+        As it is shown in tables.
+
+    Example
+    -------
+    >>> cell({"mean": 0.5, "low": 0.4, "high": 0.6}, 2, "+")
+    '+0.50 [+0.40, +0.60]'
+    """
     mean, low, high = (statistic[key] for key in ("mean", "low", "high"))
     if mean is None:
         return "-"
@@ -175,9 +196,27 @@ def _columns(rows):
     )
 
 
-def _pipes(rows):
-    """Cells as a table in Markdown."""
-    header, *rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+def pipes(rows):
+    """Cells as a table in Markdown.
+
+    Arguments
+    ---------
+    rows : list of list of str
+        The heading and the rows; all but names are aligned to the right.
+
+    Returns
+    -------
+    str
+        Its lines.
+
+    Example
+    -------
+    >>> print(pipes([["system", "PESQ"], ["noisy", "1.75"]]))
+    | system | PESQ |
+    | --- | ---: |
+    | noisy | 1.75 |
+    """
+    header, *rows = [[text.replace("|", "\\|") for text in row] for row in rows]
     n_names = header.index("files") if "files" in header else 1
     rule = ["---"] * n_names + ["---:"] * (len(header) - n_names)
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))

@@ -1,0 +1,109 @@
+"""Train and compare variants of an experiment with several seeds.
+
+    python sweep.py hparams/sweeps/ablation.yaml [--jobs N] [--key=value ...]
+
+Any key of the experiment can be overridden for all runs, and so can output_folder and
+seeds of the sweep. Run the same command again to go on after an interruption.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import argparse
+import signal
+import sys
+
+from speechbrain_cffma.errors import InputError, command
+
+
+@command
+def main(argv=None):
+    """Run what has not finished, then write the table of what has.
+
+    Arguments
+    ---------
+    argv : list of str or None
+        Command line; None takes the process's own.
+    """
+    options, rest = _parser().parse_known_args(argv)
+    from speechbrain_cffma.versions import check_torch_pair
+
+    check_torch_pair()
+    import speechbrain as sb
+
+    from speechbrain_cffma.report.sweep import write_comparison
+    from speechbrain_cffma.sweep import prepare, read_sweep, run_all
+
+    _, run_options, overrides = sb.parse_arguments([options.sweep, *rest])
+    if given := sorted(run_options.overridden_args - {"param_file"}):
+        raise InputError(f"a sweep takes no --{given[0]}: see --help")
+    sweep = read_sweep(options.sweep, overrides)
+    waiting = [run for run in sweep.runs if not run.is_finished()]
+    if options.print_commands:
+        print("\n".join(run.command() for run in waiting))
+        return
+    # Stopped by a scheduler it stops its runs as well, as by Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    failures = {}
+    try:
+        if not options.report_only:
+            prepare(waiting)
+        if not (options.report_only or options.prepare_only):
+            n_jobs = options.jobs or max(1, len(options.devices))
+            failures = run_all(waiting, n_jobs, options.devices)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+    if options.prepare_only:
+        return
+    print(write_comparison(sweep))
+    if failures:
+        for index, reason in failures.items():
+            run = waiting[index]
+            print(f"{run.variant}, seed {run.seed}, failed: {reason}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        description="Train and compare variants of an experiment with several seeds. What "
+        "has finished is not run again; what was interrupted goes on.",
+        epilog="Any --key=value of the experiment is for all runs; --output_folder and "
+        "--seeds are those of the sweep.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("sweep", help="a YAML such as hparams/sweeps/ablation.yaml")
+    parser.add_argument(
+        "--jobs", type=_at_least_1, help="runs at once (1, or one a device)"
+    )
+    parser.add_argument(
+        "--devices",
+        type=lambda text: [name for name in text.split(",") if name],
+        default=[],
+        help="spread the runs over these, such as cuda:0,cuda:1",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--print-commands",
+        action="store_true",
+        help="print a command for each unfinished run, and run nothing",
+    )
+    what.add_argument(
+        "--prepare-only",
+        action="store_true",
+        help="only prepare the data, for commands that start at once elsewhere",
+    )
+    what.add_argument(
+        "--report-only", action="store_true", help="only write the table anew"
+    )
+    return parser
+
+
+def _at_least_1(text):
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()
