@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +52,10 @@ def write_manifest(path, rows):
     >>> read_manifest(path)[0]["clean_wav"]
     'a.wav'
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    with open(partial, "w", newline="") as file:
+    with replacing(path) as partial, open(partial, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
 
 
 def read_manifest(path):
