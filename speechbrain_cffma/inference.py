@@ -407,6 +407,7 @@ def _enhance_windows(windows, enhance_rows, batch_size):
     """Put windows of one length through the network together, once a batch is full."""
 
     def enhanced():
+        # Joined outside of inference mode, they are tensors as any others.
         rows = torch.cat([window.samples for window in group])
         rows = torch.cat([enhance_rows(part) for part in rows.split(batch_size)])
         for window, samples in zip(group, rows.chunk(len(group)), strict=True):
@@ -471,8 +472,7 @@ def _enhance_rows(model, rows, sample_rate, suppression, high_band, precision):
                 gain = magnitude[..., top].sum(2) / noisy_magnitude[..., top].sum(2)
                 hop = model.spectrogram.hop_length / SAMPLE_RATE * sample_rate
                 enhanced = enhanced + rest * _at_samples(gain, hop, rows.shape[1])
-        enhanced = enhanced[:, : rows.shape[1]].cpu()
-    return enhanced.clone()  # outside, so that it is a tensor as any other
+        return enhanced[:, : rows.shape[1]].cpu()
 
 
 def _resample(wav, old, new):

@@ -346,6 +346,18 @@ class TestHighBand:
         assert level_at(enhanced, 12000) < 1e-5
         assert level_at(enhanced, 3000) == pytest.approx(0.3, rel=1e-3)
 
+    @pytest.mark.parametrize("sample_rate", [8000, 15999])
+    def test_is_what_lies_above_the_network_s_band_alone(self, identity, sample_rate):
+        wav = random_wav(sample_rate)
+        enhanced = identity.enhance(wav, sample_rate, high_band=False)
+        np.testing.assert_allclose(enhanced, wav, atol=2e-5)
+
+    def test_the_end_does_not_ring_into_the_beginning(self, identity):
+        wav = np.zeros(48000)
+        wav[-1] = 1
+        enhanced = identity.enhance(wav, 48000, high_band=False)
+        assert np.abs(enhanced[:4800]).max() < 1e-4
+
     def test_does_not_leak_into_the_network(self):
         wav = tone(12000) + tone(8200)
         cut = enhancer_of(1.0).enhance(wav, 48000, high_band=False)
