@@ -206,7 +206,7 @@ def enhance_all(jobs, load_enhancer, overwrite=False, **options):
         return outcome
     enhancer = load_enhancer()
     lengths = [_seconds(job.source) for job in waiting]
-    with _progress(sum(lengths)) as progress, warnings.catch_warnings():
+    with _AudioBar(sum(lengths)) as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", ClippingWarning)  # counted here
         for i, job in enumerate(waiting):
             try:
@@ -238,7 +238,7 @@ def _seconds(path):
         return 0
 
 
-class _progress(tqdm):
+class _AudioBar(tqdm):
     """A bar of seconds of audio."""
 
     def __init__(self, seconds):

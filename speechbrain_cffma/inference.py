@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch.nn.functional import avg_pool1d, pad
 
+from speechbrain_cffma import media
+from speechbrain_cffma.audio import MIN_SAMPLES, SAMPLE_RATE
 from speechbrain_cffma.errors import InputError
 
-SAMPLE_RATE = 16000
+#: The lowest and the highest that are taken, in Hz.
 SAMPLE_RATES = (8000, 192000)
-#: Shortest input of an SSL model: 25 ms.
-MIN_SAMPLES = 400
 #: Width in Hz of the crossover below 8 kHz.
 CROSSOVER = 400
 #: Full scale of the integer types.
@@ -71,7 +71,7 @@ class Windows(NamedTuple):
 
     @property
     def latency(self):
-        """Seconds from a sample's arrival until its window is complete, at the most."""
+        """Seconds from a sample's arrival until the one that completes its window."""
         return self.hop + self.fade + self.future
 
 
@@ -182,8 +182,8 @@ class InferenceMixin:
         >>> [len(block) for block in stream]
         [8000, 8000, 16000]
         """
+        # Options are checked now, the blocks as they come.
         _check_options(sample_rate, suppression, precision, batch_size, windows)
-
         sample_rate = int(sample_rate)
 
         def enhance_rows(rows):
@@ -191,7 +191,6 @@ class InferenceMixin:
                 self, rows, sample_rate, suppression, high_band, precision
             )
 
-        # Options are checked now, the blocks as they come.
         return _stream(
             blocks, enhance_rows, _in_samples(windows, sample_rate), batch_size
         )
@@ -234,8 +233,6 @@ class InferenceMixin:
         >>> enhancer.enhance_file(folder / "noisy.wav", folder / "enhanced.flac")
         0
         """
-        from speechbrain_cffma import media
-
         options = {"batch_size": self._batch_size(), **options}
         with (
             media.open_source(source) as noisy,
