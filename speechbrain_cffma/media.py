@@ -145,6 +145,7 @@ def _video_blocks(container, stream, planar):
         for frame in container.decode(stream):
             for part in planar.resample(frame):
                 yield part.to_ndarray()
+        # What it holds back where the frames are not at the stream's rate (HE-AAC).
         for part in planar.resample(None):
             yield part.to_ndarray()
     except FFmpegError as error:
