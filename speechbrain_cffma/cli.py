@@ -176,6 +176,11 @@ def evaluate(
     metavar="DB",
     help="Attenuate nothing by more than this.  [default: no bound]",
 )
+@click.option(
+    "--subtype",
+    metavar="NAME",
+    help="Sample format, such as PCM_24 or FLOAT.  [default: the source's]",
+)
 @click.option("--overwrite", is_flag=True, help="Also files that are there and newer.")
 def enhance(inputs, output, model, device, overwrite, **options):
     """Enhance recordings: files, folders with their trees, or a pipe (-).
@@ -225,7 +230,7 @@ def _summary(outcome):
     if outcome.skipped:
         yield f"{len(outcome.skipped)} skipped, as they are there: --overwrite renews them"
     for target, n_clipped in outcome.clipped.items():
-        yield f"{target}: {n_clipped} samples beyond full scale were clipped"
+        yield f"{target}: {n_clipped} samples beyond full scale were clipped: --subtype FLOAT keeps them"
     if outcome.failures:
         yield f"{len(outcome.failures)} failed:"
         yield from (f"  {reason}" for reason in outcome.failures)

@@ -187,7 +187,7 @@ def enhance_all(jobs, load_enhancer, overwrite=False, **options):
     overwrite : bool
         Enhance also those whose target is there, and newer than its source.
     **options
-        Those of `InferenceMixin.enhance_stream`.
+        Those of `InferenceMixin.enhance_file`.
 
     Returns
     -------
@@ -210,7 +210,9 @@ def enhance_all(jobs, load_enhancer, overwrite=False, **options):
         warnings.simplefilter("ignore", ClippingWarning)  # counted here
         for i, job in enumerate(waiting):
             try:
-                n_clipped = enhancer.enhance_file(*job, progress.advance, **options)
+                n_clipped = enhancer.enhance_file(
+                    *job, progress=progress.advance, **options
+                )
             except CFFMAError as error:
                 outcome.failures.append(str(error))
             except Exception as error:  # One file's failure is not that of all.

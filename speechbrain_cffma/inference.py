@@ -195,7 +195,7 @@ class InferenceMixin:
             blocks, enhance_rows, _in_samples(windows, sample_rate), batch_size
         )
 
-    def enhance_file(self, source, target, progress=None, **options):
+    def enhance_file(self, source, target, subtype=None, progress=None, **options):
         """Enhance a file, reading and writing as it goes: memory does not grow with length.
 
         Sample rate, channels and levels are kept, and the sample format where the
@@ -208,6 +208,8 @@ class InferenceMixin:
             What libsndfile reads; with the package av also the sound of a video.
         target : str or Path
             Its extension gives the format: WAV, FLAC, OGG, Opus, MP3 or AIFF.
+        subtype : str or None
+            Another sample format, by libsndfile's name, such as "FLOAT" or "PCM_24".
         progress : callable or None
             Called as `progress(seconds)` with what has been written since the last call.
         **options
@@ -236,7 +238,7 @@ class InferenceMixin:
         options = {"batch_size": self._batch_size(), **options}
         with (
             media.open_source(source) as noisy,
-            media.open_target(target, noisy) as enhanced,
+            media.open_target(target, noisy, subtype) as enhanced,
         ):
             try:
                 stream = self.enhance_stream(noisy.blocks, noisy.sample_rate, **options)
@@ -251,7 +253,7 @@ class InferenceMixin:
         if enhanced.n_clipped:
             warnings.warn(
                 f"{target}: {enhanced.n_clipped} samples beyond full scale were clipped; "
-                "a WAV of float samples would hold them, or a source of a lower level",
+                'write a WAV with subtype="FLOAT" to keep them',
                 ClippingWarning,
                 stacklevel=2,
             )

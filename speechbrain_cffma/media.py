@@ -186,7 +186,7 @@ class Target:
 
 
 @contextmanager
-def open_target(path, source):
+def open_target(path, source, subtype=None):
     """Open a file for writing; it appears when the block ends, and not upon an error.
 
     Arguments
@@ -196,6 +196,8 @@ def open_target(path, source):
     source : Source
         What it is made of: it has the same sample rate and channels, and if its
         container has them, the same kind of samples.
+    subtype : str or None
+        libsndfile's name of another sample format, such as "FLOAT".
 
     Yields
     ------
@@ -216,7 +218,7 @@ def open_target(path, source):
     >>> soundfile.info(path).subtype
     'PCM_24'
     """
-    container, subtype = _format_of(path, source)
+    container, subtype = _format_of(path, source, subtype)
     try:
         with (
             replacing(path) as partial,
@@ -234,7 +236,7 @@ def open_target(path, source):
         raise InputError(f"{path} can't be written ({error})") from error
 
 
-def _format_of(path, source):
+def _format_of(path, source, subtype):
     """libsndfile's names of the container and the sample format of a target."""
     extension = Path(path).suffix.lower()
     if extension not in EXTENSIONS:
@@ -244,6 +246,12 @@ def _format_of(path, source):
         )
     container = extension[1:].upper()
     container = FORMATS.get(container, container)
+    if subtype:
+        if not soundfile.check_format(container, subtype):
+            raise InputError(
+                f"{path} can't be written: it can't hold {subtype} samples"
+            )
+        return container, subtype
     if extension == ".opus":
         return container, "OPUS"
     is_raw = source.subtype.startswith("PCM_") or source.subtype in ("FLOAT", "DOUBLE")

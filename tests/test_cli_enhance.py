@@ -172,6 +172,9 @@ class TestFailures:
         code, shown = enhance("talks/a.wav", "-o", "out")
         assert code == 0
         assert "out/a.wav: " in shown and "samples beyond full scale were clip" in shown
+        options = ["-o", "out", "--overwrite", "--subtype=FLOAT"]
+        code, shown = enhance("talks/a.wav", *options)
+        assert code == 0 and "clipped" not in shown
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

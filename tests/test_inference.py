@@ -558,7 +558,6 @@ class TestFiles:
     def test_what_a_full_scale_can_not_hold_is_clipped_and_counted(self, wav):
         louder = enhancer_of(1.2)
         source = wav("a.wav", subtype="PCM_16", gain=0.9)
-        kept = source.with_name("float.wav")
         samples, _ = soundfile.read(source)
         expected = louder.enhance(samples.T).T
         n_beyond = int((np.abs(expected) > 1).sum())
@@ -568,8 +567,7 @@ class TestFiles:
         clipped, _ = soundfile.read(source.with_name("b.wav"))
         np.testing.assert_allclose(clipped, expected.clip(-1, 1), atol=1e-4)
 
-        soundfile.write(kept, samples, 16000, "FLOAT")
-        assert louder.enhance_file(kept, source.with_name("c.wav")) == 0
+        assert louder.enhance_file(source, source.with_name("c.wav"), "FLOAT") == 0
         unclipped, _ = soundfile.read(source.with_name("c.wav"))
         np.testing.assert_allclose(unclipped, expected, atol=1e-5)
 
@@ -588,7 +586,7 @@ class TestFiles:
         source = wav("a.wav", 48000)
         target = source.with_name("b.wav")
         windows = Windows(hop=0.4, fade=0.1, past=0, future=0)
-        identity.enhance_file(source, target, told.append, windows=windows)
+        identity.enhance_file(source, target, progress=told.append, windows=windows)
         assert told == pytest.approx([0.4, 0.4, 0.2])
 
     @pytest.mark.parametrize("existed", [False, True])
@@ -632,6 +630,11 @@ class TestFiles:
             identity.enhance_file(tmp_path / source, tmp_path / target)
         assert "\n" not in str(error.value)
         assert sorted(tmp_path.iterdir()) == before
+
+    def test_a_sample_format_that_the_container_has_not(self, identity, wav):
+        source = wav("a.wav")
+        with pytest.raises(InputError, match="b.flac can't be written.* FLOAT samples"):
+            identity.enhance_file(source, source.with_name("b.flac"), "FLOAT")
 
     def test_a_file_that_ends_early_gives_what_it_holds(self, identity, wav):
         source = wav("a.wav", subtype="PCM_16")
