@@ -99,6 +99,21 @@ def scored_here(monkeypatch):
 
 
 @pytest.fixture
+def tiny_enhancer(tiny_wavlm):
+    """A tiny random network in eval mode."""
+    from speechbrain_cffma.lobes import (
+        CFFMA,
+        CFFMAEnhancer,
+        LogSpectrogram,
+        SSLEmbedding,
+    )
+
+    mask_estimator = CFFMA(ssl_dim=32, fused_dim=48, dim=32)
+    embedding = SSLEmbedding(tiny_wavlm)
+    return CFFMAEnhancer(embedding, LogSpectrogram(), mask_estimator).eval()
+
+
+@pytest.fixture
 def speechmos():
     """Skips what needs the package of DNSMOS where it is not installed."""
     pytest.importorskip("speechmos")

@@ -20,7 +20,14 @@ TRAIN = [
 ]
 # speechmos holds the networks (MIT), and does not name what it imports.
 DNSMOS = ["librosa>=0.10,<1", "onnxruntime>=1.16", "requests", "speechmos>=0.0.1.1"]
-DEV = [*TRAIN, *DNSMOS, "pytest>=8", "ruff>=0.15", "selenium>=4.20"]
+VIDEO = ["av>=14"]
+DEV = [
+    *(TRAIN + DNSMOS + VIDEO),
+    "hypothesis>=6.100",
+    "pytest>=8",
+    "ruff>=0.15",
+    "selenium>=4.20",
+]
 
 setup(
     name="speechbrain-cffma",
@@ -52,6 +59,6 @@ setup(
         # Older ones give a large model's last hidden state behind its final layer norm.
         "transformers>=5.20,<6",
     ],
-    extras_require={"train": TRAIN, "dnsmos": DNSMOS, "dev": DEV},
+    extras_require={"train": TRAIN, "dnsmos": DNSMOS, "video": VIDEO, "dev": DEV},
     entry_points={"console_scripts": ["cffma = speechbrain_cffma.cli:main"]},
 )

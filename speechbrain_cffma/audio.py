@@ -13,6 +13,7 @@ import soundfile
 from tqdm import tqdm
 
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.files import replacing
 
 SAMPLE_RATE = 16000
 #: Shortest usable file: one frame of the SSL model, 25 ms.
@@ -47,13 +48,15 @@ class AudioFile(NamedTuple):
     fault: str = ""
 
 
-def find_audio(folder):
+def find_audio(folder, extensions=EXTENSIONS):
     """All audio files below a folder, but for hidden ones.
 
     Arguments
     ---------
     folder : str or Path
         The folder; subfolders are searched too.
+    extensions : set of str
+        What makes a file audio.
 
     Returns
     -------
@@ -79,11 +82,11 @@ def find_audio(folder):
     paths = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+        if path.suffix.lower() in extensions and not path.name.startswith(".")
     )
     if not paths:
         raise InputError(
-            f"the folder {folder} has no audio files ({', '.join(sorted(EXTENSIONS))})"
+            f"the folder {folder} has no audio files ({', '.join(sorted(extensions))})"
         )
     return paths
 
@@ -150,13 +153,10 @@ def write(path, samples):
     >>> read(path).tolist()
     [0.5, 1.5]
     """
-    path = Path(path)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
     subtype = "FLOAT" if np.abs(samples).max(initial=0) >= 1 else "PCM_16"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(partial, samples, SAMPLE_RATE, subtype, format="WAV")
-        partial.replace(path)
+        with replacing(path) as partial:
+            soundfile.write(partial, samples, SAMPLE_RATE, subtype, format="WAV")
     except (soundfile.LibsndfileError, OSError) as error:
         raise InputError(f"{path} can't be written ({error})") from error
 

@@ -36,7 +36,7 @@ def main(argv=None):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cffma():
-    """Speech enhancement: evaluate any system."""
+    """Speech enhancement: enhance recordings, evaluate any system."""
 
 
 @cffma.command(no_args_is_help=True)
@@ -154,6 +154,110 @@ def evaluate(
     click.echo(table.encode(encoding, "replace").decode(encoding))
     notes = [*evaluation.failures(rows), f"report: {Path(output) / 'report.html'}"]
     click.echo("\n" + "\n".join(notes), err=True)
+
+
+@cffma.command(no_args_is_help=True)
+@click.argument(
+    "inputs",
+    nargs=-1,
+    required=True,
+    metavar="IN...",
+    type=click.Path(exists=True, allow_dash=True),
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(allow_dash=True),
+    help="A folder, or for one file a file: .wav, .flac, .ogg, .opus, .mp3.",
+)
+@click.option(
+    "--model",
+    metavar="FOLDER_OR_ID",
+    help="A trained model: its folder, or its id on the HuggingFace hub.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="Such as cpu or cuda:1; auto takes a GPU if there is one.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="bf16 computes the network in mixed precision.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Windows of 16 s at once.  [default: 1 on the CPU, 8 on a GPU]",
+)
+@click.option(
+    "--suppression",
+    type=click.FloatRange(min=0),
+    metavar="DB",
+    help="Attenuate nothing by more than this.  [default: no bound]",
+)
+@click.option(
+    "--subtype",
+    metavar="NAME",
+    help="Sample format, such as PCM_24 or FLOAT.  [default: the source's]",
+)
+@click.option("--overwrite", is_flag=True, help="Also files that are there and newer.")
+def enhance(inputs, output, model, device, overwrite, **options):
+    """Enhance recordings: files, folders with their trees, or a pipe (-).
+
+    Any length, any sample rate from 8 to 192 kHz, any number of channels, each by
+    itself. Sample rate, channels and levels stay as they are. Whatever libsndfile reads
+    goes in; with the package av also the sound of videos, which becomes WAV.
+
+    Files that are there already, and newer than their source, are not made again: after
+    Ctrl-C the same command goes on. A file that fails does not stop the others; they
+    are listed at the end, and the exit code is 1.
+
+    \b
+    Examples:
+      cffma enhance noisy.wav -o enhanced.wav --model results/mini/1234/model
+      cffma enhance talks/ interview.mp3 -o enhanced/ --model MODEL --suppression 20
+      ffmpeg -i in.mp4 -f wav - | cffma enhance - -o - --model MODEL > out.wav
+    """
+    from speechbrain_cffma import enhance as enhancing
+
+    if model is None:
+        raise InputError("no model is named: --model FOLDER_OR_ID")
+    if options["batch_size"] is None:
+        del options["batch_size"]
+
+    def load_enhancer():
+        from speechbrain_cffma.lobes import CFFMAEnhancer
+
+        on_device = enhancing.device_named(device)
+        return CFFMAEnhancer.from_pretrained(model).to(on_device)
+
+    try:
+        with enhancing.pipes(inputs, output) as (inputs, output):
+            jobs = enhancing.plan(inputs, output)
+            outcome = enhancing.enhance_all(jobs, load_enhancer, overwrite, **options)
+    except KeyboardInterrupt:
+        click.echo("interrupted: the same command goes on from here", err=True)
+        raise SystemExit(130) from None
+    click.echo("\n".join(_summary(outcome)), err=True)
+    if outcome.failures:
+        raise SystemExit(1)
+
+
+def _summary(outcome):
+    """What became of the files, in lines."""
+    yield f"{len(outcome.enhanced)} enhanced"
+    if outcome.skipped:
+        yield f"{len(outcome.skipped)} skipped, as they are there: --overwrite renews them"
+    for target, n_clipped in outcome.clipped.items():
+        yield f"{target}: {n_clipped} samples beyond full scale were clipped: --subtype FLOAT keeps them"
+    if outcome.failures:
+        yield f"{len(outcome.failures)} failed:"
+        yield from (f"  {reason}" for reason in outcome.failures)
 
 
 def _systems(noisy, enhanced):

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from speechbrain_cffma import __version__, conditions
 from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, read
 from speechbrain_cffma.errors import InputError, InstallError, one_line
+from speechbrain_cffma.files import replacing
 from speechbrain_cffma.manifest import find_twins, names_of
 from speechbrain_cffma.metrics import (
     METRICS,
@@ -496,14 +497,12 @@ def _read_journal(path, settings):
 
 def _open_journal(path, settings, done):
     """The journal with the rows that are done, ready for more."""
-    partial = path.with_name(f".{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(partial, "w")
-        file.write(json.dumps(settings) + "\n")
-        for key, row in done.items():
-            _append(file, key, row)
-        partial.replace(path)
+        with replacing(path) as partial:
+            file = open(partial, "w")
+            file.write(json.dumps(settings) + "\n")
+            for key, row in done.items():
+                _append(file, key, row)
     except OSError as error:
         raise InputError(f"{path} can't be written ({error})") from error
     return file

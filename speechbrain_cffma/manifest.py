@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from speechbrain_cffma.audio import SAMPLE_RATE, AudioFile, find_audio, prepare_files
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -55,14 +56,10 @@ def write_manifest(path, rows):
     >>> read_manifest(path)[0]["clean_wav"]
     'a.wav'
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    with open(partial, "w", newline="") as file:
+    with replacing(path) as partial, open(partial, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
 
 
 def read_manifest(path):

@@ -20,6 +20,7 @@ from pathlib import Path
 from speechbrain.utils.parameter_transfer import Pretrainer
 
 from speechbrain_cffma.errors import InputError, one_line
+from speechbrain_cffma.files import replacing
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -304,15 +305,13 @@ class PretrainedMixin:
         hyperparams = HYPERPARAMS.format(config=json.dumps(model_config), sha256=sha256)
 
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         for name, content in (
             (WEIGHTS_FILE, weights),
             (CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode()),
             (HYPERPARAMS_FILE, hyperparams.encode()),
         ):
-            partial = folder / f".{name}"
-            partial.write_bytes(content)
-            partial.replace(folder / name)
+            with replacing(folder / name) as partial:
+                partial.write_bytes(content)
         return folder
 
 

@@ -66,7 +66,9 @@ def report(corpus):
 
 
 class TestHelp:
-    @pytest.mark.parametrize("arguments", [["--help"], ["evaluate", "--help"]])
+    @pytest.mark.parametrize(
+        "arguments", [["--help"], ["evaluate", "--help"], ["enhance", "--help"]]
+    )
     def test_imports_nothing_heavy(self, arguments):
         script = (
             "import sys; from speechbrain_cffma.cli import main\n"

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.inference import InferenceMixin
 from speechbrain_cffma.lobes.layers import xavier
 from speechbrain_cffma.lobes.mscff import MSCFF
 from speechbrain_cffma.lobes.rhma import RHMA
@@ -136,7 +137,7 @@ class CFFMA(MaskEstimator):
         self.dilations = tuple(dilations)
 
 
-class CFFMAEnhancer(PretrainedMixin, nn.Module):
+class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
     """Enhances waveforms: the mask multiplies the log-magnitude spectrogram, the phase is kept.
 
     Fits SpeechBrain's `WaveformEnhancement` as its `enhance_model`.

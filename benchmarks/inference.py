@@ -1,0 +1,104 @@
+"""What windows cost against processing as a whole, and the memory that a long file needs.
+
+    python benchmarks/inference.py windows results/mini/1234/model
+    python benchmarks/inference.py memory results/mini/1234/model --minutes 1 60
+
+Speech is the bundled Russian speaker with the bundled noise of a truck at 5 dB: both are
+unseen in the training of `hparams/mini.yaml`.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from speechbrain_cffma.audio import find_audio, read
+from speechbrain_cffma.inference import Windows
+from speechbrain_cffma.lobes import CFFMAEnhancer
+from speechbrain_cffma.metrics import score
+from speechbrain_cffma.mixing import add_noise
+
+BUNDLED = Path(__file__).parents[1] / "recipes" / "DynamicMix"
+SAMPLE_RATE = 16000
+WHOLE = Windows(hop=1e6)
+CHOICES = {
+    "16 s (default)": Windows(),
+    "8 s": Windows(hop=7, fade=0.5, past=0.25, future=0.25),
+    "live, latency 1 s": Windows(hop=0.5, fade=0.1, past=3, future=0.4),
+}
+
+
+def noisy_speech(seconds):
+    """Clean and noisy speech [S], as long as there is speech."""
+    clean = np.concatenate([read(path) for path in find_audio(BUNDLED / "speech/ru")])
+    clean = np.resize(clean, seconds * SAMPLE_RATE)
+    noise = np.resize(read(BUNDLED / "noise" / "truck.opus"), len(clean))
+    return clean, add_noise(clean, noise, 5).astype("float32")
+
+
+def windows(enhancer, seconds=60):
+    """A line for each choice of windows."""
+    clean, noisy = noisy_speech(seconds)
+    whole = enhancer.enhance(noisy, windows=WHOLE)
+    yield f"{seconds} s as a whole: {quality(whole, clean)}"
+    for name, choice in CHOICES.items():
+        enhanced = enhancer.enhance(noisy, windows=choice)
+        at_join = np.zeros(len(noisy), dtype=bool)
+        hop, fade = (round(s * SAMPLE_RATE) for s in (choice.hop, choice.fade))
+        for join in range(hop, len(noisy), hop):
+            at_join[join - 1600 : join + fade + 1600] = True
+        joins, rest = (
+            10 * np.log10(np.sum(whole[p] ** 2) / np.sum((enhanced - whole)[p] ** 2))
+            for p in (at_join, ~at_join)
+        )
+        yield (
+            f"{name}: {quality(enhanced, clean)}; whole against the difference to it: "
+            f"{joins:.1f} dB at the joins, {rest:.1f} dB elsewhere"
+        )
+
+
+def quality(enhanced, clean):
+    """PESQ as the mean over 10 s, and SI-SDR."""
+    parts = zip(
+        *(np.split(wav, len(wav) // (10 * SAMPLE_RATE)) for wav in (clean, enhanced)),
+        strict=True,
+    )
+    pesq = [score(*part, ["pesq"])["pesq"] for part in parts]
+    si_sdr = score(clean, enhanced, ["si_sdr"])["si_sdr"]
+    return f"PESQ {np.mean(pesq):.3f}, SI-SDR {si_sdr:.2f} dB"
+
+
+def memory(enhancer, minutes):
+    """Peak memory of this process after a file of so many minutes, in a line."""
+    _, noisy = noisy_speech(60)
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "noisy.wav", Path(folder) / "enhanced.wav"
+        with soundfile.SoundFile(source, "w", SAMPLE_RATE, 1) as file:
+            for _ in range(minutes):
+                file.write(noisy)
+        enhancer.enhance_file(source, target)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux: KiB
+    return f"{minutes} min: peak memory {peak:.0f} MiB"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["windows", "memory"])
+    parser.add_argument("model")
+    parser.add_argument("--minutes", type=int, nargs="+", default=[1, 60])
+    arguments = parser.parse_args()
+    if arguments.what == "memory" and arguments.minutes[1:]:
+        for n in arguments.minutes:  # Each in a process of its own.
+            command = [sys.executable, __file__, "memory", arguments.model]
+            subprocess.run([*command, "--minutes", str(n)], check=True)
+    elif arguments.what == "memory":
+        enhancer = CFFMAEnhancer.from_pretrained(arguments.model)
+        print(memory(enhancer, *arguments.minutes))
+    else:
+        enhancer = CFFMAEnhancer.from_pretrained(arguments.model)
+        print(*windows(enhancer), sep="\n")

@@ -1,0 +1,332 @@
+"""The command `cffma enhance`: files, trees, pipes, and what is done or fails."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechbrain_cffma import cli
+from speechbrain_cffma.lobes import CFFMAEnhancer
+
+REPOSITORY = Path(__file__).parents[1]
+COMMAND = [sys.executable, "-m", "speechbrain_cffma"]
+
+
+@pytest.fixture
+def model(tiny_enhancer, tmp_path):
+    """Folder of a tiny network."""
+    return tiny_enhancer.save_pretrained(tmp_path / "model")
+
+
+@pytest.fixture
+def folder(tmp_path, speech):
+    """Folder with talks/a.wav, talks/day1/b.flac (stereo, 44.1 kHz) and notes.txt."""
+    talks = tmp_path / "talks"
+    (talks / "day1").mkdir(parents=True)
+    samples = speech.numpy()[:16000]
+    soundfile.write(talks / "a.wav", samples, 16000)
+    stereo = np.stack([samples, -samples], axis=1)
+    soundfile.write(talks / "day1" / "b.flac", stereo, 44100, "PCM_24")
+    (talks / "notes.txt").write_text("no sound")
+    return tmp_path
+
+
+@pytest.fixture
+def enhance(model, folder, monkeypatch, capsys):
+    """`enhance("talks", "-o", "out")`, in the folder: exit code and standard error."""
+    monkeypatch.chdir(folder)
+
+    def run(*arguments, model=model):
+        try:
+            cli.main(["enhance", f"--model={model}", *map(str, arguments)])
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def tree(folder):
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in Path(folder).rglob("*")
+        if path.is_file()
+    )
+
+
+def times(folder):
+    return {name: (Path(folder) / name).stat().st_mtime_ns for name in tree(folder)}
+
+
+class TestFiles:
+    def test_one_file_to_one_file(self, enhance, model):
+        code, shown = enhance("talks/a.wav", "-o", "new/b.flac")
+        assert code == 0 and "1 enhanced" in shown
+        noisy, _ = soundfile.read("talks/a.wav", dtype="float32")
+        expected = CFFMAEnhancer.from_pretrained(model).enhance(noisy)
+        enhanced, _ = soundfile.read("new/b.flac", dtype="float32")
+        np.testing.assert_allclose(enhanced, expected, atol=1 / 2**15)
+
+    def test_one_file_into_a_folder(self, enhance):
+        assert enhance("talks/a.wav", "-o", "out")[0] == 0
+        assert tree("out") == ["a.wav"]
+
+    def test_a_folder_s_tree_is_kept(self, enhance):
+        assert enhance("talks", "-o", "out")[0] == 0
+        assert tree("out") == ["a.wav", "day1/b.flac"]
+        info = soundfile.info("out/day1/b.flac")
+        assert (info.samplerate, info.channels, info.subtype) == (44100, 2, "PCM_24")
+
+    def test_files_and_folders_together(self, enhance):
+        assert enhance("talks/day1", "talks/a.wav", "-o", "out")[0] == 0
+        assert tree("out") == ["a.wav", "b.flac"]
+
+    def test_the_output_may_lie_in_the_input(self, enhance):
+        for _ in range(2):
+            assert enhance("talks", "-o", "talks/enhanced")[0] == 0
+        assert tree("talks/enhanced") == ["a.wav", "day1/b.flac"]
+
+    def test_what_can_t_be_written_as_it_was_becomes_wav(self, enhance, folder):
+        pytest.importorskip("av")
+        (folder / "talks" / "c.mp4").write_text("no video")
+        _, shown = enhance("talks", "-o", "out", "--overwrite")
+        assert "c.mp4 can't be read" in shown
+        samples, _ = soundfile.read("talks/a.wav")
+        soundfile.write("talks/d.au", samples, 16000)
+        assert enhance("talks/d.au", "-o", "out")[0] == 0
+        assert soundfile.info("out/d.wav").frames == len(samples)
+
+    def test_suppression_of_0_db_gives_the_input(self, enhance):
+        assert enhance("talks/a.wav", "-o", "b.wav", "--suppression", 0)[0] == 0
+        (noisy, _), (enhanced, _) = map(soundfile.read, ("talks/a.wav", "b.wav"))
+        np.testing.assert_allclose(enhanced, noisy, atol=1.1 / 2**15)
+
+    def test_all_options(self, enhance):
+        options = ["--device=cpu", "--precision=bf16", "--batch-size=2"]
+        assert enhance("talks", "-o", "out", *options, "--suppression=20")[0] == 0
+
+
+class TestDone:
+    def test_what_is_there_is_skipped_and_counted(self, enhance):
+        enhance("talks/a.wav", "-o", "out")
+        before = times("out")
+        code, shown = enhance("talks", "-o", "out")
+        assert code == 0 and "1 enhanced" in shown and "1 skipped" in shown
+        assert times("out")["a.wav"] == before["a.wav"]
+
+    def test_nothing_is_loaded_when_all_is_there(self, enhance):
+        enhance("talks", "-o", "out")
+        code, shown = enhance("talks", "-o", "out", model="no/such-model")
+        assert code == 0 and "2 skipped" in shown
+
+    def test_what_is_older_than_its_source_is_made_again(self, enhance):
+        enhance("talks", "-o", "out")
+        later = time.time() + 10
+        os.utime("talks/a.wav", (later, later))
+        _, shown = enhance("talks", "-o", "out")
+        assert "1 enhanced" in shown and "1 skipped" in shown
+
+    def test_overwrite_makes_all_again(self, enhance):
+        enhance("talks", "-o", "out")
+        _, shown = enhance("talks", "-o", "out", "--overwrite")
+        assert "2 enhanced" in shown and "skipped" not in shown
+
+
+class TestFailures:
+    def test_a_bad_file_costs_only_itself(self, enhance, folder):
+        (folder / "talks" / "0.wav").write_text("no sound")
+        faulty = np.full(800, np.nan)
+        soundfile.write(folder / "talks" / "1.wav", faulty, 16000, "FLOAT")
+        code, shown = enhance("talks", "-o", "out")
+        assert code == 1
+        assert tree("out") == ["a.wav", "day1/b.flac"]
+        lines = shown[shown.index("2 enhanced") :].splitlines()
+        assert lines[1] == "2 failed:" and len(lines) == 4
+        assert "talks/0.wav can't be read" in lines[2]
+        assert "talks/1.wav: sample 0, channel 0 is nan" in lines[3]
+
+    def test_an_error_of_the_network_names_the_file(self, enhance, monkeypatch):
+        def out_of_memory(*_):
+            raise RuntimeError("out of\nmemory")
+
+        monkeypatch.setattr(CFFMAEnhancer, "forward", out_of_memory)
+        code, shown = enhance("talks/a.wav", "-o", "out")
+        assert code == 1 and "talks/a.wav: RuntimeError: out of memory" in shown
+
+    def test_clipped_samples_are_told(self, enhance, monkeypatch):
+        forward = CFFMAEnhancer.forward
+
+        def louder(self, noisy):
+            enhanced, log_magnitude = forward(self, noisy)
+            return 1000 * enhanced, log_magnitude
+
+        monkeypatch.setattr(CFFMAEnhancer, "forward", louder)
+        code, shown = enhance("talks/a.wav", "-o", "out")
+        assert code == 0
+        assert "out/a.wav: " in shown and "samples beyond full scale were clip" in shown
+        options = ["-o", "out", "--overwrite", "--subtype=FLOAT"]
+        code, shown = enhance("talks/a.wav", *options)
+        assert code == 0 and "clipped" not in shown
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["talks", "-o", "talks"], "talks is input and output"),
+            (["talks/a.wav", "-o", "talks"], "talks/a.wav would replace an input"),
+            (["talks/a.wav", "-o", "talks/a.wav"], "would replace an input"),
+            (["talks", "-o", "b.wav"], "b.wav is one file: name a folder"),
+            (["talks", "talks/a.wav", "-o", "b.wav"], "name a folder for several"),
+            (["talks", "copy", "-o", "out"], "would both become out/a.wav"),
+            (["model", "-o", "out"], "the folder model has no audio files"),
+            (["-", "talks", "-o", "out"], "must be the only input"),
+            (["talks", "-o", "-"], "is one file: name a folder"),
+            (["talks", "-o", "out", "--model=nowhere"], "'nowhere' is neither"),
+            (["talks", "-o", "out", "--device=gpu9"], "there is no device 'gpu9'"),
+        ],
+    )
+    def test_what_can_t_be_meant_is_one_line(self, enhance, folder, arguments, message):
+        (folder / "copy").mkdir()
+        (folder / "copy" / "a.wav").write_bytes((folder / "talks/a.wav").read_bytes())
+        before = tree(folder)
+        code, shown = enhance(*arguments)
+        (line,) = shown.splitlines()
+        assert code == 1 and line.startswith("error: ") and message in line
+        assert tree(folder) == before
+
+    def test_no_model(self, capsys, folder):
+        with pytest.raises(SystemExit):
+            cli.main(["enhance", str(folder / "talks"), "-o", str(folder / "out")])
+        assert "no model is named: --model" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["nowhere.wav", "-o", "out"],
+            ["talks"],
+            ["talks", "-o", "o", "--batch-size=0"],
+        ],
+    )
+    def test_errors_of_usage_have_their_own_code(self, enhance, arguments):
+        assert enhance(*arguments)[0] == 2
+
+
+class TestInterrupt:
+    def test_ctrl_c_leaves_what_is_done_and_no_partial_file(
+        self, enhance, folder, monkeypatch
+    ):
+        forward, calls = CFFMAEnhancer.forward, []
+
+        def interrupted(self, noisy):
+            calls.append(noisy)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return forward(self, noisy)
+
+        monkeypatch.setattr(CFFMAEnhancer, "forward", interrupted)
+        code, shown = enhance("talks", "-o", "out")
+        assert code == 130 and "the same command goes on" in shown
+        assert tree("out") == ["a.wav"]
+        monkeypatch.setattr(CFFMAEnhancer, "forward", forward)
+        code, shown = enhance("talks", "-o", "out")
+        assert code == 0 and "1 enhanced" in shown and "1 skipped" in shown
+
+    def test_a_process_ends_at_ctrl_c_and_leaves_no_file(self, model, tmp_path):
+        noise = np.random.default_rng(0).uniform(-0.1, 0.1, 16000 * 600)
+        soundfile.write(tmp_path / "long.wav", noise, 16000)
+        out = tmp_path / "out"
+        command = [*COMMAND, "enhance", tmp_path / "long.wav", "-o", out]
+        process = subprocess.Popen(
+            [*command, "--model", model], stderr=subprocess.PIPE, cwd=REPOSITORY
+        )
+        while not (out.exists() and list(out.iterdir())):
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=60)
+        assert process.returncode == 130 and b"interrupted" in shown
+        assert tree(out) == []
+
+
+class TestPipe:
+    def test_wav_in_wav_out_and_nothing_else(self, model, folder):
+        noisy = (folder / "talks" / "a.wav").read_bytes()
+        # What a program writes that does not know the length beforehand.
+        unknown = noisy[:40] + b"\xff\xff\xff\xff" + noisy[44:]
+        shown = subprocess.run(
+            [*COMMAND, "enhance", "-", "-o", "-", "--model", model],
+            input=unknown,
+            capture_output=True,
+            cwd=REPOSITORY,
+        )
+        assert shown.returncode == 0, shown.stderr
+        enhanced, sample_rate = soundfile.read(
+            io.BytesIO(shown.stdout), dtype="float32"
+        )
+        samples, _ = soundfile.read(io.BytesIO(noisy), dtype="float32")
+        expected = CFFMAEnhancer.from_pretrained(model).enhance(samples)
+        np.testing.assert_allclose(enhanced, expected, atol=1 / 2**15)
+        assert sample_rate == 16000 and shown.stdout[:4] == b"RIFF"
+        assert len(shown.stdout) == len(noisy)
+
+    @pytest.fixture
+    def given(self, monkeypatch):
+        """`given(content)` on standard input; gives what comes on standard output."""
+
+        def given(content):
+            output = io.TextIOWrapper(io.BytesIO())
+            stdin = io.TextIOWrapper(io.BytesIO(content))
+            monkeypatch.setattr(sys, "stdin", stdin)
+            monkeypatch.setattr(sys, "stdout", output)
+            return output.buffer
+
+        return given
+
+    def test_a_failure_gives_no_output(self, enhance, given):
+        output = given(b"no sound")
+        code, shown = enhance("-", "-o", "-")
+        assert code == 1 and "stdin.wav can't be read" in shown
+        assert output.getvalue() == b""
+
+    def test_one_end_may_be_a_file(self, enhance, folder, given):
+        content = (folder / "talks/a.wav").read_bytes()
+        assert given(content).getvalue() == b""
+        assert enhance("-", "-o", "b.flac")[0] == 0
+        output = given(b"")
+        assert enhance("b.flac", "-o", "-")[0] == 0
+        assert soundfile.info("b.flac").frames == 16000
+        assert soundfile.info(io.BytesIO(output.getvalue())).frames == 16000
+
+
+class TestHelp:
+    def test_has_examples(self, capsys):
+        with pytest.raises(SystemExit):
+            cli.main(["enhance", "-h"])
+        assert "cffma enhance noisy.wav -o enhanced.wav" in capsys.readouterr().out
+
+    def test_the_bar_shows_audio_time_and_speed(self, enhance):
+        _, shown = enhance("talks/a.wav", "-o", "out")
+        assert "1/1 s of audio" in shown and "x real time" in shown
+
+    @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+    def test_shells_complete(self, shell):
+        words = {"COMP_WORDS": "cffma enhance --prec", "COMP_CWORD": "2"}
+        if shell == "fish":
+            words = {"COMP_WORDS": "cffma enhance --prec", "COMP_CWORD": "--prec"}
+
+        def completion(step):
+            env = {**os.environ, **words, "_CFFMA_COMPLETE": f"{shell}_{step}"}
+            shown = subprocess.run(
+                COMMAND, capture_output=True, text=True, env=env, cwd=REPOSITORY
+            )
+            return shown.stdout
+
+        assert f"_CFFMA_COMPLETE={shell}_complete" in completion("source")
+        assert "--precision" in completion("complete")
