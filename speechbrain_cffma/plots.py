@@ -160,10 +160,12 @@ def plot_differences(path, base, names, panels):
             axis.axvline(0, color="0.6", linewidth=1)
             axis.hlines(places, low, high, color="#2f81d6", linewidth=1.6)
             axis.plot(mean, places, "o", color="#2f81d6", markersize=4.5)
-            for place, values in zip(places, seeds, strict=True):
-                axis.plot(
-                    values, [place] * len(values), "|", color="0.35", markersize=6
-                )
+            ticks = [
+                (value, place)
+                for place, values in zip(places, seeds, strict=True)
+                for value in values
+            ]
+            axis.plot(*zip(*ticks, strict=True), "|", color="0.35", markersize=6)
             axis.set_title(title, fontsize=9)
             axis.grid(alpha=0.2)
             axis.tick_params(length=0)

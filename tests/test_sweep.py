@@ -562,10 +562,29 @@ class TestTables:
         assert lines[-1] == "Not finished: late (seed 1)."
         assert (finished.folder / "table.md").read_text().splitlines() == lines
 
-    def test_only_what_files_and_seeds_agree_on_is_bold(self, finished):
+    @pytest.mark.parametrize(
+        ("first", "second", "is_bold"),
+        [
+            ((2.1, 2.2, 2.3), (2.1, 2.1, 2.1), True),
+            # The seeds disagree.
+            ((2.6, 2.6, 2.6), (1.9, 1.9, 1.9), False),
+            # The files do.
+            ((1.6, 2.0, 2.6), (1.6, 2.0, 2.6), False),
+        ],
+    )
+    def test_only_what_files_and_seeds_agree_on_is_bold(
+        self, first, second, is_bold, model
+    ):
+        sweep = sweep_of(seeds=[1, 2])
+        for run in sweep.runs:
+            scores = first if run.seed == 1 else second
+            scores = [2.0] * 3 if run.variant == "base" else scores
+            write_scores(run, model, [(score, 0.5) for score in scores])
+        assert ("| **+0." in report.write_comparison(sweep)) == is_bold
+
+    def test_one_seed_alone_is_never_bold(self, finished):
         lines = report.write_comparison(finished).splitlines()
-        new, late = [line for line in lines if "+0." in line or "-0." in line]
-        assert "| **+0.60 [+0.60, +0.60]** |" in new
+        (late,) = [line for line in lines if line.startswith("| late | -")]
         assert "**" not in late
 
     def test_as_csv(self, finished):

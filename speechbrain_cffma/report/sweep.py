@@ -218,8 +218,8 @@ def _is_clear(difference):
     seeds = difference["seeds"]
     if difference["low"] is None or len(seeds) < 2:
         return False
-    same_side = [np.sign(difference[key]) for key in ("low", "high")]
-    return len({*same_side, *np.sign(seeds)}) == 1
+    signs = {np.sign(x) for x in (difference["low"], difference["high"], *seeds)}
+    return signs in ({1}, {-1})
 
 
 def _scores(comparison):
