@@ -9,6 +9,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
+import signal  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -42,6 +43,12 @@ def quiet_transformers():
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hears_ctrl_c():
+    """The programs that tests start hear it, also where these run in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
