@@ -107,13 +107,12 @@ def prepare_paired_folders(
     if testing:
         parts["test"] = pairs_of(testing, "test")
         _check_unseen(parts)
-    rows = {part: manifest.usable_rows(pairs, part) for part, pairs in parts.items()}
     if metadata:
-        known = conditions.from_file(metadata, [row["ID"] for row in rows["test"]])
-        for row in rows["test"]:
-            row.update(known[row["ID"]])
-    for part, its_rows in rows.items():
-        manifest.write_manifest(Path(manifest_folder) / f"{part}.csv", its_rows)
+        ids = [pair.row["ID"] for pair in parts["test"]]
+        known = conditions.from_file(metadata, ids)
+        for pair in parts["test"]:
+            pair.row.update(known[pair.row["ID"]])
+    manifest.write_usable(manifest_folder, parts)
     manifest.mark_prepared(manifest_folder, arguments)
 
 

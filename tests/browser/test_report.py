@@ -147,7 +147,7 @@ class TestPlayers:
 
     def test_show_where_they_are(self, page, players):
         self.play(page, players[0])
-        page.wait(
+        assert page.wait(
             "const signal = arguments[0].closest('.signal');"
             "return parseFloat(signal.querySelector('.head').style.left) > 3",
             players[0],
