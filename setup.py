@@ -21,8 +21,10 @@ TRAIN = [
 # speechmos holds the networks (MIT), and does not name what it imports.
 DNSMOS = ["librosa>=0.10,<1", "onnxruntime>=1.16", "requests", "speechmos>=0.0.1.1"]
 VIDEO = ["av>=14"]
+APP = ["gradio>=6.31,<7", "matplotlib>=3.9"]
+ONNX = ["onnx>=1.18", "onnxruntime>=1.16", "onnxscript>=0.5"]
 DEV = [
-    *(TRAIN + DNSMOS + VIDEO),
+    *(TRAIN + DNSMOS + VIDEO + APP + ONNX),
     "hypothesis>=6.100",
     "pytest>=8",
     "ruff>=0.15",
@@ -59,6 +61,13 @@ setup(
         # Older ones give a large model's last hidden state behind its final layer norm.
         "transformers>=5.20,<6",
     ],
-    extras_require={"train": TRAIN, "dnsmos": DNSMOS, "video": VIDEO, "dev": DEV},
+    extras_require={
+        "train": TRAIN,
+        "dnsmos": DNSMOS,
+        "video": VIDEO,
+        "app": APP,
+        "onnx": ONNX,
+        "dev": DEV,
+    },
     entry_points={"console_scripts": ["cffma = speechbrain_cffma.cli:main"]},
 )
