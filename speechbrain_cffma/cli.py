@@ -253,8 +253,8 @@ def _summary(outcome):
     yield f"{len(outcome.enhanced)} enhanced"
     if outcome.skipped:
         yield f"{len(outcome.skipped)} skipped, as they are there: --overwrite renews them"
-    for target, n_clipped in outcome.clipped.items():
-        yield f"{target}: {n_clipped} samples beyond full scale were clipped: --subtype FLOAT keeps them"
+    for target, excess in outcome.limited.items():
+        yield f"{target}: peaks up to {excess:.1f} dB beyond full scale were turned down: --subtype FLOAT keeps them"
     if outcome.failures:
         yield f"{len(outcome.failures)} failed:"
         yield from (f"  {reason}" for reason in outcome.failures)

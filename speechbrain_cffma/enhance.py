@@ -20,7 +20,7 @@ from tqdm import tqdm
 from speechbrain_cffma import media
 from speechbrain_cffma.audio import EXTENSIONS, find_audio
 from speechbrain_cffma.errors import CFFMAError, InputError, one_line
-from speechbrain_cffma.inference import ClippingWarning
+from speechbrain_cffma.inference import PeakWarning
 
 
 class Job(NamedTuple):
@@ -47,15 +47,15 @@ class Outcome(NamedTuple):
         Those that went well.
     skipped : list of Job
         Those whose target was there, and newer than its source.
-    clipped : dict
-        How many samples were clipped, by target, where any were.
+    limited : dict
+        By how many dB the highest peak was turned down, by target, where any was.
     failures : list of str
         A line a file that failed, with its name and the reason.
     """
 
     enhanced: list
     skipped: list
-    clipped: dict
+    limited: dict
     failures: list
 
 
@@ -207,10 +207,10 @@ def enhance_all(jobs, load_enhancer, overwrite=False, **options):
     enhancer = load_enhancer()
     lengths = [_seconds(job.source) for job in waiting]
     with _AudioBar(sum(lengths)) as progress, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ClippingWarning)  # counted here
+        warnings.simplefilter("ignore", PeakWarning)  # told at the end
         for i, job in enumerate(waiting):
             try:
-                n_clipped = enhancer.enhance_file(
+                excess = enhancer.enhance_file(
                     *job, progress=progress.advance, **options
                 )
             except CFFMAError as error:
@@ -219,8 +219,8 @@ def enhance_all(jobs, load_enhancer, overwrite=False, **options):
                 outcome.failures.append(f"{job.source}: {one_line(error)}")
             else:
                 outcome.enhanced.append(job)
-                if n_clipped:
-                    outcome.clipped[job.target] = n_clipped
+                if excess:
+                    outcome.limited[job.target] = excess
             progress.update(sum(lengths[: i + 1]) - progress.n)
     return outcome
 

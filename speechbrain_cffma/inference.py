@@ -15,12 +15,13 @@ Authors
 import math
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn.functional import avg_pool1d, pad
+from torch.nn.functional import avg_pool1d, max_pool1d, pad
 
 from speechbrain_cffma import media
 from speechbrain_cffma.audio import MIN_SAMPLES, SAMPLE_RATE
@@ -30,12 +31,14 @@ from speechbrain_cffma.errors import InputError
 SAMPLE_RATES = (8000, 192000)
 #: Width in Hz of the crossover below 8 kHz.
 CROSSOVER = 400
+#: How far around a peak beyond full scale the gain comes down, in seconds.
+LIMITER_REACH = 0.005
 #: Full scale of the integer types.
 FULL_SCALE = {torch.int16: 2**15, torch.int32: 2**31}
 
 
-class ClippingWarning(UserWarning):
-    """Samples beyond full scale were written to a format that can't hold them."""
+class PeakWarning(UserWarning):
+    """Peaks beyond full scale were turned down, for a format that can't hold them."""
 
 
 class Windows(NamedTuple):
@@ -103,8 +106,9 @@ class InferenceMixin:
         Returns
         -------
         np.ndarray or torch.Tensor
-            Of the same kind, type, shape and sample rate. Integers are clipped at full
-            scale.
+            Of the same kind, type, shape and sample rate. What integers can't hold is
+            never clipped: a peak beyond full scale is turned down, with 5 ms around it
+            and a `PeakWarning`.
 
         Raises
         ------
@@ -138,6 +142,7 @@ class InferenceMixin:
         precision="fp32",
         batch_size=1,
         windows=WINDOWS,
+        limiter=None,
     ):
         """Enhance a signal that comes in blocks.
 
@@ -163,6 +168,8 @@ class InferenceMixin:
             batch, windows wait: each but the first adds `windows.hop` to the latency.
         windows : Windows
             How the signal is cut.
+        limiter : PeakLimiter or None
+            What keeps floats within full scale; None lets them be. Integers have one.
 
         Yields
         ------
@@ -186,13 +193,14 @@ class InferenceMixin:
         _check_options(sample_rate, suppression, precision, batch_size, windows)
         sample_rate = int(sample_rate)
 
-        def enhance_rows(rows):
-            return _enhance_rows(
+        def enhance_rows(rows, limiter):
+            enhanced = _enhance_rows(
                 self, rows, sample_rate, suppression, high_band, precision
             )
+            return limiter(enhanced, sample_rate) if limiter else enhanced
 
         return _stream(
-            blocks, enhance_rows, _in_samples(windows, sample_rate), batch_size
+            blocks, enhance_rows, _in_samples(windows, sample_rate), batch_size, limiter
         )
 
     def enhance_file(self, source, target, subtype=None, progress=None, **options):
@@ -200,7 +208,8 @@ class InferenceMixin:
 
         Sample rate, channels and levels are kept, and the sample format where the
         target's container has it. The target appears when it is complete. Where its
-        format has a full scale (all but float), samples beyond it are clipped.
+        format has a full scale (all but float), nothing is clipped: a peak beyond it is
+        turned down, with 5 ms around it.
 
         Arguments
         ---------
@@ -218,8 +227,9 @@ class InferenceMixin:
 
         Returns
         -------
-        int
-            How many samples were clipped; if any, there is a `ClippingWarning` too.
+        float
+            By how many dB the highest peak was turned down; if it is not 0, there is a
+            `PeakWarning` too.
 
         Raises
         ------
@@ -233,7 +243,7 @@ class InferenceMixin:
         >>> audio.write(folder / "noisy.wav", getfixture("speech").numpy())
         >>> enhancer = getfixture("tiny_enhancer")
         >>> enhancer.enhance_file(folder / "noisy.wav", folder / "enhanced.flac")
-        0
+        0.0
         """
         options = {"batch_size": self._batch_size(), **options}
         with (
@@ -241,7 +251,10 @@ class InferenceMixin:
             media.open_target(target, noisy, subtype) as enhanced,
         ):
             try:
-                stream = self.enhance_stream(noisy.blocks, noisy.sample_rate, **options)
+                limiter = PeakLimiter() if enhanced.has_full_scale else None
+                stream = self.enhance_stream(
+                    noisy.blocks, noisy.sample_rate, limiter=limiter, **options
+                )
                 for block in stream:
                     enhanced.write(block)
                     if progress:
@@ -250,17 +263,74 @@ class InferenceMixin:
                     raise InputError("it holds no samples")
             except InputError as error:
                 raise InputError(f"{source}: {error}") from error
-        if enhanced.n_clipped:
+        excess = limiter.excess if limiter else 0.0
+        if excess:
             warnings.warn(
-                f"{target}: {enhanced.n_clipped} samples beyond full scale were clipped; "
-                'write a WAV with subtype="FLOAT" to keep them',
-                ClippingWarning,
+                f"{target}: peaks up to {excess:.1f} dB beyond full scale were turned "
+                'down; write a WAV with subtype="FLOAT" to keep them',
+                PeakWarning,
                 stacklevel=2,
             )
-        return enhanced.n_clipped
+        return excess
 
     def _batch_size(self):
         return 1 if _device(self).type == "cpu" else 8
+
+
+class PeakLimiter:
+    """Turns peaks beyond full scale down, and the 5 ms around them, smoothly.
+
+    Each window is limited before it is joined to the next: a cross-fade of two signals
+    within full scale is within it too.
+
+    Example
+    -------
+    >>> limiter = PeakLimiter()
+    >>> wav = torch.tensor([[0.5] * 400 + [2.0] + [0.5] * 400])
+    >>> limited = limiter(wav, 16000)
+    >>> limited[0, [0, 400, 800]].tolist()
+    [0.5, 1.0, 0.5]
+    >>> round(limiter.excess, 1)
+    6.0
+    """
+
+    def __init__(self):
+        self._peak = 1.0
+
+    @property
+    def excess(self):
+        """The highest peak so far, in dB beyond full scale; 0 if there was none."""
+        # The last step of 16 bits is neither heard nor worth a word.
+        return 20 * math.log10(self._peak) if self._peak > 1 + 2**-15 else 0.0
+
+    def __call__(self, wav, sample_rate):
+        """Limit waveforms.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Samples [B, S], full scale 1.0.
+        sample_rate : int
+            In Hz.
+
+        Returns
+        -------
+        torch.Tensor
+            Samples [B, S] from -1 to 1.
+        """
+        peak = wav.abs().max().item()
+        if peak <= 1:
+            return wav
+        self._peak = max(self._peak, peak)
+        reach = round(LIMITER_REACH * sample_rate)
+        gain = 1 / wav.abs().clamp(min=1)
+        # The lowest gain around each sample, and the mean of that, is nowhere above
+        # what its own sample needs.
+        lowest = -max_pool1d(-gain, 2 * reach + 1, stride=1, padding=reach)
+        smooth = avg_pool1d(
+            lowest, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False
+        )
+        return (wav * smooth).clamp(-1, 1)
 
 
 # --- a signal as a stream of windows ---
@@ -292,16 +362,25 @@ def _in_samples(windows, sample_rate):
     return _InSamples(*lengths, frame=sample_rate / 50)
 
 
-def _stream(blocks, enhance_rows, windows, batch_size):
+def _stream(blocks, enhance_rows, windows, batch_size, limiter):
     blocks = iter(blocks)
     first = next(blocks, None)
     if first is None:
         return
     form = _Form(first)
+    is_integer = form.dtype in FULL_SCALE
+    limiter = limiter or (PeakLimiter() if is_integer else None)
     rows = map(form.rows, chain([first], blocks))
     cut = _cut(rows, windows)
-    enhanced = _enhance_windows(cut, enhance_rows, batch_size)
+    enhanced = _enhance_windows(cut, partial(enhance_rows, limiter=limiter), batch_size)
     yield from map(form.restore, _join(enhanced, windows))
+    if is_integer and limiter.excess:
+        warnings.warn(
+            f"peaks up to {limiter.excess:.1f} dB beyond full scale were turned down; "
+            "floats keep them",
+            PeakWarning,
+            stacklevel=3,
+        )
 
 
 class _Form:

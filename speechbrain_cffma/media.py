@@ -166,8 +166,6 @@ class Target:
         self.has_full_scale = file.subtype not in ("FLOAT", "DOUBLE")
         #: Samples a channel that were written.
         self.n_samples = 0
-        #: Samples that were beyond full scale.
-        self.n_clipped = 0
 
     def write(self, block):
         """Append samples.
@@ -175,12 +173,9 @@ class Target:
         Arguments
         ---------
         block : np.ndarray
-            Samples [C, n]. Where the format has a full scale, those beyond are clipped.
+            Samples [C, n]; within [-1, 1] where the format has a full scale.
         """
         self.n_samples += block.shape[1]
-        if self.has_full_scale:
-            self.n_clipped += int((np.abs(block) > 1).sum())
-            block = block.clip(-1, 1)
         for start in range(0, block.shape[1], BLOCK):
             self.file.write(block[:, start : start + BLOCK].T)
 

@@ -161,7 +161,7 @@ class TestFailures:
         code, shown = enhance("talks/a.wav", "-o", "out")
         assert code == 1 and "talks/a.wav: RuntimeError: out of memory" in shown
 
-    def test_clipped_samples_are_told(self, enhance, monkeypatch):
+    def test_peaks_that_were_turned_down_are_told(self, enhance, monkeypatch):
         forward = CFFMAEnhancer.forward
 
         def louder(self, noisy):
@@ -171,10 +171,12 @@ class TestFailures:
         monkeypatch.setattr(CFFMAEnhancer, "forward", louder)
         code, shown = enhance("talks/a.wav", "-o", "out")
         assert code == 0
-        assert "out/a.wav: " in shown and "samples beyond full scale were clip" in shown
+        assert (
+            "out/a.wav: " in shown and "dB beyond full scale were turned down" in shown
+        )
         options = ["-o", "out", "--overwrite", "--subtype=FLOAT"]
         code, shown = enhance("talks/a.wav", *options)
-        assert code == 0 and "clipped" not in shown
+        assert code == 0 and "turned down" not in shown
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
