@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from speechbrain.utils.importutils import LazyModule
 
 from speechbrain_cffma.errors import InputError, InstallError
-from speechbrain_cffma.inference import PeakLimiter, PeakWarning, Windows
+from speechbrain_cffma.inference import PeakWarning, Windows
 from speechbrain_cffma.lobes import CFFMAEnhancer, LogSpectrogram, NoEmbedding
 
 # Hypothesis asks each module for its file; SpeechBrain's lazy ones would then import
