@@ -324,7 +324,8 @@ SCRIPT = """() => {
       player.ariaLabel = player.closest("#enhanced") ? "Enhanced" : "Noisy";
   }).observe(document.body, {childList: true, subtree: true});
   document.addEventListener("keyup", ({target, key}) => {
-    if (target.type === "range") target.dispatchEvent(new Event("pointerup", {bubbles: true}));
+    if (target.type === "range" && /^(Arrow|Home|End|Page)/.test(key))
+      target.dispatchEvent(new Event("pointerup", {bubbles: true}));
     if (target.type === "number" && key === "Enter") target.blur();
   });
 }"""
@@ -348,6 +349,12 @@ def build(enhancer, recordings, max_minutes=10, **options):
     -------
     gr.Blocks
         The page, to be launched.
+
+    Example
+    -------
+    >>> recordings = Recordings(getfixture("tmp_path"))
+    >>> build(getfixture("tiny_enhancer"), recordings).title
+    'Speech enhancement'
     """
 
     def show(noisy, slider, request: gr.Request, progress=gr.Progress()):  # noqa: B008
@@ -444,10 +451,16 @@ def build(enhancer, recordings, max_minutes=10, **options):
 
 
 def _theme():
-    """Fonts of the system, so that none is fetched; small print that can be read."""
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    """Fonts of the system, so that none is fetched; colours that can be read."""
+    theme = gr.themes.Default(
+        primary_hue="blue",
+        font=["system-ui", "sans-serif"],
+        font_mono=["monospace"],
+    )
     small_print = ("body_text_color_subdued", "block_info_text_color")
     return theme.set(
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
         **dict.fromkeys(small_print, "*neutral_600"),
         **dict.fromkeys((f"{name}_dark" for name in small_print), "*neutral_300"),
     )

@@ -241,12 +241,14 @@ class TestRefusals:
         assert "enhanced in" in upload(page, noisy)
         assert page.find("#download:enabled")
 
-    def test_too_large_an_upload_is_not_stored(self, page, app, tmp_path):
+    def test_too_large_an_upload_is_not_stored(self, page, app, noisy, tmp_path):
         samples = np.zeros(20 * 48000, dtype="float32")
         soundfile.write(tmp_path / "large.wav", samples, 48000, "DOUBLE")
         page.find("#noisy input[type=file]")[0].send_keys(str(tmp_path / "large.wav"))
         page.wait("return document.body.innerText.includes('maximum allowed size')")
         assert app.files() == []
+        page.find("#noisy [aria-label=Clear]")[0].click()
+        assert "enhanced in" in upload(page, noisy)
 
 
 class TestPrivacy:
