@@ -21,7 +21,8 @@ TRAIN = [
 # speechmos holds the networks (MIT), and does not name what it imports.
 DNSMOS = ["librosa>=0.10,<1", "onnxruntime>=1.16", "requests", "speechmos>=0.0.1.1"]
 VIDEO = ["av>=14"]
-APP = ["gradio>=6.31,<7", "matplotlib>=3.9"]
+# Phones record .m4a, which PyAV reads.
+APP = ["gradio>=6.31,<7", "matplotlib>=3.9", *VIDEO]
 ONNX = ["onnx>=1.18", "onnxruntime>=1.16", "onnxscript>=0.5"]
 DEV = [
     *(TRAIN + DNSMOS + VIDEO + APP + ONNX),

@@ -156,6 +156,48 @@ def evaluate(
     click.echo("\n" + "\n".join(notes), err=True)
 
 
+def _named(context, option, model):
+    if model is None:
+        raise InputError("no model is named: --model FOLDER_OR_ID")
+    return model
+
+
+def _model_options(verb):
+    """The options of a verb that runs a model."""
+    for option in (
+        click.option(
+            "--precision",
+            type=click.Choice(["fp32", "bf16"]),
+            default="fp32",
+            show_default=True,
+            help="bf16 computes the network in mixed precision.",
+        ),
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            help="Such as cpu or cuda:1; auto takes a GPU if there is one.",
+        ),
+        click.option(
+            "--model",
+            callback=_named,
+            metavar="FOLDER_OR_ID",
+            help="A trained model: its folder, or its id on the HuggingFace hub.",
+        ),
+    ):
+        verb = option(verb)
+    return verb
+
+
+def _load_enhancer(model, device):
+    """A trained model, on its device."""
+    from speechbrain_cffma.enhance import device_named
+    from speechbrain_cffma.lobes import CFFMAEnhancer
+
+    device = device_named(device)
+    return CFFMAEnhancer.from_pretrained(model).to(device)
+
+
 @cffma.command(no_args_is_help=True)
 @click.argument(
     "inputs",
@@ -171,24 +213,7 @@ def evaluate(
     type=click.Path(allow_dash=True),
     help="A folder, or for one file a file: .wav, .flac, .ogg, .opus, .mp3.",
 )
-@click.option(
-    "--model",
-    metavar="FOLDER_OR_ID",
-    help="A trained model: its folder, or its id on the HuggingFace hub.",
-)
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="Such as cpu or cuda:1; auto takes a GPU if there is one.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="bf16 computes the network in mixed precision.",
-)
+@_model_options
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -223,19 +248,14 @@ def enhance(inputs, output, model, device, overwrite, **options):
       cffma enhance talks/ interview.mp3 -o enhanced/ --model MODEL --suppression 20
       ffmpeg -i in.mp4 -f wav - | cffma enhance - -o - --model MODEL > out.wav
     """
+    from functools import partial
+
     from speechbrain_cffma import enhance as enhancing
 
-    if model is None:
-        raise InputError("no model is named: --model FOLDER_OR_ID")
     if options["batch_size"] is None:
         del options["batch_size"]
 
-    def load_enhancer():
-        from speechbrain_cffma.lobes import CFFMAEnhancer
-
-        on_device = enhancing.device_named(device)
-        return CFFMAEnhancer.from_pretrained(model).to(on_device)
-
+    load_enhancer = partial(_load_enhancer, model, device)
     try:
         with enhancing.pipes(inputs, output) as (inputs, output):
             jobs = enhancing.plan(inputs, output)
@@ -246,6 +266,45 @@ def enhance(inputs, output, model, device, overwrite, **options):
     click.echo("\n".join(_summary(outcome)), err=True)
     if outcome.failures:
         raise SystemExit(1)
+
+
+@cffma.command()
+@_model_options
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; 0.0.0.0 lets others in your network use the page.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Port to listen on.  [default: 7860, or the next that is free]",
+)
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10,
+    show_default=True,
+    help="Longest recording.",
+)
+@click.option("--open", "open_page", is_flag=True, help="Open it in the browser.")
+def app(model, device, **options):
+    """Enhance recordings in the browser: a page on this computer.
+
+    Drop or record speech, hear noisy and enhanced side by side, see both spectrograms
+    and the mask, move the suppression, download the result. The page needs no network,
+    and recordings are removed when it is closed. It is this computer's alone unless
+    --host tells otherwise.
+
+    \b
+    Examples:
+      cffma app --model results/mini/1234/model --open
+      cffma app --model MODEL --host 0.0.0.0 --port 8000 --max-minutes 60
+    """
+    from speechbrain_cffma.app import serve
+
+    serve(_load_enhancer(model, device), **options)
 
 
 def _summary(outcome):

@@ -178,15 +178,37 @@ def spectra(signals, sample_rate):
     transform = ShortTimeFFT(np.hanning(window), round(0.01 * sample_rate), sample_rate)
     powers = [np.abs(transform.stft(_at_least(x, window))) ** 2 for x in signals]
     top = 10 * np.log10(max(max(power.max() for power in powers), 1e-12))
-    images = []
-    for power in powers:
-        level = (10 * np.log10(power + 1e-20) - top) / RANGE + 1
-        pixels = colormaps[COLORMAP](np.clip(level, 0, 1)[::-1], bytes=True)[..., :3]
-        image = Image.fromarray(np.ascontiguousarray(pixels)).resize((560, 224))
-        buffer = io.BytesIO()
-        image.save(buffer, "WEBP", quality=80)
-        images.append(_data_uri(buffer, "image/webp"))
-    return images
+    levels = ((10 * np.log10(power + 1e-20) - top) / RANGE + 1 for power in powers)
+    return [image(level) for level in levels]
+
+
+def image(levels, colors=COLORMAP, size=(560, 224)):
+    """A picture of levels over time and frequency.
+
+    Arguments
+    ---------
+    levels : np.ndarray
+        Levels [F, T], of which those from 0 to 1 are told apart.
+    colors : str
+        matplotlib's name of a colour map.
+    size : tuple of int
+        Width and height in pixels.
+
+    Returns
+    -------
+    str
+        An image (data URI): time to the right, frequency to the top.
+
+    Example
+    -------
+    >>> image(np.eye(20))[:23]
+    'data:image/webp;base64,'
+    """
+    pixels = colormaps[colors](np.clip(levels, 0, 1)[::-1], bytes=True)[..., :3]
+    picture = Image.fromarray(np.ascontiguousarray(pixels)).resize(size)
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=80)
+    return _data_uri(buffer, "image/webp")
 
 
 def audio(samples, sample_rate):
@@ -214,17 +236,27 @@ def audio(samples, sample_rate):
     return _data_uri(buffer, "audio/flac")
 
 
-def gradient():
-    """The colours of a spectrogram from silent to loud, as a CSS background.
+def gradient(colors=COLORMAP):
+    """The colours of levels from 0 to 1, as a CSS background.
+
+    Arguments
+    ---------
+    colors : str
+        matplotlib's name of a colour map.
+
+    Returns
+    -------
+    str
+        A linear gradient to the right.
 
     Example
     -------
     >>> gradient()[:33]
     'linear-gradient(to right, #000003'
     """
-    levels = colormaps[COLORMAP](np.linspace(0, 1, 9), bytes=True)[:, :3]
-    colors = ", ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in levels.tolist())
-    return f"linear-gradient(to right, {colors})"
+    levels = colormaps[colors](np.linspace(0, 1, 9), bytes=True)[:, :3]
+    stops = ", ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in levels.tolist())
+    return f"linear-gradient(to right, {stops})"
 
 
 def _axis(width, height, left, bottom=0.28, margin=0.1):

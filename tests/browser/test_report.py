@@ -17,7 +17,7 @@ N_FILES = 6
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """A report of three systems and 6 files, one of them silent in the last system."""
+    """Address of a report of three systems and 6 files, one silent in the last system."""
     folder = tmp_path_factory.mktemp("report")
     rng = np.random.default_rng(0)
     paths = [path for path in find_audio(SPEECH) if soundfile.info(path).duration > 2]
@@ -37,7 +37,7 @@ def report(tmp_path_factory):
     with pytest.raises(SystemExit) as stop:
         cli.main([str(argument) for argument in command])
     assert not stop.value.code
-    return folder / "report" / "report.html"
+    return (folder / "report" / "report.html").as_uri()
 
 
 @pytest.fixture
