@@ -25,7 +25,7 @@ import numpy as np
 from speechbrain_cffma import media
 from speechbrain_cffma.audio import MIN_SAMPLES, SAMPLE_RATE, SILENCE
 from speechbrain_cffma.errors import CFFMAError, InputError, InstallError, one_line
-from speechbrain_cffma.inference import ClippingWarning
+from speechbrain_cffma.inference import PeakWarning
 from speechbrain_cffma.spectra import log_spectrum
 
 try:
@@ -190,8 +190,8 @@ def enhance(enhancer, noisy, folder, max_minutes=10, progress=None, **options):
 
     begin = time.perf_counter()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ClippingWarning)  # in the summary
-        n_clipped = enhancer.enhance_file(noisy, enhanced, progress=advance, **options)
+        warnings.simplefilter("ignore", PeakWarning)  # in the summary
+        excess = enhancer.enhance_file(noisy, enhanced, progress=advance, **options)
     elapsed = time.perf_counter() - begin
     layout = {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
     device = next(enhancer.parameters()).device.type.upper()
@@ -199,8 +199,8 @@ def enhance(enhancer, noisy, folder, max_minutes=10, progress=None, **options):
         f"{seconds:.1f} s, {sample_rate / 1000:g} kHz, {layout}: enhanced in "
         f"{elapsed:.1f} s, {seconds / elapsed:.1f} × real time ({device})."
     )
-    if n_clipped:
-        summary += f" {n_clipped} samples beyond full scale were clipped."
+    if excess:
+        summary += f" Peaks up to {excess:.1f} dB too high were turned down."
     return Result(enhanced, draw(noisy, enhanced, seconds), summary)
 
 
