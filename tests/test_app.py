@@ -55,15 +55,17 @@ class TestResult:
         )
         assert shares[-1] == pytest.approx(1)
 
-    def test_the_summary_tells_of_clipped_samples(self, tiny_enhancer, noisy, tmp_path):
+    def test_the_summary_tells_of_peaks_turned_down(
+        self, tiny_enhancer, noisy, tmp_path
+    ):
         class Louder:
             parameters = tiny_enhancer.parameters
 
             def enhance_file(self, *files, **options):
-                return 7 + tiny_enhancer.enhance_file(*files, **options)
+                return 1.5 + tiny_enhancer.enhance_file(*files, **options)
 
         result = app.enhance(Louder(), noisy, tmp_path / "new")
-        assert "7 samples beyond full scale were clipped" in result.summary
+        assert "Peaks up to 1.5 dB too high were turned down" in result.summary
 
     @pytest.mark.parametrize(
         ("samples", "message"),
