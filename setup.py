@@ -40,7 +40,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["speechbrain_cffma", "speechbrain_cffma.*"]),
-    package_data={"speechbrain_cffma.report": ["page.html"]},
+    package_data={
+        "speechbrain_cffma": ["model_card.md"],
+        "speechbrain_cffma.report": ["page.html"],
+    },
     python_requires=">=3.10",
     install_requires=[
         "click>=8.1",

@@ -8,6 +8,7 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import sys
 from pathlib import Path
 
 from speechbrain_cffma.errors import command
@@ -38,6 +39,7 @@ def main(argv=None):
     from speechbrain_cffma.brain import EnhancementBrain
     from speechbrain_cffma.data import EvaluationPairs, training_loader
     from speechbrain_cffma.experiment import load_experiment, read_experiment
+    from speechbrain_cffma.model_card import shareable_command
 
     disable_progress_bar()  # of transformers' loading of weights
     path, run_opts, overrides = sb.parse_arguments(argv)
@@ -58,6 +60,7 @@ def main(argv=None):
         hparams=hparams,
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
+        command=shareable_command(sys.argv[1:] if argv is None else argv),
     )
     if not brain.test_only:
         train_loader = training_loader(

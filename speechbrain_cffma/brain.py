@@ -4,6 +4,7 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import json
 import logging
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from transformers import get_scheduler
 
 from speechbrain_cffma import audio, evaluate, plots
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.files import replacing
 from speechbrain_cffma.metrics import available_metrics, mean_scores, score_all
+from speechbrain_cffma.model_card import describe_training, extent, model_card
+from speechbrain_cffma.pretrained import CARD_FILE
 from speechbrain_cffma.report import tables, write_report
 
 logger = logging.getLogger(__name__)
@@ -28,11 +32,20 @@ class EnhancementBrain(sb.Brain):
     The module is `modules.enhancer`. Besides SpeechBrain's run options it takes from
     the hparams: enhancer, pretrained, head_optimizer, ssl_optimizer, lr_schedule,
     warmup_steps, number_of_epochs, epoch_counter, loss, metric_workers, train_logger,
-    tensorboard, seed, output_folder and n_examples; see hparams/base.yaml.
+    tensorboard, seed, output_folder and n_examples, and what `describe_training` puts
+    into the model card; see hparams/base.yaml.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        Those of `speechbrain.Brain`.
+    command : str
+        What was run, for the model card.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, command="", **kwargs):
         super().__init__(*args, **kwargs)
+        self.command = command
         self.metrics = available_metrics()
         self.best_metric = "pesq" if "pesq" in self.metrics else "si_sdr"
         self.schedulers = {}
@@ -196,6 +209,8 @@ class EnhancementBrain(sb.Brain):
         """
         self.steps_per_epoch = len(train_loader)
         self.batch_sampler = train_loader.batch_sampler
+        if if_main_process():
+            self._note_training()
         super().fit(epoch_counter, train_loader, valid_loader)
 
     def on_stage_start(self, stage, epoch=None):
@@ -229,10 +244,11 @@ class EnhancementBrain(sb.Brain):
         """
         self.step = 0
         self.evaluated = self.hparams.pretrained
-        if self.checkpointer.recover_if_possible(max_key=self.best_metric) is not None:
+        self.best = self.checkpointer.recover_if_possible(max_key=self.best_metric)
+        if self.best is not None:
             self.evaluated = Path(self.hparams.output_folder) / "model"
             if if_main_process():
-                self.hparams.enhancer.save_pretrained(self.evaluated)
+                self.hparams.enhancer.save_pretrained(self.evaluated, self._card())
         elif self.evaluated is None:
             raise InputError(
                 f"there is no checkpoint in {self.checkpointer.checkpoints_dir} to "
@@ -308,6 +324,15 @@ class EnhancementBrain(sb.Brain):
         n_jobs = self.hparams.metric_workers
         rows = evaluate.score_pairs(pairs, folder, settings, n_jobs, overwrite=True)
         summary = write_report(folder, rows, settings)
+        if self.best is not None:
+            results = {
+                "summary": summary,
+                "settings": settings,
+                "data": self.hparams.test_data,
+                "extent": extent(self.test_rows.values()),
+            }
+            with replacing(self.evaluated / CARD_FILE) as partial:
+                partial.write_text(self._card(results), encoding="utf-8")
         self._draw_examples(folder / "examples")
         embedding = self.hparams.enhancer.embedding
         plots.plot_layer_weights(
@@ -322,6 +347,28 @@ class EnhancementBrain(sb.Brain):
             f"report: {folder / 'report.html'}",
         ]
         print(f"\nTest set\n\n{table}\n\n" + "\n".join(notes))
+
+    def _note_training(self):
+        """Keep what the model card will say of the training: tests may have other data."""
+        facts = describe_training(self.hparams, self.command)
+        with replacing(self._training_note()) as partial:
+            partial.write_text(json.dumps(facts, indent=2) + "\n")
+
+    def _training_note(self):
+        return Path(self.hparams.output_folder) / "training.json"
+
+    def _card(self, results=None):
+        """The card of the best checkpoint."""
+        if not self._training_note().is_file():
+            self._note_training()
+        run = {
+            **json.loads(self._training_note().read_text()),
+            "steps": self.optimizer_step,
+            "epoch": self.best.meta["epoch"],
+            "metric": tables.DISPLAY[self.best_metric][0],
+            "score": self.best.meta[self.best_metric],
+        }
+        return model_card(self.hparams.enhancer, run, results)
 
     def evaluate(self, test_loader):
         """Evaluate the best checkpoint and write the report; see `speechbrain.Brain.evaluate`.

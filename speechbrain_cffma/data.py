@@ -140,6 +140,7 @@ class TrainingCrops(Dataset):
         The training manifest.
     pairs : callable
         `pairs(row, n_samples, rng) → (noisy, clean)`: `RecordedPairs` or `DynamicMixer`.
+        If it has `describe()`, that is how the model card says what the pairs are.
     crop_samples : int
         Length of a crop.
     gain : (float, float)

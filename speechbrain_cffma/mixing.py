@@ -174,6 +174,36 @@ class DynamicMixer:
             noisy = add_noise(noisy, noise, rng.uniform(*self.snr))
         return noisy, clean
 
+    def describe(self):
+        """Say how the pairs are made, for the model card.
+
+        Returns
+        -------
+        str
+            Part of a sentence.
+
+        Example
+        -------
+        >>> from speechbrain_cffma.manifest import write_manifest
+        >>> path = getfixture("tmp_path") / "train.csv"
+        >>> write_manifest(path, [])
+        >>> DynamicMixer(path, snr=(0, 10)).describe()
+        'mixed on the fly with synthetic noise at 0 to 10 dB'
+        """
+        parts = []
+        if self.with_noise:
+            noise = "synthetic noise"
+            if self.noises:
+                noise += f" (share {self.synthetic_share:g}) and {len(self.noises)} recordings of noise"
+            low, high = self.snr
+            parts.append(f"{noise} at {low:g} to {high:g} dB")
+        if self.rirs:
+            parts.append(
+                f"{len(self.rirs)} room impulse responses (share "
+                f"{self.reverberant_share:g}), towards the dry speech"
+            )
+        return f"mixed on the fly with {', and '.join(parts)}"
+
     def noise(self, n_samples, rng):
         """A crop of recorded or synthetic noise, of no particular level.
 

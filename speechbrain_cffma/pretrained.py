@@ -1,9 +1,13 @@
-"""A trained model as a folder: config.json, model.safetensors and hyperparams.yaml.
+"""A trained model as a folder, here or on the HuggingFace hub.
 
-config.json names the lobes and their arguments; only lobes of a fixed registry are
-built, so that loading a stranger's folder runs none of its code. hyperparams.yaml
-holds the same for SpeechBrain's `WaveformEnhancement.from_hparams`; HyperPyYAML
-executes what a YAML names, so use that route for folders you trust.
+config.json names the lobes and their arguments, model.safetensors holds the weights.
+Only lobes of a fixed registry are built, so that loading a stranger's folder executes
+nothing of it. README.md is the model's card.
+
+Two more files are for SpeechBrain's own interfaces: hyperparams.yaml for
+`WaveformEnhancement.from_hparams`, and custom.py for `foreign_class`. They do execute:
+HyperPyYAML whatever the YAML names, and `foreign_class` the Python file. Use these
+routes for folders that you trust.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -21,10 +25,13 @@ from speechbrain.utils.parameter_transfer import Pretrainer
 
 from speechbrain_cffma.errors import InputError, one_line
 from speechbrain_cffma.files import replacing
+from speechbrain_cffma.model_card import model_card
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
 HYPERPARAMS_FILE = "hyperparams.yaml"
+INTERFACE_FILE = "custom.py"
 
 HYPERPARAMS = """\
 # Loads this model with SpeechBrain's stock interface:
@@ -38,6 +45,11 @@ modules:
 pretrainer: !new:speechbrain_cffma.pretrained.WeightsPretrainer
     model: !ref <enhance_model>
     sha256: {sha256}
+"""
+
+INTERFACE = """\
+# What SpeechBrain loads by foreign_class(source="this folder or its hub id").
+from speechbrain_cffma.interface import EnhancerInterface as CustomInterface  # noqa: F401
 """
 
 
@@ -221,7 +233,10 @@ class WeightsPretrainer(Pretrainer):
 
 
 class PretrainedMixin:
-    """Gives a lobe `save_pretrained` and `from_pretrained`."""
+    """Gives an enhancer `from_pretrained`, `save_pretrained` and `push_to_hub`."""
+
+    #: Text of the model card that it was loaded with.
+    card = None
 
     @classmethod
     def from_pretrained(
@@ -232,7 +247,7 @@ class PretrainedMixin:
         local_files_only=False,
         token=None,
     ):
-        """Load a model from a local folder or from the HuggingFace hub; no code of it runs.
+        """Load a model from a local folder or from the HuggingFace hub; nothing of it is executed.
 
         Arguments
         ---------
@@ -242,7 +257,8 @@ class PretrainedMixin:
         revision : str or None
             Branch, tag or commit on the hub.
         cache_dir : str or Path or None
-            Where downloads are kept.
+            Where downloads are kept. What is there is not fetched again while the
+            hub has no other commit.
         local_files_only : bool
             Use downloads of before only.
         token : str or None
@@ -251,7 +267,8 @@ class PretrainedMixin:
         Returns
         -------
         torch.nn.Module
-            The model in eval mode, on the CPU.
+            The model in eval mode, on the CPU. Its `card` is the text of its model
+            card, if it has one.
 
         Raises
         ------
@@ -274,15 +291,20 @@ class PretrainedMixin:
                 f"{folder} holds a {type(model).__name__}, not a {cls.__name__}"
             )
         load_weights(model, folder / WEIGHTS_FILE, config.get("weights_sha256"))
+        if (folder / CARD_FILE).is_file():
+            model.card = (folder / CARD_FILE).read_bytes().decode(errors="replace")
         return model.eval()
 
-    def save_pretrained(self, folder):
+    def save_pretrained(self, folder, card=None):
         """Write the model as a folder. Its files replace those of a model that is there.
 
         Arguments
         ---------
         folder : str or Path
             The folder to write.
+        card : str or None
+            Text of its model card; None for the one that it was loaded with, or else
+            one that describes the network and how to use it.
 
         Returns
         -------
@@ -309,10 +331,69 @@ class PretrainedMixin:
             (WEIGHTS_FILE, weights),
             (CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode()),
             (HYPERPARAMS_FILE, hyperparams.encode()),
+            (INTERFACE_FILE, INTERFACE.encode()),
+            (CARD_FILE, (card or self.card or model_card(self)).encode()),
         ):
             with replacing(folder / name) as partial:
                 partial.write_bytes(content)
         return folder
+
+    def push_to_hub(
+        self,
+        repo_id,
+        private=False,
+        revision=None,
+        token=None,
+        commit_message="Add the model",
+    ):
+        """Upload the model's folder to the HuggingFace hub, in one commit.
+
+        Arguments
+        ---------
+        repo_id : str
+            Such as "me/my-model"; the repository is made if there is none.
+        private : bool
+            Whether a new repository is private.
+        revision : str or None
+            The branch to commit to, made if there is none; None for the main one.
+        token : str or None
+            Token with permission to write; None for that of `hf auth login`.
+        commit_message : str
+            First line of the commit's message.
+
+        Returns
+        -------
+        str
+            The commit's URL.
+
+        Raises
+        ------
+        InputError
+            If the hub can't be reached or does not permit it.
+        """
+        from huggingface_hub import CommitOperationAdd, HfApi
+
+        api = HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder:
+            files = sorted(self.save_pretrained(folder).iterdir())
+            try:
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                if revision is not None:
+                    api.create_branch(repo_id, branch=revision, exist_ok=True)
+                # Not upload_folder, which may make several commits of one folder.
+                commit = api.create_commit(
+                    repo_id,
+                    [CommitOperationAdd(path.name, path) for path in files],
+                    commit_message=commit_message,
+                    revision=revision,
+                )
+            # Whatever the network or the hub may raise; the remedy is in its status.
+            except Exception as error:
+                raise InputError(
+                    f"the model can't be uploaded to {repo_id!r} on the hub: "
+                    f"{_remedy(error)} [{one_line(error)}]"
+                ) from error
+        return commit.commit_url
 
 
 def _registry():
@@ -376,20 +457,36 @@ def _read_config(path):
 
 
 def _download(source, **options):
+    """The folder of a model of the hub, in the cache; what it can execute is not fetched."""
     from huggingface_hub import snapshot_download
 
+    needed = [CONFIG_FILE, WEIGHTS_FILE]
     try:
-        return Path(
-            snapshot_download(
-                source, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE], **options
-            )
+        folder = Path(
+            snapshot_download(source, allow_patterns=[*needed, CARD_FILE], **options)
         )
-    # Whatever the network or the hub may raise, the remedy is the same.
+    # Whatever the network or the hub may raise; the remedy is in its status.
     except Exception as error:
         raise InputError(
             f"{source!r} is neither a local folder nor a model that can be downloaded now: "
-            f"check the name and the connection [{one_line(error)}]"
+            f"{_remedy(error)} [{one_line(error)}]"
         ) from error
+    for name in needed:
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{source!r} on the hub has no {name}: it is no model of "
+                "speechbrain-cffma, or was not uploaded as a whole"
+            )
+    return folder
+
+
+def _remedy(error):
+    """What to do about an error of the hub's client."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return {
+        401: "check the name, and log in by `hf auth login` or give a token",
+        403: "the token does not permit it",
+    }.get(status, "check the name and the connection")
 
 
 def _sha256(path):

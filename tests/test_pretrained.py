@@ -1,11 +1,14 @@
 """A model as a folder: what is written is what is read, and nothing else runs."""
 
 import json
+import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from speechbrain_cffma import audio
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes import (
     CFFMA,
@@ -70,9 +73,14 @@ def test_a_model_enhances_alike_after_save_and_load(
     assert torch.equal(enhanced_by(loaded, speech), enhanced_by(enhancer, speech))
 
 
-def test_the_folder_holds_three_files(folder):
-    names = sorted(path.name for path in folder.iterdir())
-    assert names == ["config.json", "hyperparams.yaml", "model.safetensors"]
+def test_the_folder_holds_five_files(folder):
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "custom.py",
+        "hyperparams.yaml",
+        "model.safetensors",
+    ]
 
 
 def test_a_loaded_model_is_in_eval_mode(folder):
@@ -152,7 +160,50 @@ def test_waveform_enhancement_refuses_altered_weights(folder, tmp_path, monkeypa
         WaveformEnhancement.from_hparams(source=str(folder), savedir="fetched")
 
 
+@pytest.fixture
+def interface(folder, tmp_path, monkeypatch):
+    """What `foreign_class` makes of the folder, elsewhere."""
+    from speechbrain.inference.interfaces import foreign_class
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # it adds to it
+    return foreign_class(source=str(folder), run_opts={"device": "cpu"})
+
+
+def test_foreign_class_enhances_arrays(interface, enhancer, speech):
+    noisy = np.stack([speech.numpy(), speech.numpy()[::-1]])
+    expected = enhancer.enhance(noisy, 44100)
+    np.testing.assert_array_equal(interface.enhance(noisy, 44100), expected)
+
+
+def test_foreign_class_enhances_files(interface, enhancer, speech, tmp_path):
+    audio.write(tmp_path / "noisy.wav", speech.numpy())
+    interface.enhance_file(tmp_path / "noisy.wav", tmp_path / "enhanced.wav")
+    enhancer.enhance_file(tmp_path / "noisy.wav", tmp_path / "expected.wav")
+    enhanced, expected = (tmp_path / f"{n}.wav" for n in ("enhanced", "expected"))
+    assert enhanced.read_bytes() == expected.read_bytes()
+
+
+def test_foreign_class_enhances_streams(interface, enhancer, speech):
+    blocks = torch.cat(list(interface.enhance_stream(speech.split(1000))))
+    assert torch.equal(blocks, enhancer.enhance(speech))
+
+
+def test_foreign_class_puts_the_model_where_it_is_asked_to(folder, monkeypatch):
+    from speechbrain.inference.interfaces import foreign_class
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    interface = foreign_class(source=str(folder), run_opts={"device": "meta"})
+    assert {p.device.type for p in interface.parameters()} == {"meta"}
+
+
 # --- nothing else runs ---
+
+
+def test_from_pretrained_reads_neither_the_yaml_nor_the_python_file(folder):
+    for name in ("hyperparams.yaml", "custom.py"):
+        (folder / name).write_text("raise SystemExit: !apply:os.abort []")
+    CFFMAEnhancer.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("name", ["os.system", "Linear", "load_ssl", None])

@@ -175,6 +175,26 @@ def prepare_mini(wavlm_folder, seed=0, data_seed=0, **arguments):
     make_small_wavlm(wavlm_folder, seed=seed)
 
 
+def said_of_bundled(fact, recordings):
+    """A statement on the bundled recordings, where nothing else is trained on.
+
+    Arguments
+    ---------
+    fact : str
+        The statement.
+    recordings : list of (str or Path or None)
+        Folders that training reads.
+
+    Returns
+    -------
+    str or None
+        The statement; None if there are recordings from elsewhere.
+    """
+    here = Path(__file__).parent.resolve()
+    given = [Path(folder).resolve() for folder in recordings if folder is not None]
+    return fact if all(folder.is_relative_to(here) for folder in given) else None
+
+
 def make_small_wavlm(folder, seed=0, dim=192, n_layers=4, conv_dim=128):
     """Write an untrained WavLM in HuggingFace's form; kept if it is there.
 

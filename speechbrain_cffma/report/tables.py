@@ -102,6 +102,35 @@ def markdown(summary, settings):
     return "\n\n".join(sections) + "\n"
 
 
+def by_metric(summary, metrics):
+    """The overall summary for a model card: a row a metric, a column a system.
+
+    Arguments
+    ---------
+    summary : dict
+        What `statistics.summarize_systems` returns.
+    metrics : list of str
+        The metrics to show.
+
+    Returns
+    -------
+    str
+        A table in Markdown; its last columns are the paired differences.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.statistics import summarize_systems
+    >>> row = {"ID": "a", "snr": None, "noise": "", "failed": ""}
+    >>> rows = [{**row, "system": "noisy", "pesq": 1.5}, {**row, "system": "new", "pesq": 2.0}]
+    >>> print(by_metric(summarize_systems(rows, ["pesq"]), ["pesq"]).splitlines()[0])
+    | system | noisy | new | new − noisy, paired |
+    """
+    columns = _means(summary["overall"], metrics)
+    for name, *cells in _differences(summary, metrics)[1:]:
+        columns.append([f"{name} − {summary['reference']}, paired", "", "", *cells])
+    return pipes(zip(*columns, strict=True))
+
+
 def _means(group, metrics):
     """Cells of the means, a row a system."""
     header = ["system", "files", "failed", *map(heading, metrics)]

@@ -1,0 +1,61 @@
+"""The interface that SpeechBrain's `foreign_class` gives to a model folder.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+from speechbrain.inference.interfaces import Pretrained
+
+from speechbrain_cffma.inference import InferenceMixin
+
+
+class EnhancerInterface(InferenceMixin, Pretrained):
+    """`enhance`, `enhance_stream` and `enhance_file` where SpeechBrain's run_opts put the model.
+
+    custom.py of a model folder names it, so that this is all it takes:
+
+        foreign_class(source="FOLDER_OR_HUB_ID", run_opts={"device": "cuda:0"})
+
+    Arguments
+    ---------
+    modules : dict
+        With enhance_model, a `CFFMAEnhancer`.
+    hparams : dict
+        Of the folder's hyperparams.yaml.
+    **options
+        `run_opts` and `freeze_params`, see `speechbrain.inference.interfaces.Pretrained`.
+
+    Example
+    -------
+    >>> import torch
+    >>> modules = {"enhance_model": getfixture("tiny_enhancer")}
+    >>> interface = EnhancerInterface(modules, {}, run_opts={"device": "cpu"})
+    >>> interface.enhance(torch.randn(16000)).shape
+    torch.Size([16000])
+    """
+
+    MODULES_NEEDED = ["enhance_model"]
+
+    @property
+    def spectrogram(self):
+        """The model's transform, which `InferenceMixin` needs."""
+        return self.mods.enhance_model.spectrogram
+
+    def forward(self, noisy, lengths=None):
+        """Enhance a batch, as `CFFMAEnhancer` does.
+
+        Arguments
+        ---------
+        noisy : torch.Tensor
+            Noisy waveforms [B, S] at 16 kHz.
+        lengths : torch.Tensor or None
+            Relative lengths [B].
+
+        Returns
+        -------
+        enhanced : torch.Tensor
+            Enhanced waveforms [B, S].
+        log_magnitude : torch.Tensor
+            Enhanced log1p magnitude [B, T, F].
+        """
+        return self.mods.enhance_model(noisy, lengths)
