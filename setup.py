@@ -22,7 +22,7 @@ TRAIN = [
 DNSMOS = ["librosa>=0.10,<1", "onnxruntime>=1.16", "requests", "speechmos>=0.0.1.1"]
 VIDEO = ["av>=14"]
 APP = ["gradio>=6.31,<7", "matplotlib>=3.9"]
-ONNX = ["onnx>=1.18", "onnxruntime>=1.16", "onnxscript>=0.5"]
+ONNX = ["onnx>=1.18", "onnxruntime>=1.18", "onnxscript>=0.7", "torch>=2.11"]
 DEV = [
     *(TRAIN + DNSMOS + VIDEO + APP + ONNX),
     "hypothesis>=6.100",

@@ -36,7 +36,7 @@ def main(argv=None):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cffma():
-    """Speech enhancement: enhance recordings, evaluate any system."""
+    """Speech enhancement: enhance recordings, evaluate any system, export models."""
 
 
 @cffma.command(no_args_is_help=True)
@@ -246,6 +246,56 @@ def enhance(inputs, output, model, device, overwrite, **options):
     click.echo("\n".join(_summary(outcome)), err=True)
     if outcome.failures:
         raise SystemExit(1)
+
+
+@cffma.command(no_args_is_help=True)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False),
+    help="The file, such as model.onnx.",
+)
+@click.option(
+    "--model",
+    metavar="FOLDER_OR_ID",
+    help="A trained model: its folder, or its id on the HuggingFace hub.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["onnx"]),
+    default="onnx",
+    show_default=True,
+    expose_value=False,
+    help="Of the file.",
+)
+def export(output, model):
+    """Write a trained model as a file for other runtimes.
+
+    The ONNX graph goes from the waveform and its log1p magnitude to the mask, for
+    batches of any size and length. It is checked against PyTorch, and not written if a
+    mask differs by more than 1e-4. The transforms around it are in
+    examples/enhance_onnx.py, which enhances recordings without torch.
+
+    \b
+    Examples:
+      cffma export --model results/mini/1234/model -o model.onnx
+      python examples/enhance_onnx.py model.onnx noisy.wav enhanced.wav
+    """
+    from pathlib import Path
+
+    from speechbrain_cffma.export import export_onnx, model_licence
+    from speechbrain_cffma.lobes import CFFMAEnhancer
+
+    if model is None:
+        raise InputError("no model is named: --model FOLDER_OR_ID")
+    enhancer = CFFMAEnhancer.from_pretrained(model)
+    difference = export_onnx(enhancer, output, model_licence(model))
+    click.echo(
+        f"{output}: {Path(output).stat().st_size / 1e6:.1f} MB, "
+        f"masks within {difference:.1e} of PyTorch's",
+        err=True,
+    )
 
 
 def _summary(outcome):

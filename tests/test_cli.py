@@ -67,7 +67,8 @@ def report(corpus):
 
 class TestHelp:
     @pytest.mark.parametrize(
-        "arguments", [["--help"], ["evaluate", "--help"], ["enhance", "--help"]]
+        "arguments",
+        [["--help"], *([verb, "--help"] for verb in ("evaluate", "enhance", "export"))],
     )
     def test_imports_nothing_heavy(self, arguments):
         script = (
@@ -91,6 +92,7 @@ class TestHelp:
             "pesq",
             "speechbrain",
             "joblib",
+            "onnx",
         }
         assert heavy.isdisjoint(modules.split())
 
