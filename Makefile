@@ -16,7 +16,7 @@ demo: setup
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --durations=5
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --durations=5
 
 test-browser: setup chromium
 	$(BIN)/python -m pytest tests/browser

@@ -23,11 +23,12 @@ DNSMOS = ["librosa>=0.10,<1", "onnxruntime>=1.16", "requests", "speechmos>=0.0.1
 VIDEO = ["av>=14"]
 # Phones record .m4a, which PyAV reads.
 APP = ["gradio>=6.31,<7", "matplotlib>=3.9", *VIDEO]
-ONNX = ["onnx>=1.18", "onnxruntime>=1.16", "onnxscript>=0.5"]
+ONNX = ["onnx>=1.18", "onnxruntime>=1.18", "onnxscript>=0.7", "torch>=2.11"]
 DEV = [
-    *(TRAIN + DNSMOS + VIDEO + APP + ONNX),
+    *(TRAIN + DNSMOS + APP + ONNX),
     "hypothesis>=6.100",
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "ruff>=0.15",
     "selenium>=4.20",
 ]

@@ -36,7 +36,7 @@ def main(argv=None):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cffma():
-    """Speech enhancement: enhance recordings, evaluate any system."""
+    """Speech enhancement: enhance recordings, evaluate any system, export models."""
 
 
 @cffma.command(no_args_is_help=True)
@@ -162,6 +162,14 @@ def _named(context, option, model):
     return model
 
 
+_model_option = click.option(
+    "--model",
+    callback=_named,
+    metavar="FOLDER_OR_ID",
+    help="A trained model: its folder, or its id on the HuggingFace hub.",
+)
+
+
 def _model_options(verb):
     """The options of a verb that runs a model."""
     for option in (
@@ -178,12 +186,7 @@ def _model_options(verb):
             show_default=True,
             help="Such as cpu or cuda:1; auto takes a GPU if there is one.",
         ),
-        click.option(
-            "--model",
-            callback=_named,
-            metavar="FOLDER_OR_ID",
-            help="A trained model: its folder, or its id on the HuggingFace hub.",
-        ),
+        _model_option,
     ):
         verb = option(verb)
     return verb
@@ -305,6 +308,48 @@ def app(model, device, **options):
     from speechbrain_cffma.app import serve
 
     serve(_load_enhancer(model, device), **options)
+
+
+@cffma.command(no_args_is_help=True)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False),
+    help="The file, such as model.onnx.",
+)
+@_model_option
+@click.option(
+    "--format",
+    type=click.Choice(["onnx"]),
+    default="onnx",
+    show_default=True,
+    expose_value=False,
+    help="Of the file.",
+)
+def export(output, model):
+    """Write a trained model as a file for other runtimes.
+
+    The ONNX graph goes from the waveform and its log1p magnitude to the mask, for
+    batches of any size and length. It is checked against PyTorch, and not written if a
+    mask differs by more than 1e-4. The transforms around it are in
+    examples/enhance_onnx.py, which enhances recordings without torch.
+
+    \b
+    Examples:
+      cffma export --model results/mini/1234/model -o model.onnx
+      python examples/enhance_onnx.py model.onnx noisy.wav enhanced.wav
+    """
+    from pathlib import Path
+
+    from speechbrain_cffma.export import export_onnx
+
+    difference = export_onnx(_load_enhancer(model, "cpu"), output)
+    click.echo(
+        f"{output}: {Path(output).stat().st_size / 1e6:.1f} MB, "
+        f"masks within {difference:.1e} of PyTorch's",
+        err=True,
+    )
 
 
 def _summary(outcome):

@@ -149,6 +149,36 @@ def extent(rows):
     return ", ".join(facts)
 
 
+def read_card(card):
+    """Read a card that anyone may have written, or that there is not.
+
+    Arguments
+    ---------
+    card : str or None
+        Its text.
+
+    Returns
+    -------
+    text : str
+        Without the metadata.
+    data : dict
+        The metadata, as `ModelCardData`; nothing where it can't be read.
+
+    Example
+    -------
+    >>> text, data = read_card("---\\nlicense: cc-by-4.0\\n---\\n# A model")
+    >>> text, data.get("license")
+    ('# A model', 'cc-by-4.0')
+    """
+    if card is None:
+        return "", {}
+    try:
+        parsed = ModelCard(card, ignore_metadata_errors=True)
+    except (ValueError, yaml.YAMLError):
+        return card.strip(), {}
+    return parsed.text.strip(), parsed.data
+
+
 def shareable_command(arguments):
     """The command of a run, with `PATH` for whatever lies on this machine alone.
 
@@ -191,7 +221,7 @@ def _base(hparams):
     """The model that the run started from; None if from none."""
     if hparams.pretrained is None:
         return None
-    text, data = _parts(hparams.enhancer.card)
+    text, data = read_card(hparams.enhancer.card)
     hub_id = _hub_id(hparams.pretrained)
     return {
         "hub_id": hub_id,
@@ -199,17 +229,6 @@ def _base(hparams):
         "license": data.get("license"),
         "text": text,
     }
-
-
-def _parts(card):
-    """Text and metadata of a card that anyone may have written; nothing of None."""
-    if card is None:
-        return "", {}
-    try:
-        parsed = ModelCard(card, ignore_metadata_errors=True)
-    except (ValueError, yaml.YAMLError):
-        return card.strip(), {}
-    return parsed.text.strip(), parsed.data
 
 
 def _license(own, base):

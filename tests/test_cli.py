@@ -68,7 +68,10 @@ def report(corpus):
 class TestHelp:
     @pytest.mark.parametrize(
         "arguments",
-        [["--help"], ["evaluate", "--help"], ["enhance", "--help"], ["app", "--help"]],
+        [
+            ["--help"],
+            *([v, "--help"] for v in ("evaluate", "enhance", "app", "export")),
+        ],
     )
     def test_imports_nothing_heavy(self, arguments):
         script = (
@@ -93,6 +96,7 @@ class TestHelp:
             "speechbrain",
             "joblib",
             "gradio",
+            "onnx",
         }
         assert heavy.isdisjoint(modules.split())
 

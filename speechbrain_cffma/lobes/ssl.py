@@ -290,7 +290,7 @@ class SSLEmbedding(nn.Module):
             If the waveform is shorter than one frame of the SSL model (25 ms).
         """
         n_samples = wav.shape[1]
-        if self._n_ssl_frames(torch.tensor(n_samples)) < 1:
+        if self._n_ssl_frames(n_samples) < 1:
             raise InputError(
                 f"a waveform of {n_samples} samples is too short for the SSL model: "
                 "it needs at least 25 ms (400 samples at 16 kHz)"
@@ -314,18 +314,18 @@ class SSLEmbedding(nn.Module):
         frames = torch.arange(n_frames, device=summed.device)
         index = (frames * self.hop_length // stride).unsqueeze(0)  # [1, T]
         if lengths is None:
-            last = torch.tensor([summed.shape[1] - 1], device=summed.device)
+            index = index.clamp(max=summed.shape[1] - 1)
         else:
             valid_samples = (lengths * n_samples).round().long()
             last = (self._n_ssl_frames(valid_samples) - 1).clamp(min=0)
-        index = torch.minimum(index, last.unsqueeze(1))  # [B or 1, T]
-        index = index.expand(len(summed), -1).unsqueeze(2)
+            index = torch.minimum(index, last.unsqueeze(1))  # [B, T]
+        index = index.expand(summed.shape[0], -1).unsqueeze(2)
         return summed.gather(1, index.expand(-1, -1, self.dim))
 
     def _n_ssl_frames(self, n_samples):
         config = self.ssl.model.config
         for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-            n_samples = (n_samples - kernel).div(stride, rounding_mode="floor") + 1
+            n_samples = (n_samples - kernel) // stride + 1
         return n_samples
 
 
@@ -387,4 +387,4 @@ class NoEmbedding(nn.Module):
         torch.Tensor
             [B, T, 0]
         """
-        return wav.new_zeros(len(wav), n_frames, 0)
+        return wav.new_zeros(wav.shape[0], n_frames, 0)

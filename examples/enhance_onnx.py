@@ -1,0 +1,121 @@
+"""Enhance a recording with onnxruntime, without torch.
+
+    pip install numpy soundfile onnxruntime
+    python enhance_onnx.py model.onnx noisy.wav enhanced.wav
+
+The model is a file of `cffma export`. Recordings of any length and number of channels,
+at the model's sample rate; `cffma enhance` takes other rates, and more memory.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import soundfile
+
+#: Long recordings are cut into windows: seconds from one to the next, of their
+#: cross-fade, and heard before and behind what is used of a window.
+HOP, FADE, MARGIN = 14, 1, 0.5
+
+
+class Enhancer:
+    """A model and the transform around it. Waveforms are [channels, samples], float32."""
+
+    def __init__(self, path):
+        self.session = onnxruntime.InferenceSession(path)
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.sample_rate = int(metadata["sample_rate"])
+        self.min_samples = int(metadata["min_samples"])
+        self.n_fft = int(metadata["n_fft"])
+        self.hop_length = int(metadata["hop_length"])
+        self.eps = float(metadata["eps"])
+        win_length = int(metadata["win_length"])
+        phase = 2 * np.pi * np.arange(win_length) / win_length
+        before = (self.n_fft - win_length) // 2
+        around = (before, self.n_fft - win_length - before)
+        self.window = np.pad(0.54 - 0.46 * np.cos(phase), around)  # Hamming
+
+    def enhance(self, noisy):
+        """Enhance a recording of any length."""
+        n_samples = noisy.shape[1]
+        hop, fade, margin = (int(s * self.sample_rate) for s in (HOP, FADE, MARGIN))
+        fade_in = np.sin(np.linspace(0, np.pi / 2, fade + 2)[1:-1]) ** 2
+        enhanced = np.zeros_like(noisy)
+        for used in range(0, max(1, n_samples - fade - margin), hop):
+            begin = max(0, used - margin)
+            end = used + hop + fade + margin
+            if end >= n_samples:  # the last window has full length, too
+                begin = min(begin, max(0, n_samples - hop - fade - 2 * margin))
+                begin = begin // 320 * 320  # where a frame of the SSL model begins
+            part = self.enhance_window(noisy[:, begin:end])[:, used - begin :]
+            if used:
+                part[:, :fade] *= fade_in
+                part[:, :fade] += enhanced[:, used : used + fade] * (1 - fade_in)
+            enhanced[:, used:end] = part
+        return enhanced
+
+    def enhance_window(self, noisy):
+        """Multiply the log magnitude by the mask and keep the phase."""
+        n_samples = noisy.shape[1]
+        missing = max(0, self.min_samples - n_samples)
+        noisy = np.pad(noisy, ((0, 0), (0, missing)))
+        spectrum = self.stft(noisy)
+        magnitude = np.abs(spectrum) + self.eps
+        log_magnitude = np.log1p(magnitude).astype(np.float32)
+        inputs = {"noisy": noisy, "log_magnitude": log_magnitude}
+        (mask,) = self.session.run(["mask"], inputs)
+        enhanced = np.expm1(mask * log_magnitude) - self.eps
+        return self.istft(enhanced * spectrum / magnitude, n_samples)
+
+    def stft(self, wav):
+        """Centred frames [channels, frames, freqs]."""
+        half = self.n_fft // 2
+        padded = np.pad(wav, ((0, 0), (half, half)), mode="reflect")
+        frames = np.lib.stride_tricks.sliding_window_view(padded, self.n_fft, axis=1)
+        return np.fft.rfft(frames[:, :: self.hop_length] * self.window)
+
+    def istft(self, spectrum, n_samples):
+        """Overlap and add, divided by the sum of the squared windows."""
+        frames = np.fft.irfft(spectrum, self.n_fft) * self.window
+        n_channels, n_frames, _ = frames.shape
+        total = self.n_fft + self.hop_length * (n_frames - 1)
+        wav, weight = np.zeros((n_channels, total)), np.zeros(total)
+        for t in range(n_frames):
+            place = slice(t * self.hop_length, t * self.hop_length + self.n_fft)
+            wav[:, place] += frames[:, t]
+            weight[place] += self.window**2
+        middle = slice(self.n_fft // 2, self.n_fft // 2 + n_samples)
+        return (wav[:, middle] / weight[middle]).astype(np.float32)
+
+
+def main(model, source, target):
+    """Enhance a file; sample rate, channels, levels and sample format are kept."""
+    try:
+        enhancer = Enhancer(model)
+    except Exception as error:  # onnxruntime's have no class in common
+        sys.exit(f"error: {model} is not a model of cffma export [{error}]")
+    subtype = soundfile.info(source).subtype
+    noisy, sample_rate = soundfile.read(source, dtype="float32", always_2d=True)
+    if sample_rate != enhancer.sample_rate:
+        sys.exit(
+            f"error: {source} is at {sample_rate} Hz and the model at {enhancer.sample_rate}: "
+            f"convert it, for example: ffmpeg -i {source} -ar {enhancer.sample_rate} new.wav"
+        )
+    if not len(noisy) or not np.isfinite(noisy).all():
+        sys.exit(f"error: {source} holds no samples, or some that are no number")
+    if not soundfile.check_format(Path(target).suffix[1:], subtype):
+        subtype = None  # the default of the target's format
+    soundfile.write(target, enhancer.enhance(noisy.T).T, sample_rate, subtype)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("usage: python enhance_onnx.py model.onnx noisy.wav enhanced.wav")
+    try:
+        main(*sys.argv[1:])
+    except soundfile.LibsndfileError as error:
+        sys.exit(f"error: {error}")
