@@ -49,8 +49,9 @@ FEW_LAYERS = {
 #: SSL models of all families and of both sizes, and heads that together have all lobes
 #: of the variants.
 NETWORKS = {
-    ("wavlm", "large"): "[input_ssl, last_layer, without_channel_attention]",
+    ("wavlm", "large"): "[without_embedding_gate, last_layer]",
     ("wav2vec2", "base"): "[fusion_cross_attention, transformer]",
+    ("hubert", "base"): "[input_ssl, without_channel_attention]",
     ("hubert", "large"): "[fusion_concatenation, blstm]",
     (None, None): "input_spectrogram",
 }
