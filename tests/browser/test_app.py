@@ -16,6 +16,8 @@ from speechbrain_cffma.lobes import CFFMAEnhancer
 
 REPOSITORY = Path(__file__).parents[2]
 MAX_SECONDS = 6
+#: Another number of threads may round the last of 24 bits otherwise.
+LAST_STEPS = 2**-21
 
 
 class App:
@@ -154,7 +156,7 @@ class TestUse:
         info = soundfile.info(path)
         assert (info.samplerate, info.channels, info.subtype) == (44100, 2, "PCM_24")
         expected = enhanced(app.model, noisy, tmp_path)
-        np.testing.assert_array_equal(soundfile.read(path)[0], expected)
+        np.testing.assert_allclose(soundfile.read(path)[0], expected, atol=LAST_STEPS)
 
     def test_players_hold_both_recordings(self, page, noisy):
         upload(page, noisy)
@@ -170,7 +172,8 @@ class TestUse:
         page.run("arguments[0].play()", first)
         page.wait("return arguments[0].currentTime > 0.5", first)
         page.run("arguments[0].play()", second)
-        page.wait("return arguments[0].currentTime > 0.5", second, seconds=0.4)
+        begin = "const {played} = arguments[0]; return played.length && played.start(0)"
+        assert page.wait(begin, second) > 0.5
         assert page.run("return arguments[0].paused", first)
 
     def test_the_figure_has_three_panels(self, page, noisy):
@@ -189,7 +192,7 @@ class TestUse:
         suppress(page, "3", Keys.ENTER, at="number")
         path = download(page, str(tmp_path / "downloads"))
         expected = enhanced(app.model, noisy, tmp_path, suppression=3)
-        np.testing.assert_array_equal(soundfile.read(path)[0], expected)
+        np.testing.assert_allclose(soundfile.read(path)[0], expected, atol=LAST_STEPS)
 
     def test_no_suppression_gives_the_recording(self, page, noisy, tmp_path):
         upload(page, noisy)
