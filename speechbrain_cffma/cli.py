@@ -229,6 +229,12 @@ def _load_enhancer(model, device):
     help="Attenuate nothing by more than this.  [default: no bound]",
 )
 @click.option(
+    "--high-band/--no-high-band",
+    default=True,
+    show_default=True,
+    help="Above 16 kHz: keep what lies over 8 kHz, with the gain of the band below it.",
+)
+@click.option(
     "--subtype",
     metavar="NAME",
     help="Sample format, such as PCM_24 or FLOAT.  [default: the source's]",

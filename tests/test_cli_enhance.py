@@ -109,6 +109,16 @@ class TestFiles:
         (noisy, _), (enhanced, _) = map(soundfile.read, ("talks/a.wav", "b.wav"))
         np.testing.assert_allclose(enhanced, noisy, atol=1.1 / 2**15)
 
+    def test_without_the_high_band_it_is_cut(self, enhance):
+        enhance("talks/day1", "-o", "kept")
+        assert enhance("talks/day1", "-o", "cut", "--no-high-band")[0] == 0
+        kept, cut = (
+            soundfile.read(f"{name}/b.flac")[0][:, 0] for name in ("kept", "cut")
+        )
+        above = slice(round(8500 / 44100 * len(cut)), None)
+        power = [np.square(np.abs(np.fft.rfft(x)[above])).sum() for x in (kept, cut)]
+        assert power[1] < 0.01 * power[0]
+
     def test_all_options(self, enhance):
         options = ["--device=cpu", "--precision=bf16", "--batch-size=2"]
         assert enhance("talks", "-o", "out", *options, "--suppression=20")[0] == 0
