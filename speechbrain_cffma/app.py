@@ -397,7 +397,9 @@ def build(enhancer, recordings, max_minutes=10, **options):
     def close(request: gr.Request):
         recordings.end(request.session_hash)
 
-    with gr.Blocks(title="Speech enhancement", analytics_enabled=False) as page:
+    with gr.Blocks(
+        title="Speech enhancement", analytics_enabled=False, fill_width=True
+    ) as page:
         gr.HTML(
             "<h1>Speech enhancement</h1><p>Drop or record speech, and hear it without "
             "the noise. Nothing is sent to other services, and nothing is kept once "
