@@ -29,7 +29,8 @@ def read_experiment(path, overrides=""):
     The key `variant:` holds its name, or a list of names of variants that replace
     different keys; the names are appended to `experiment`, so that a run has another
     output_folder. A variant of the name of a key is chosen by giving that key a value.
-    Its key `without:` lists keys that go: what they made is of no use beside it.
+    The key `without:`, of a variant or an experiment, lists keys of what is below it
+    that go: what they made is of no use beside it.
 
     Arguments
     ---------
@@ -63,6 +64,7 @@ def read_experiment(path, overrides=""):
     """
     files = _with_bases(Path(path))
     tree = _merge(files)
+    tree.pop("without", None)
     asked = read_overrides(overrides)
     paths = _variants_beside([file for file, _ in files])
     variants = _names(asked.get("variant", tree.get("variant")))
@@ -253,6 +255,8 @@ def _merge(files):
     *above, (_, merged) = files
     for _, tree in reversed(above):
         merged.update(tree)
+        for key in tree.get("without", []):
+            merged.pop(key, None)
     return merged
 
 

@@ -56,6 +56,17 @@ class TestBase:
         )
         assert load(mine)["x"] == {"a": 3}
 
+    def test_keys_of_the_base_can_go(self, write):
+        write("base.yaml", "lr: 0.1\nsteps: 10")
+        mine = write("mine.yaml", "base: base.yaml\nwithout: [steps]\nname: mine")
+        assert load(mine) == {"lr": 0.1, "name": "mine"}
+
+    def test_a_key_that_went_may_come_again(self, write):
+        write("base.yaml", "lr: 0.1\nsteps: 10")
+        write("middle.yaml", "base: base.yaml\nwithout: [steps]")
+        mine = write("mine.yaml", "base: middle.yaml\nsteps: 20")
+        assert load(mine) == {"lr": 0.1, "steps": 20}
+
     def test_bases_form_a_chain(self, write):
         write("base.yaml", "a: 1\nb: 1\nc: 1")
         write("middle.yaml", "base: base.yaml\nb: 2\nc: 2")
