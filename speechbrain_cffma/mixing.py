@@ -5,12 +5,15 @@ Authors
 """
 
 import numpy as np
-from scipy.signal import fftconvolve
+from scipy.signal import fftconvolve, resample_poly
 
 from speechbrain_cffma import audio
 from speechbrain_cffma.data import random_start, read_crop
 from speechbrain_cffma.manifest import read_manifest
 from speechbrain_cffma.noises import training_noise
+
+#: The speed of speech is a whole number of these parts of its own.
+SPEED_STEPS = 20
 
 
 def rms(samples):
@@ -90,6 +93,35 @@ def reverberate(speech, rir):
     return np.round(wet, 12).astype(np.float32)
 
 
+def at_level(noisy, clean, level):
+    """Scale both sides alike, so that the noisy one has a level.
+
+    Arguments
+    ---------
+    noisy : np.ndarray
+        Samples [S].
+    clean : np.ndarray
+        Samples [S].
+    level : float
+        Root mean square of the noisy side, in dB of full scale.
+
+    Returns
+    -------
+    noisy : np.ndarray
+        [S]
+    clean : np.ndarray
+        [S]
+
+    Example
+    -------
+    >>> noisy, clean = at_level(np.array([0.5, -0.5]), np.array([0.5, 0.0]), -20.0)
+    >>> noisy.round(2).tolist(), clean.round(2).tolist()
+    ([0.1, -0.1], [0.1, 0.0])
+    """
+    gain = np.float32(10 ** (level / 20) / max(rms(noisy), 1e-4))
+    return gain * noisy, gain * clean
+
+
 class DynamicMixer:
     """Training pairs mixed on the fly: `mixer(row, n_samples, rng) → (noisy, clean)`.
 
@@ -109,6 +141,15 @@ class DynamicMixer:
         Share of pairs that are put into a room. The target stays dry.
     with_noise : bool
         False for pairs without noise.
+    clean_share : float
+        Share of pairs that are clean on both sides: they have to stay as they are.
+    noise_share : float
+        Share of pairs of noise alone, whose target is silence.
+    speed : (float, float)
+        Bounds of the speed of the speech, and so of its pitch and its band, in steps
+        of 0.05.
+    level : (float, float) or None
+        Bounds of the level of the noisy side, in dB of full scale; None leaves it.
 
     Example
     -------
@@ -132,6 +173,10 @@ class DynamicMixer:
         synthetic_share=0.3,
         reverberant_share=0.5,
         with_noise=True,
+        clean_share=0.0,
+        noise_share=0.0,
+        speed=(1.0, 1.0),
+        level=None,
     ):
         self.speech = read_manifest(speech_manifest)
         self.noises = read_manifest(noise_manifest) if noise_manifest else []
@@ -140,6 +185,10 @@ class DynamicMixer:
         self.synthetic_share = synthetic_share
         self.reverberant_share = reverberant_share
         self.with_noise = with_noise
+        self.clean_share = clean_share
+        self.noise_share = noise_share
+        self.speed = [round(bound * SPEED_STEPS) for bound in speed]
+        self.level = level
 
     def __call__(self, row, n_samples, rng):
         """Mix one pair.
@@ -160,19 +209,41 @@ class DynamicMixer:
         clean : np.ndarray
             [n_samples]
         """
-        start = random_start(row["duration"], n_samples, rng)
-        clean = read_crop(row["clean_wav"], start, n_samples)
+        what = rng.random() if self.clean_share or self.noise_share else 1.0
+        if what < self.noise_share:
+            noisy = np.asarray(self.noise(n_samples, rng), np.float32)
+            noisy, clean = noisy / max(rms(noisy), 1e-9), np.zeros_like(noisy)
+        else:
+            noisy, clean = self._speech_pair(row, n_samples, rng)
+            if what < self.noise_share + self.clean_share:
+                noisy = clean
+            elif self.with_noise:
+                noise = self.noise(n_samples, rng)
+                noisy = add_noise(noisy, noise, rng.uniform(*self.snr))
+        if self.level is not None:
+            noisy, clean = at_level(noisy, clean, rng.uniform(*self.level))
+        return noisy, clean
+
+    def _speech_pair(self, row, n_samples, rng):
+        """Speech, in a room or not, and dry."""
+        slowest, fastest = self.speed
+        steps = slowest
+        if fastest > slowest:
+            steps = int(rng.integers(slowest, fastest + 1))
+        n_read = -(-n_samples * steps // SPEED_STEPS)
+        start = random_start(row["duration"], n_read, rng)
+        clean = read_crop(row["clean_wav"], start, n_read)
         noisy = clean
         if self.rirs and rng.random() < self.reverberant_share:
             rir = audio.read(self.rirs[rng.integers(len(self.rirs))]["rir_wav"])
             # The room still sounds of what was said before the crop.
             before = min(start, len(rir))
-            speech = read_crop(row["clean_wav"], start - before, before + n_samples)
+            speech = read_crop(row["clean_wav"], start - before, before + n_read)
             noisy = reverberate(speech, rir)[before:]
-        if self.with_noise:
-            noise = self.noise(n_samples, rng)
-            noisy = add_noise(noisy, noise, rng.uniform(*self.snr))
-        return noisy, clean
+        if steps == SPEED_STEPS:
+            return noisy, clean
+        both = resample_poly(np.stack([noisy, clean]), SPEED_STEPS, steps, axis=1)
+        return tuple(both[:, :n_samples].astype(np.float32))
 
     def describe(self):
         """Say how the pairs are made, for the model card.
@@ -202,7 +273,19 @@ class DynamicMixer:
                 f"{len(self.rirs)} room impulse responses (share "
                 f"{self.reverberant_share:g}), towards the dry speech"
             )
-        return f"mixed on the fly with {', and '.join(parts)}"
+        text = f"mixed on the fly with {', and '.join(parts)}"
+        for share, name in (
+            (self.clean_share, "clean on both sides"),
+            (self.noise_share, "noise alone, towards silence"),
+        ):
+            if share:
+                text += f"; {100 * share:g} % {name}"
+        if self.speed != [SPEED_STEPS, SPEED_STEPS]:
+            slowest, fastest = (steps / SPEED_STEPS for steps in self.speed)
+            text += f"; speech at {slowest:g} to {fastest:g} of its speed"
+        if self.level is not None:
+            text += f"; at levels of {self.level[0]:g} to {self.level[1]:g} dB"
+        return text
 
     def noise(self, n_samples, rng):
         """A crop of recorded or synthetic noise, of no particular level.

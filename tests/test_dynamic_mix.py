@@ -226,6 +226,15 @@ class TestRecordings:
         assert kinds == {"fan", "street/car", *(kind.__name__ for kind in TEST_KINDS)}
         assert rows(folder, "noise") == []
 
+    def test_recordings_can_be_held_out_by_their_names(
+        self, speech_folder, noise_folder, tmp_path
+    ):
+        folder = tmp_path / "out"
+        arguments = {**QUICK, "test_noises": ["street/car"], "n_test": 8}
+        prepare_dynamic_mix(speech_folder, folder, noise_folder, **arguments)
+        assert {row["noise"] for row in rows(folder, "test")} == {"street/car"}
+        assert [row["noise"] for row in rows(folder, "noise")] == ["fan"]
+
     def test_equal_names_in_training_and_test_are_not_confused(
         self, speech_folder, tmp_path
     ):
@@ -409,6 +418,16 @@ class TestErrors:
     ):
         text = self.message(speech_folder, tmp_path, with_noise=False, **arguments)
         assert "equal on both sides" in text
+
+    def test_an_unknown_recording_is_named(self, speech_folder, tmp_path):
+        write_noise(tmp_path / "noise" / "fan.wav")
+        text = self.message(
+            speech_folder,
+            tmp_path / "out",
+            noise_folder=tmp_path / "noise",
+            test_noises=["train"],
+        )
+        assert "no recording train" in text
 
     def test_an_unknown_speaker_is_named_beside_those_there_are(
         self, speech_folder, tmp_path

@@ -5,7 +5,13 @@ import pytest
 import soundfile
 
 from speechbrain_cffma import audio, manifest, mixing
-from speechbrain_cffma.mixing import DynamicMixer, add_noise, reverberate, rms
+from speechbrain_cffma.mixing import (
+    DynamicMixer,
+    add_noise,
+    at_level,
+    reverberate,
+    rms,
+)
 
 N = 16000
 
@@ -102,6 +108,18 @@ class TestReverberate:
     def test_the_length_and_type_stay(self, n_samples):
         wet = reverberate(np.ones(n_samples), np.exp(-np.arange(8000) / 1000))
         assert (wet.shape, wet.dtype) == ((n_samples,), np.float32)
+
+
+class TestAtLevel:
+    def test_the_noisy_side_has_it_and_the_clean_side_follows(self, speech):
+        clean = speech.numpy()
+        noisy, scaled = at_level(2 * clean, clean, -30.0)
+        assert 20 * np.log10(rms(noisy)) == pytest.approx(-30, abs=1e-3)
+        np.testing.assert_allclose(2 * scaled, noisy, atol=1e-6)
+
+    def test_silence_stays_finite(self):
+        noisy, clean = at_level(np.zeros(N), np.zeros(N), -30.0)
+        assert rms(noisy) == rms(clean) == 0
 
 
 class TestDynamicMixer:
@@ -210,3 +228,63 @@ class TestDynamicMixer:
         manifest.write_manifest(tmp_path / "empty.csv", [])
         mixer = DynamicMixer(speech_csv, tmp_path / "empty.csv", tmp_path / "empty.csv")
         np.testing.assert_array_equal(mix(mixer), mix(DynamicMixer(speech_csv)))
+
+    def test_a_share_of_pairs_is_clean_on_both_sides(self, speech_csv, rir_csv):
+        mixer = DynamicMixer(speech_csv, rir_manifest=rir_csv, clean_share=0.25)
+        pairs = [mix(mixer, seed, 4000) for seed in range(200)]
+        same = [np.array_equal(noisy, clean) for noisy, clean in pairs]
+        assert np.mean(same) == pytest.approx(0.25, abs=0.08)
+
+    def test_a_share_of_pairs_is_noise_whose_target_is_silence(
+        self, speech_csv, tone_csv
+    ):
+        mixer = DynamicMixer(
+            speech_csv, tone_csv, synthetic_share=0.0, noise_share=0.25
+        )
+        pairs = [mix(mixer, seed) for seed in range(200)]
+        silent = [noisy for noisy, clean in pairs if not clean.any()]
+        assert len(silent) / 200 == pytest.approx(0.25, abs=0.08)
+        assert all(is_the_tone(noisy) for noisy in silent)
+
+    def test_levels_are_within_their_bounds(self, speech_csv):
+        mixer = DynamicMixer(speech_csv, noise_share=0.2, level=(-50.0, -10.0))
+        levels = [20 * np.log10(rms(mix(mixer, seed)[0])) for seed in range(60)]
+        assert -50.1 < min(levels) < -45 and -15 < max(levels) < -9.9
+
+    @pytest.mark.parametrize("speed", [0.9, 1.15])
+    def test_the_speed_moves_pitch_and_band(self, write_manifest, speed):
+        tone = np.sin(2 * np.pi * 1000 * np.arange(3 * N) / 16000)
+        speech_csv = write_manifest("clean_wav", [tone, tone])
+        mixer = DynamicMixer(speech_csv, with_noise=False, speed=(speed, speed))
+        _, clean = mix(mixer)
+        assert len(clean) == N
+        peak = np.abs(np.fft.rfft(clean)).argmax() * 16000 / N
+        assert peak == pytest.approx(1000 * speed, abs=2)
+
+    def test_at_another_speed_both_sides_keep_together(self, speech_csv, rir_csv):
+        mixer = DynamicMixer(
+            speech_csv,
+            rir_manifest=rir_csv,
+            with_noise=False,
+            reverberant_share=1.0,
+            speed=(1.1, 1.1),
+        )
+        noisy, clean = mix(mixer)
+        lags = np.fft.irfft(
+            np.fft.rfft(noisy, 2 * N) * np.fft.rfft(clean, 2 * N).conj()
+        )
+        assert np.abs(lags).argmax() == 0
+
+    def test_the_model_card_tells_all_of_it(self, speech_csv):
+        mixer = DynamicMixer(
+            speech_csv,
+            clean_share=0.06,
+            noise_share=0.04,
+            speed=(0.9, 1.15),
+            level=(-45.0, -15.0),
+        )
+        assert mixer.describe() == (
+            "mixed on the fly with synthetic noise at -5 to 20 dB; 6 % clean on both sides; "
+            "4 % noise alone, towards silence; speech at 0.9 to 1.15 of its speed; at "
+            "levels of -45 to -15 dB"
+        )

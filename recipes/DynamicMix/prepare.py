@@ -35,6 +35,7 @@ def prepare_dynamic_mix(
     with_noise=True,
     test_speakers=(),
     test_noise_folder=AMBIENCE_FOLDER,
+    test_noises=(),
     held_out_share=0.06,
     n_valid=32,
     n_test=88,
@@ -71,7 +72,10 @@ def prepare_dynamic_mix(
     test_speakers : sequence of str, str or None
         Speakers for testing only. None or empty: a share of all speakers' files.
     test_noise_folder : str or Path or None
-        Recorded noise for testing only.
+        Recorded noise for testing only, beside the synthetic test kinds.
+    test_noises : sequence of str
+        Names of recordings in noise_folder that are for testing only, and then are all
+        that testing uses.
     held_out_share : float
         Share of the remaining files for validation (and for testing without test_speakers).
     n_valid : int
@@ -106,6 +110,7 @@ def prepare_dynamic_mix(
     speech = _rows("clean_wav", speech_folder, folder / "speech", n_jobs)
     train, valid, test = _split(speech, test_speakers, held_out_share, seed)
     noises = _rows("noise_wav", noise_folder, folder / "noise", n_jobs)
+    noises, test_recordings = _noises_apart(noises, test_noises)
     if simulated_rooms and rir_folder is None:
         rir_folder = _simulate(
             folder / "rooms", simulated_rooms, TRAIN_LENGTHS, rt60, seed, n_jobs
@@ -128,13 +133,13 @@ def prepare_dynamic_mix(
         folder / "rir.csv",
         synthetic_share=0.5,
     )
-    test_noises = _rows("noise_wav", test_noise_folder, folder / "test_noise", n_jobs)
+    ambience = _rows("noise_wav", test_noise_folder, folder / "test_noise", n_jobs)
 
     def validation_noise(index, n_samples, rng):
         return "training kinds", mixer.noise(n_samples, rng)
 
     def test_noise(index, n_samples, rng):
-        kinds = [*TEST_KINDS, *test_noises]
+        kinds = test_recordings or [*TEST_KINDS, *ambience]
         kind = kinds[index // len(TEST_SNRS) % len(kinds)]
         if callable(kind):
             return kind.__name__, kind(n_samples, rng)
@@ -292,6 +297,18 @@ def _split(rows, test_speakers, held_out_share, seed):
                 "give more files or a larger held_out_share"
             )
     return splits.values()
+
+
+def _noises_apart(rows, test_noises):
+    """Rows of recorded noises for training, and those for testing."""
+    test_noises = {str(name) for name in test_noises or ()}
+    unknown = test_noises - {row["ID"] for row in rows}
+    if unknown:
+        raise InputError(
+            f"the noise folder has no recording {', '.join(sorted(unknown))} for test_noises"
+        )
+    training = [row for row in rows if row["ID"] not in test_noises]
+    return training, [row for row in rows if row["ID"] in test_noises]
 
 
 def _fixed_pairs(folder, rows, count, noise, rirs, reverberant_share, seed):
