@@ -36,7 +36,6 @@ def main(argv=None):
     )
     from transformers.utils.logging import disable_progress_bar
 
-    from speechbrain_cffma.brain import EnhancementBrain
     from speechbrain_cffma.data import EvaluationPairs, training_loader
     from speechbrain_cffma.experiment import load_experiment, read_experiment
     from speechbrain_cffma.model_card import shareable_command
@@ -55,7 +54,7 @@ def main(argv=None):
     run_on_main(load_experiment(experiment, only="prepare"))
     hparams = load_experiment(experiment)
 
-    brain = EnhancementBrain(
+    brain = hparams["brain"](
         modules=hparams["modules"],
         hparams=hparams,
         run_opts=run_opts,

@@ -1,4 +1,4 @@
-"""Training and evaluation with SpeechBrain's Brain.
+"""Training and evaluation of enhancement.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -13,7 +13,6 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import if_main_process
 from tqdm import tqdm
-from transformers import get_scheduler
 
 from speechbrain_cffma import audio, evaluate, plots
 from speechbrain_cffma.errors import InputError
@@ -22,33 +21,25 @@ from speechbrain_cffma.metrics import available_metrics, mean_scores, score_all
 from speechbrain_cffma.model_card import describe_training, extent, model_card
 from speechbrain_cffma.pretrained import CARD_FILE
 from speechbrain_cffma.report import tables, write_report
+from speechbrain_cffma.training import TrainingBrain
 
 logger = logging.getLogger(__name__)
 
 
-class EnhancementBrain(sb.Brain):
+class EnhancementBrain(TrainingBrain):
     """Trains a `CFFMAEnhancer`, or any module of the same interface, and scores it.
 
-    The module is `modules.enhancer`. Besides SpeechBrain's run options it takes from
-    the hparams: enhancer, pretrained, head_optimizer, ssl_optimizer, lr_schedule,
-    warmup_steps, number_of_epochs, epoch_counter, loss, metric_workers, train_logger,
-    tensorboard, seed, output_folder and n_examples, and what `describe_training` puts
-    into the model card; see hparams/base.yaml.
-
-    Arguments
-    ---------
-    *args, **kwargs
-        Those of `speechbrain.Brain`.
-    command : str
-        What was run, for the model card.
+    The module is `modules.enhancer`. Besides what `TrainingBrain` takes it takes from
+    the hparams: enhancer, pretrained, head_optimizer, ssl_optimizer, loss,
+    waveform_loss, metric_workers, train_logger, tensorboard, output_folder and
+    n_examples, and what `describe_training` puts into the model card; see
+    hparams/base.yaml.
     """
 
-    def __init__(self, *args, command="", **kwargs):
+    def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.command = command
         self.metrics = available_metrics()
         self.best_metric = "pesq" if "pesq" in self.metrics else "si_sdr"
-        self.schedulers = {}
         if "pesq" not in self.metrics:
             logger.warning(
                 "the package pesq is not installed: validation is by loss, %s, and the "
@@ -83,7 +74,7 @@ class EnhancementBrain(sb.Brain):
         return self.modules.enhancer(noisy, self.lengths)
 
     def compute_objectives(self, predictions, batch, stage):
-        """Distance of the enhanced log1p magnitude to the clean one.
+        """Distance of the enhanced log1p magnitude, and of the waveform, to the clean one.
 
         Arguments
         ---------
@@ -108,115 +99,33 @@ class EnhancementBrain(sb.Brain):
             ((_, samples),) = self._pairs(batch, enhanced)
             (name,) = batch.id
             audio.write(self._test_paths(self.test_rows[name])["enhanced"], samples)
-        return self.hparams.loss(log_magnitude, target, length=self.lengths)
+        loss = self.hparams.loss(log_magnitude, target, length=self.lengths)
+        if self.hparams.waveform_loss is not None:
+            loss = loss + self.hparams.waveform_loss(enhanced, clean)
+        return loss
 
-    def on_fit_batch_start(self, batch, should_step):
-        """Seed the step by (seed, epoch, step): a resumed run draws the same dropout."""
-        state = (self.hparams.seed, self.hparams.epoch_counter.current, self.step)
-        seed = np.random.SeedSequence((*state, self._rank())).generate_state(1)[0]
-        torch.manual_seed(int(seed))
-        self.batch_ids = batch.id
-
-    def check_loss_isfinite(self, loss):
-        """Stop on NaN or Inf; the checkpoints written before stay.
-
-        Raises
-        ------
-        InputError
-            With the epoch, the step and the ids of the batch.
-        """
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"the loss is {loss.item()} in epoch {self.hparams.epoch_counter.current}, "
-                f"step {self.step}; the batch holds {', '.join(self.batch_ids)}. The last "
-                "checkpoint is kept; look at these files or lower the learning rate"
-            )
-
-    # --- optimisers ---
-
-    def init_optimizers(self):
-        """Make one optimiser for the head and one for what learns of the SSL model."""
+    def optimizers(self):
+        """One optimiser for the head and one for what learns of the SSL model."""
         ssl = set(self.hparams.enhancer.embedding.ssl_parameters())
         trainable = [p for p in self.modules.parameters() if p.requires_grad]
         head = [p for p in trainable if p not in ssl]
         ssl = [p for p in trainable if p in ssl]
-        self.optimizers_dict = {"head_optimizer": self.hparams.head_optimizer(head)}
+        optimizers = {"head_optimizer": self.hparams.head_optimizer(head)}
         if ssl:
-            self.optimizers_dict["ssl_optimizer"] = self.hparams.ssl_optimizer(ssl)
-        n_steps = self.steps_per_epoch // self.grad_accumulation_factor
-        self.schedulers = {
-            name.replace("optimizer", "schedule"): get_scheduler(
-                self.hparams.lr_schedule,
-                optimizer,
-                num_warmup_steps=self.hparams.warmup_steps,
-                num_training_steps=n_steps * self.hparams.number_of_epochs,
-            )
-            for name, optimizer in self.optimizers_dict.items()
-        }
-        self.asked_rates = {k: s.base_lrs[0] for k, s in self.schedulers.items()}
-        if self.checkpointer is not None:
-            self.checkpointer.add_recoverables(self.optimizers_dict)
-            self.checkpointer.add_recoverables(self.schedulers)
-
-    def on_fit_start(self):
-        """Resume; say so if the checkpoint's learning rates are not those asked for."""
-        super().on_fit_start()
-        for name, schedule in self.schedulers.items():
-            kept, asked = schedule.base_lrs[0], self.asked_rates[name]
-            if kept != asked:
-                logger.warning(
-                    "the run goes on with the %s of its checkpoint, from %g; the %g asked "
-                    "for needs another output_folder",
-                    name.removesuffix("_schedule") + " learning rate",
-                    kept,
-                    asked,
-                )
-
-    def optimizers_step(self):
-        """Step both optimisers, with the gradient clipped over all parameters."""
-        optimizers = self.optimizers_dict.values()
-        for optimizer in optimizers:
-            self.scaler.unscale_(optimizer)
-        trainable = [p for p in self.modules.parameters() if p.requires_grad]
-        torch.nn.utils.clip_grad_norm_(trainable, self.max_grad_norm)
-        for optimizer in optimizers:
-            self.scaler.step(optimizer)
-        self.scaler.update()
-        self.zero_grad(set_to_none=True)
-        for schedule in self.schedulers.values():
-            schedule.step()
-        self.optimizer_step += 1
-
-    def _should_save_intra_epoch_ckpt(self, *args):
-        """Only after a step of the optimisers: accumulated gradients are not saved."""
-        return self.step % self.grad_accumulation_factor == 0 and (
-            super()._should_save_intra_epoch_ckpt(*args)
-        )
+            optimizers["ssl_optimizer"] = self.hparams.ssl_optimizer(ssl)
+        return optimizers
 
     # --- stages ---
 
-    def fit(self, epoch_counter, train_loader, valid_loader):
-        """Train; see `speechbrain.Brain.fit`.
-
-        Arguments
-        ---------
-        epoch_counter : iterable
-            Gives the epochs.
-        train_loader : torch.utils.data.DataLoader
-            From `data.training_loader`.
-        valid_loader : torch.utils.data.DataLoader
-            Whole utterances.
-        """
-        self.steps_per_epoch = len(train_loader)
-        self.batch_sampler = train_loader.batch_sampler
+    def fit(self, *args):
+        """Note what the model card will say of the training, and train."""
         if if_main_process():
             self._note_training()
-        super().fit(epoch_counter, train_loader, valid_loader)
+        super().fit(*args)
 
     def on_stage_start(self, stage, epoch=None):
-        """Begin where the interrupted epoch left off; collect anew for the scores."""
-        if stage == sb.Stage.TRAIN:
-            self.batch_sampler.set_epoch(epoch, first_batch=self.step)
+        """Collect anew for the scores."""
+        super().on_stage_start(stage, epoch)
         self.validation_pairs = []
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
@@ -440,6 +349,3 @@ class EnhancementBrain(sb.Brain):
         for name, value in rates.items():
             self.hparams.tensorboard.add_scalar(name, value, self.optimizer_step)
         self.hparams.tensorboard.flush()
-
-    def _rank(self):
-        return getattr(self, "rank", 0)

@@ -1,0 +1,145 @@
+"""What the training of enhancement and of SSL models share, on SpeechBrain's Brain.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import logging
+
+import numpy as np
+import speechbrain as sb
+import torch
+from transformers import get_scheduler
+
+from speechbrain_cffma.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingBrain(sb.Brain):
+    """A Brain whose resumed run ends as one that never stopped, bitwise on a CPU.
+
+    Subclasses give `optimizers()`. It takes from the hparams: seed, epoch_counter,
+    lr_schedule, warmup_steps and number_of_epochs; see hparams/base.yaml.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        Those of `speechbrain.Brain`.
+    command : str
+        What was run, for the model card.
+    """
+
+    def __init__(self, *args, command="", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.command = command
+        self.schedulers = {}
+
+    def optimizers(self):
+        """Make the optimisers.
+
+        Returns
+        -------
+        dict
+            Optimisers by their names, each ending in "optimizer".
+        """
+        raise NotImplementedError
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Seed the step by (seed, epoch, step): a resumed run draws the same dropout."""
+        state = (self.hparams.seed, self.hparams.epoch_counter.current, self.step)
+        seed = np.random.SeedSequence((*state, self._rank())).generate_state(1)[0]
+        torch.manual_seed(int(seed))
+        self.batch_ids = batch.id
+
+    def check_loss_isfinite(self, loss):
+        """Stop on NaN or Inf; the checkpoints written before stay.
+
+        Raises
+        ------
+        InputError
+            With the epoch, the step and the ids of the batch.
+        """
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the loss is {loss.item()} in epoch {self.hparams.epoch_counter.current}, "
+                f"step {self.step}; the batch holds {', '.join(self.batch_ids)}. The last "
+                "checkpoint is kept; look at these files or lower the learning rate"
+            )
+
+    def init_optimizers(self):
+        """Make the optimisers, each with a schedule of its learning rate."""
+        self.optimizers_dict = self.optimizers()
+        n_steps = self.steps_per_epoch // self.grad_accumulation_factor
+        self.schedulers = {
+            name.replace("optimizer", "schedule"): get_scheduler(
+                self.hparams.lr_schedule,
+                optimizer,
+                num_warmup_steps=self.hparams.warmup_steps,
+                num_training_steps=n_steps * self.hparams.number_of_epochs,
+            )
+            for name, optimizer in self.optimizers_dict.items()
+        }
+        self.asked_rates = {k: s.base_lrs[0] for k, s in self.schedulers.items()}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverables(self.optimizers_dict)
+            self.checkpointer.add_recoverables(self.schedulers)
+
+    def on_fit_start(self):
+        """Resume; say so if the checkpoint's learning rates are not those asked for."""
+        super().on_fit_start()
+        for name, schedule in self.schedulers.items():
+            kept, asked = schedule.base_lrs[0], self.asked_rates[name]
+            if kept != asked:
+                logger.warning(
+                    "the run goes on with the %s of its checkpoint, from %g; the %g asked "
+                    "for needs another output_folder",
+                    name.removesuffix("_schedule") + " learning rate",
+                    kept,
+                    asked,
+                )
+
+    def optimizers_step(self):
+        """Step all optimisers, with the gradient clipped over all parameters."""
+        optimizers = self.optimizers_dict.values()
+        for optimizer in optimizers:
+            self.scaler.unscale_(optimizer)
+        trainable = [p for p in self.modules.parameters() if p.requires_grad]
+        torch.nn.utils.clip_grad_norm_(trainable, self.max_grad_norm)
+        for optimizer in optimizers:
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        self.zero_grad(set_to_none=True)
+        for schedule in self.schedulers.values():
+            schedule.step()
+        self.optimizer_step += 1
+
+    def _should_save_intra_epoch_ckpt(self, *args):
+        """Only after a step of the optimisers: accumulated gradients are not saved."""
+        return self.step % self.grad_accumulation_factor == 0 and (
+            super()._should_save_intra_epoch_ckpt(*args)
+        )
+
+    def fit(self, epoch_counter, train_loader, valid_loader):
+        """Train; see `speechbrain.Brain.fit`.
+
+        Arguments
+        ---------
+        epoch_counter : iterable
+            Gives the epochs.
+        train_loader : torch.utils.data.DataLoader
+            From `data.training_loader`.
+        valid_loader : torch.utils.data.DataLoader
+            Whole utterances.
+        """
+        self.steps_per_epoch = len(train_loader)
+        self.batch_sampler = train_loader.batch_sampler
+        super().fit(epoch_counter, train_loader, valid_loader)
+
+    def on_stage_start(self, stage, epoch=None):
+        """Begin where the interrupted epoch left off."""
+        if stage == sb.Stage.TRAIN:
+            self.batch_sampler.set_epoch(epoch, first_batch=self.step)
+
+    def _rank(self):
+        return getattr(self, "rank", 0)
