@@ -20,7 +20,10 @@ import train
 from speechbrain_cffma.lobes import CFFMAEnhancer
 
 HPARAMS = ROOT / "hparams"
-EXPERIMENTS = [p.stem for p in sorted(HPARAMS.glob("*.yaml")) if p.stem != "base"]
+#: Without the pre-training of SSL models, which tests/test_pretraining.py specifies.
+EXPERIMENTS = sorted({p.stem for p in HPARAMS.glob("*.yaml")} - {"base", "pretrain"})
+#: What experiments must be given beside small data.
+GIVEN = {"default": {"corpus": "unused", "noise_folder": "null", "test_noises": "[]"}}
 
 
 def dynamic_mix(folder):
@@ -86,10 +89,12 @@ def test_trains_and_reports(experiment, data, ssl_folder, tmp_path, monkeypatch)
     monkeypatch.chdir(ROOT)
     options = {
         **data(recipe_of(experiment)),
+        **GIVEN.get(experiment, {}),
         **SMALL_RUN,
         **SMALL_NETWORK,
         "ssl_source": ssl_folder("wavlm"),
         "output_folder": tmp_path,
+        "manifest_folder": tmp_path / "manifests",
         "number_of_epochs": 1,
         "steps_per_epoch": 2,
         "n_examples": 0,
