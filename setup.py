@@ -54,6 +54,7 @@ setup(
         "joblib>=1.3",
         "numpy>=1.26",
         "packaging",
+        "pyyaml>=6",
         "ruamel.yaml>=0.18",
         "safetensors>=0.4.3",
         "scipy>=1.11",

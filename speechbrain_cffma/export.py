@@ -18,9 +18,10 @@ import torch
 from torch import nn
 
 from speechbrain_cffma import __version__
-from speechbrain_cffma.audio import MIN_SAMPLES, SAMPLE_RATE
+from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.errors import InputError, InstallError, one_line
 from speechbrain_cffma.files import replacing
+from speechbrain_cffma.inference import min_samples
 from speechbrain_cffma.model_card import read_card
 
 #: The largest difference between the masks of PyTorch and onnxruntime.
@@ -47,7 +48,8 @@ def export_onnx(enhancer, path):
     length are free. A network of the spectrogram alone has the same inputs. The file's
     metadata tells how to transform: sample_rate, min_samples (to which shorter
     waveforms must be filled up), n_fft, hop_length, win_length (of a periodic Hamming
-    window) and eps; also version, that of this package, and license if the model's card names one.
+    window) and eps; also version, that of this package, and license if the model's card
+    names one.
 
     Arguments
     ---------
@@ -178,7 +180,7 @@ def _metadata(enhancer):
     spectrogram = enhancer.spectrogram
     metadata = {
         "sample_rate": SAMPLE_RATE,
-        "min_samples": _min_samples(spectrogram),
+        "min_samples": min_samples(spectrogram),
         "n_fft": spectrogram.n_fft,
         "hop_length": spectrogram.hop_length,
         "win_length": spectrogram.win_length,
@@ -191,16 +193,12 @@ def _metadata(enhancer):
     return {key: str(value) for key, value in metadata.items()}
 
 
-def _min_samples(spectrogram):
-    return max(MIN_SAMPLES, spectrogram.n_fft)
-
-
 def _largest_difference(network, spectrogram, session):
     """Between the masks of PyTorch and of an onnxruntime session, over `CHECKS`."""
     differences = []
     for batch, seconds in CHECKS:
         noisy = _noisy_speech(batch, round(seconds * SAMPLE_RATE))
-        missing = max(0, _min_samples(spectrogram) - noisy.shape[1])
+        missing = max(0, min_samples(spectrogram) - noisy.shape[1])
         noisy = nn.functional.pad(noisy, (0, missing))
         log_magnitude, _ = spectrogram(noisy)
         with torch.inference_mode():

@@ -15,7 +15,6 @@ Authors
 import math
 import warnings
 from contextlib import contextmanager
-from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -193,15 +192,12 @@ class InferenceMixin:
         _check_options(sample_rate, suppression, precision, batch_size, windows)
         sample_rate = int(sample_rate)
 
-        def enhance_rows(rows, limiter):
-            enhanced = _enhance_rows(
+        def enhance_rows(rows):
+            return _enhance_rows(
                 self, rows, sample_rate, suppression, high_band, precision
             )
-            return limiter(enhanced, sample_rate) if limiter else enhanced
 
-        return _stream(
-            blocks, enhance_rows, _in_samples(windows, sample_rate), batch_size, limiter
-        )
+        return _stream(blocks, enhance_rows, sample_rate, windows, batch_size, limiter)
 
     def enhance_file(self, source, target, subtype=None, progress=None, **options):
         """Enhance a file, reading and writing as it goes: memory does not grow with length.
@@ -362,7 +358,7 @@ def _in_samples(windows, sample_rate):
     return _InSamples(*lengths, frame=sample_rate / 50)
 
 
-def _stream(blocks, enhance_rows, windows, batch_size, limiter):
+def _stream(blocks, enhance_rows, sample_rate, windows, batch_size, limiter):
     blocks = iter(blocks)
     first = next(blocks, None)
     if first is None:
@@ -370,9 +366,14 @@ def _stream(blocks, enhance_rows, windows, batch_size, limiter):
     form = _Form(first)
     is_integer = form.dtype in FULL_SCALE
     limiter = limiter or (PeakLimiter() if is_integer else None)
+    windows = _in_samples(windows, sample_rate)
     rows = map(form.rows, chain([first], blocks))
-    cut = _cut(rows, windows)
-    enhanced = _enhance_windows(cut, partial(enhance_rows, limiter=limiter), batch_size)
+    enhanced = _enhance_windows(_cut(rows, windows), enhance_rows, batch_size)
+    if limiter:
+        enhanced = (
+            window._replace(samples=limiter(window.samples, sample_rate))
+            for window in enhanced
+        )
     yield from map(form.restore, _join(enhanced, windows))
     if is_integer and limiter.excess:
         warnings.warn(
@@ -524,14 +525,35 @@ def _join(windows, lengths):
 # --- one window ---
 
 
+def min_samples(spectrogram):
+    """The shortest waveform at 16 kHz that both transform and SSL model take.
+
+    Arguments
+    ---------
+    spectrogram : LogSpectrogram
+        The transform.
+
+    Returns
+    -------
+    int
+        Number of samples; shorter waveforms are filled up with zeros.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.lobes import LogSpectrogram
+    >>> min_samples(LogSpectrogram(n_fft=512, win_length=512))
+    512
+    """
+    return max(MIN_SAMPLES, spectrogram.n_fft)
+
+
 def _enhance_rows(model, rows, sample_rate, suppression, high_band, precision):
     """Enhance waveforms [B, S] as wholes; float32 on the CPU, as they come."""
     with torch.inference_mode(), _evaluating(model):
         noisy = rows.to(_device(model))
         low = _resample(noisy, sample_rate, SAMPLE_RATE)
         n_low = low.shape[1]
-        shortest = max(MIN_SAMPLES, model.spectrogram.n_fft)
-        low = pad(low, (0, max(0, shortest - n_low)))
+        low = pad(low, (0, max(0, min_samples(model.spectrogram) - n_low)))
         with torch.autocast(low.device.type, torch.bfloat16, precision == "bf16"):
             enhanced, log_magnitude = model(low)
         log_noisy, phase = model.spectrogram(low)  # [B, T, F]

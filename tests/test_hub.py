@@ -8,8 +8,8 @@ import pytest
 import torch
 from hub_stand_in import HubStandIn
 from huggingface_hub import constants
+from test_download import error_of
 
-from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes import CFFMAEnhancer
 
 NAME = "me/my-model"
@@ -72,15 +72,6 @@ def value_of(enhancer):
 
 def load(**options):
     return CFFMAEnhancer.from_pretrained(NAME, **options)
-
-
-def error_of(function, *arguments, **options):
-    """The message of the InputError that a call raises, which is one line."""
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # --- loading

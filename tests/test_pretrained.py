@@ -200,10 +200,11 @@ def test_foreign_class_puts_the_model_where_it_is_asked_to(folder, monkeypatch):
 # --- nothing else runs ---
 
 
-def test_from_pretrained_reads_neither_the_yaml_nor_the_python_file(folder):
+def test_from_pretrained_reads_neither_the_yaml_nor_the_python_file(folder, enhancer):
     for name in ("hyperparams.yaml", "custom.py"):
         (folder / name).write_text("raise SystemExit: !apply:os.abort []")
-    CFFMAEnhancer.from_pretrained(folder)
+    loaded = CFFMAEnhancer.from_pretrained(folder)
+    assert config_of(loaded) == config_of(enhancer)
 
 
 @pytest.mark.parametrize("name", ["os.system", "Linear", "load_ssl", None])

@@ -8,8 +8,6 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
-import json
-import logging
 from pathlib import Path
 
 import speechbrain as sb
@@ -19,12 +17,11 @@ from speechbrain.nnet.quantisers import RandomProjectionQuantizer
 from speechbrain.utils.distributed import if_main_process
 from torch import nn
 from torch.nn import functional as F
+from transformers import Wav2Vec2FeatureExtractor
 
-from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.lobes.ssl import n_ssl_frames
 from speechbrain_cffma.training import TrainingBrain
-
-logger = logging.getLogger(__name__)
 
 
 class MaskedPrediction(nn.Module):
@@ -104,7 +101,7 @@ class MaskedPrediction(nn.Module):
         labels : torch.Tensor
             Its label [frames].
         """
-        n_frames = int(self.ssl._get_feat_extract_output_lengths(noisy.shape[1]))
+        n_frames = n_ssl_frames(self.ssl.config, noisy.shape[1])
         begins = torch.rand(len(noisy), 1, n_frames, device=noisy.device)
         begins = (begins < self.mask_prob).float()
         # Each frame is masked if a mask begins in the `mask_length` frames up to it.
@@ -240,9 +237,5 @@ def write_ssl(ssl, folder):
     'wavlm'
     """
     ssl.model.save_pretrained(folder)
-    preprocessor = {
-        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
-        "sampling_rate": SAMPLE_RATE,
-        "do_normalize": bool(ssl.normalize_wav),
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    preprocessor = Wav2Vec2FeatureExtractor(do_normalize=bool(ssl.normalize_wav))
+    preprocessor.save_pretrained(folder)

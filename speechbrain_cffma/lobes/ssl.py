@@ -140,6 +140,32 @@ def load_ssl(source, save_path="pretrained_models"):
         ) from error
 
 
+def n_ssl_frames(config, n_samples):
+    """Number of frames that an SSL model's feature encoder makes of a waveform.
+
+    Arguments
+    ---------
+    config : transformers.PretrainedConfig
+        The model's configuration.
+    n_samples : int or torch.Tensor
+        Number of samples.
+
+    Returns
+    -------
+    int or torch.Tensor
+        Number of frames; below 1 if the waveform is too short.
+
+    Example
+    -------
+    >>> from transformers import WavLMConfig
+    >>> n_ssl_frames(WavLMConfig(), 20480)
+    63
+    """
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        n_samples = (n_samples - kernel) // stride + 1
+    return n_samples
+
+
 class SSLEmbedding(nn.Module):
     """Hidden states of an SSL model, normalised, summed with learnt weights and aligned to an STFT.
 
@@ -290,7 +316,7 @@ class SSLEmbedding(nn.Module):
             If the waveform is shorter than one frame of the SSL model (25 ms).
         """
         n_samples = wav.shape[1]
-        if self._n_ssl_frames(n_samples) < 1:
+        if n_ssl_frames(self.ssl.model.config, n_samples) < 1:
             raise InputError(
                 f"a waveform of {n_samples} samples is too short for the SSL model: "
                 "it needs at least 25 ms (400 samples at 16 kHz)"
@@ -310,23 +336,18 @@ class SSLEmbedding(nn.Module):
 
     def _align(self, summed, n_samples, n_frames, lengths):
         """Repeat SSL frames to STFT frames, and each utterance's last one to the end."""
-        stride = math.prod(self.ssl.model.config.conv_stride)
+        config = self.ssl.model.config
+        stride = math.prod(config.conv_stride)
         frames = torch.arange(n_frames, device=summed.device)
         index = (frames * self.hop_length // stride).unsqueeze(0)  # [1, T]
         if lengths is None:
             index = index.clamp(max=summed.shape[1] - 1)
         else:
             valid_samples = (lengths * n_samples).round().long()
-            last = (self._n_ssl_frames(valid_samples) - 1).clamp(min=0)
+            last = (n_ssl_frames(config, valid_samples) - 1).clamp(min=0)
             index = torch.minimum(index, last.unsqueeze(1))  # [B, T]
         index = index.expand(summed.shape[0], -1).unsqueeze(2)
         return summed.gather(1, index.expand(-1, -1, self.dim))
-
-    def _n_ssl_frames(self, n_samples):
-        config = self.ssl.model.config
-        for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-            n_samples = (n_samples - kernel) // stride + 1
-        return n_samples
 
 
 class NoEmbedding(nn.Module):
