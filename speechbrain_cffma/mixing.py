@@ -144,7 +144,8 @@ class DynamicMixer:
     clean_share : float
         Share of pairs that are clean on both sides: they have to stay as they are.
     noise_share : float
-        Share of pairs of noise alone, whose target is silence.
+        Share of pairs of noise alone, whose target is silence. It is as loud as it would
+        be beside speech.
     speed : (float, float)
         Bounds of the speed of the speech, and so of its pitch and its band, in steps
         of 0.05.
@@ -209,17 +210,16 @@ class DynamicMixer:
         clean : np.ndarray
             [n_samples]
         """
+        noisy, clean = self._speech_pair(row, n_samples, rng)
         what = rng.random() if self.clean_share or self.noise_share else 1.0
-        if what < self.noise_share:
-            noisy = np.asarray(self.noise(n_samples, rng), np.float32)
-            noisy, clean = noisy / max(rms(noisy), 1e-9), np.zeros_like(noisy)
-        else:
-            noisy, clean = self._speech_pair(row, n_samples, rng)
-            if what < self.noise_share + self.clean_share:
-                noisy = clean
-            elif self.with_noise:
-                noise = self.noise(n_samples, rng)
-                noisy = add_noise(noisy, noise, rng.uniform(*self.snr))
+        if what < self.clean_share:
+            noisy = clean
+        elif self.with_noise:
+            speech, noise = noisy, self.noise(n_samples, rng)
+            noisy = add_noise(speech, noise, rng.uniform(*self.snr))
+            if what < self.clean_share + self.noise_share:
+                # As loud as it would be beside the speech.
+                noisy, clean = noisy - speech, np.zeros_like(clean)
         if self.level is not None:
             noisy, clean = at_level(noisy, clean, rng.uniform(*self.level))
         return noisy, clean

@@ -246,6 +246,15 @@ class TestDynamicMixer:
         assert len(silent) / 200 == pytest.approx(0.25, abs=0.08)
         assert all(is_the_tone(noisy) for noisy in silent)
 
+    def test_noise_alone_is_as_loud_as_beside_speech(self, speech_csv):
+        noise_alone = DynamicMixer(speech_csv, snr=(5.0, 5.0), noise_share=1.0)
+        speech_alone = DynamicMixer(speech_csv, with_noise=False)
+        for seed in range(4):
+            noise, _ = mix(noise_alone, seed)
+            speech, _ = mix(speech_alone, seed)
+            ratio = 20 * np.log10(rms(speech) / rms(noise))
+            assert ratio == pytest.approx(5.0, abs=0.01)
+
     def test_levels_are_within_their_bounds(self, speech_csv):
         mixer = DynamicMixer(speech_csv, noise_share=0.2, level=(-50.0, -10.0))
         levels = [20 * np.log10(rms(mix(mixer, seed)[0])) for seed in range(60)]
