@@ -43,6 +43,7 @@ setup(
     packages=find_packages(include=["speechbrain_cffma", "speechbrain_cffma.*"]),
     package_data={
         "speechbrain_cffma": ["model_card.md"],
+        "speechbrain_cffma.pretrained": ["default/*"],
         "speechbrain_cffma.report": ["page.html"],
     },
     python_requires=">=3.10",

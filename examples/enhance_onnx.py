@@ -33,6 +33,8 @@ class Enhancer:
         self.n_fft = int(metadata["n_fft"])
         self.hop_length = int(metadata["hop_length"])
         self.eps = float(metadata["eps"])
+        self.level = float(metadata["level"]) if "level" in metadata else None
+        self.suppression = float(metadata.get("suppression", "inf"))
         win_length = int(metadata["win_length"])
         phase = 2 * np.pi * np.arange(win_length) / win_length
         before = (self.n_fft - win_length) // 2
@@ -63,13 +65,19 @@ class Enhancer:
         n_samples = noisy.shape[1]
         missing = max(0, self.min_samples - n_samples)
         noisy = np.pad(noisy, ((0, 0), (0, missing)))
+        gain = np.float32(1)
+        if self.level is not None:
+            rms = np.sqrt(np.mean(noisy**2, axis=1, keepdims=True))
+            gain = np.float32(10 ** (self.level / 20)) / np.maximum(rms, 1e-5)
+        noisy = gain * noisy
         spectrum = self.stft(noisy)
         magnitude = np.abs(spectrum) + self.eps
         log_magnitude = np.log1p(magnitude).astype(np.float32)
         inputs = {"noisy": noisy, "log_magnitude": log_magnitude}
         (mask,) = self.session.run(["mask"], inputs)
-        enhanced = np.expm1(mask * log_magnitude) - self.eps
-        return self.istft(enhanced * spectrum / magnitude, n_samples)
+        floor = 10 ** (-self.suppression / 20) * magnitude
+        enhanced = np.maximum(np.expm1(mask * log_magnitude), floor) - self.eps
+        return self.istft(enhanced * spectrum / magnitude, n_samples) / gain
 
     def stft(self, wav):
         """Centred frames [channels, frames, freqs]."""

@@ -8,6 +8,7 @@ Authors
 """
 
 import ipaddress
+import math
 import os
 import shutil
 import signal
@@ -380,7 +381,7 @@ def build(enhancer, recordings, max_minutes=10, **options):
                 recordings.new_folder(session),
                 max_minutes,
                 advance,
-                suppression=None if slider >= NO_BOUND else slider,
+                suppression=math.inf if slider >= NO_BOUND else slider,
                 **options,
             )
         except CFFMAError as error:
@@ -419,7 +420,7 @@ def build(enhancer, recordings, max_minutes=10, **options):
                 slider = gr.Slider(
                     0,
                     NO_BOUND,
-                    NO_BOUND,
+                    NO_BOUND if enhancer.suppression is None else enhancer.suppression,
                     step=1,
                     label="Suppression (dB)",
                     info="How far noise may be turned down. 0 leaves the recording as it "

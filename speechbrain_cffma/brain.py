@@ -6,6 +6,7 @@ Authors
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,8 @@ class EnhancementBrain(TrainingBrain):
             self.evaluated = Path(self.hparams.output_folder) / "model"
             if if_main_process():
                 self.hparams.enhancer.save_pretrained(self.evaluated, self._card())
+                # Also for those who get nothing but the model.
+                shutil.copy(self.hparams.train_logger.save_file, self.evaluated)
         elif self.evaluated is None:
             raise InputError(
                 f"there is no checkpoint in {self.checkpointer.checkpoints_dir} to "

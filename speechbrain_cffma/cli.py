@@ -156,17 +156,12 @@ def evaluate(
     click.echo("\n" + "\n".join(notes), err=True)
 
 
-def _named(context, option, model):
-    if model is None:
-        raise InputError("no model is named: --model FOLDER_OR_ID")
-    return model
-
-
 _model_option = click.option(
     "--model",
-    callback=_named,
+    default="default",
     metavar="FOLDER_OR_ID",
-    help="A trained model: its folder, or its id on the HuggingFace hub.",
+    help="A trained model: its folder, or its id on the HuggingFace hub.  [default: the "
+    "one that comes with the package]",
 )
 
 
@@ -226,7 +221,7 @@ def _load_enhancer(model, device):
     "--suppression",
     type=click.FloatRange(min=0),
     metavar="DB",
-    help="Attenuate nothing by more than this.  [default: no bound]",
+    help="Attenuate nothing by more than this; inf for no bound.  [default: the model's]",
 )
 @click.option(
     "--high-band/--no-high-band",
@@ -253,9 +248,10 @@ def enhance(inputs, output, model, device, overwrite, **options):
 
     \b
     Examples:
+      cffma enhance noisy.wav -o enhanced.wav
+      cffma enhance talks/ interview.mp3 -o enhanced/ --suppression 10
       cffma enhance noisy.wav -o enhanced.wav --model results/mini/1234/model
-      cffma enhance talks/ interview.mp3 -o enhanced/ --model MODEL --suppression 20
-      ffmpeg -i in.mp4 -f wav - | cffma enhance - -o - --model MODEL > out.wav
+      ffmpeg -i in.mp4 -f wav - | cffma enhance - -o - > out.wav
     """
     from functools import partial
 
@@ -308,8 +304,8 @@ def app(model, device, **options):
 
     \b
     Examples:
-      cffma app --model results/mini/1234/model --open
-      cffma app --model MODEL --host 0.0.0.0 --port 8000 --max-minutes 60
+      cffma app --open
+      cffma app --host 0.0.0.0 --port 8000 --max-minutes 60
     """
     from speechbrain_cffma.app import serve
 
@@ -343,7 +339,7 @@ def export(output, model):
 
     \b
     Examples:
-      cffma export --model results/mini/1234/model -o model.onnx
+      cffma export -o model.onnx
       python examples/enhance_onnx.py model.onnx noisy.wav enhanced.wav
     """
     from pathlib import Path

@@ -48,7 +48,8 @@ def export_onnx(enhancer, path):
     length are free. A network of the spectrogram alone has the same inputs. The file's
     metadata tells how to transform: sample_rate, min_samples (to which shorter
     waveforms must be filled up), n_fft, hop_length, win_length (of a periodic Hamming
-    window) and eps; also version, that of this package, and license if the model's card
+    window) and eps; level, in dB, to which a waveform must be brought, and suppression, the
+    bound in dB on what is attenuated, if the network has them; also version, that of this package, and license if the model's card
     names one.
 
     Arguments
@@ -187,6 +188,9 @@ def _metadata(enhancer):
         "eps": spectrogram.eps,
         "version": __version__,
     }
+    for name in ("level", "suppression"):
+        if getattr(enhancer, name) is not None:
+            metadata[name] = getattr(enhancer, name)
     _, card = read_card(enhancer.card)
     if card.get("license"):
         metadata["license"] = card["license"]

@@ -83,7 +83,8 @@ WINDOWS = Windows()
 class InferenceMixin:
     """Gives an enhancer `enhance`, `enhance_stream` and `enhance_file`.
 
-    The enhancer gives a waveform and its log1p magnitude, and has a `spectrogram`. It
+    The enhancer, called with a waveform and `suppression`, gives a waveform and its log1p
+    magnitude, and has a `spectrogram`. It
     runs where its parameters are, in eval mode, and in float32 unless asked otherwise;
     its own training mode is left as it was.
     """
@@ -156,7 +157,7 @@ class InferenceMixin:
             In Hz, 8000 to 192000.
         suppression : float or None
             Upper bound in dB on what each time and frequency is attenuated by; 0 gives
-            the input back. None for no bound.
+            the input back, `math.inf` is no bound. None for the network's own.
         high_band : bool
             Above 16 kHz, whether to keep what lies over 8 kHz, with the gain of the
             band's top 1 kHz; else it is cut.
@@ -555,21 +556,20 @@ def _enhance_rows(model, rows, sample_rate, suppression, high_band, precision):
         n_low = low.shape[1]
         low = pad(low, (0, max(0, min_samples(model.spectrogram) - n_low)))
         with torch.autocast(low.device.type, torch.bfloat16, precision == "bf16"):
-            enhanced, log_magnitude = model(low)
-        log_noisy, phase = model.spectrogram(low)  # [B, T, F]
-        magnitude, noisy_magnitude = log_magnitude.expm1(), log_noisy.expm1()
-        if suppression is not None:
-            floor = 10 ** (-suppression / 20) * noisy_magnitude
-            magnitude = torch.maximum(magnitude, floor)
-            enhanced = model.spectrogram.inverse(magnitude.log1p(), phase, low.shape[1])
+            enhanced, log_magnitude = model(low, suppression=suppression)
         if sample_rate != SAMPLE_RATE:
             enhanced = _resample(enhanced[:, :n_low], SAMPLE_RATE, sample_rate)
             enhanced = enhanced[:, : rows.shape[1]]
             if high_band or sample_rate < SAMPLE_RATE:
                 known = _resample(low[:, :n_low], SAMPLE_RATE, sample_rate)
                 rest = noisy - known[:, : rows.shape[1]]
+                log_noisy, _ = model.spectrogram(low)  # [B, T, F]
                 top = _top_bins(model.spectrogram, sample_rate)
-                gain = magnitude[..., top].sum(2) / noisy_magnitude[..., top].sum(2)
+                enhanced_top, noisy_top = (
+                    magnitude[..., top].expm1().sum(2)
+                    for magnitude in (log_magnitude, log_noisy)
+                )
+                gain = enhanced_top / noisy_top
                 hop = model.spectrogram.hop_length / SAMPLE_RATE * sample_rate
                 enhanced = enhanced + rest * _at_samples(gain, hop, rows.shape[1])
         return enhanced[:, : rows.shape[1]].cpu()

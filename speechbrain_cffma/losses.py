@@ -73,30 +73,31 @@ class MultiResolutionLoss(nn.Module):
         enhanced, clean = enhanced.float(), clean.float()
         levels = torch.stack([enhanced.detach(), clean]).square().mean(2).sqrt()
         level = levels.amax(0).clamp(min=1e-4).unsqueeze(1)  # [B, 1]
-        both = torch.cat([enhanced / level, clean / level])
-        return sum(self._distance(both, n_fft) for n_fft in self.n_ffts) / len(
-            self.n_ffts
-        )
+        enhanced, clean = enhanced / level, clean / level
+        distances = [self._distance(enhanced, clean, n_fft) for n_fft in self.n_ffts]
+        return sum(distances) / len(distances)
 
-    def _distance(self, both, n_fft):
-        window = torch.hann_window(n_fft, device=both.device)
+    def _distance(self, enhanced, clean, n_fft):
+        enhanced_magnitude, enhanced = self._compressed(enhanced, n_fft)
+        with torch.no_grad():
+            clean_magnitude, clean = self._compressed(clean, n_fft)
+        error = enhanced_magnitude - clean_magnitude
+        distance = ((1 + self.asymmetry * (error < 0)) * error.square()).mean()
+        if not self.phase_weight:
+            return distance
+        with_phase = (enhanced - clean).square().sum(-1).mean()
+        return (1 - self.phase_weight) * distance + self.phase_weight * with_phase
+
+    def _compressed(self, wav, n_fft):
+        """|X|^power [B, F, T], and with the phase of X its two parts [B, F, T, 2]."""
         spectrum = torch.stft(
-            both,
+            wav,
             n_fft,
             n_fft // 4,
-            window=window,
+            window=torch.hann_window(n_fft, device=wav.device),
             normalized=True,
             return_complex=True,
         )
         magnitude = (spectrum.real.square() + spectrum.imag.square() + EPS**2).sqrt()
         compressed = magnitude**self.power
-        enhanced, clean = compressed.chunk(2)
-        too_low = (enhanced < clean).float()
-        distance = ((1 + self.asymmetry * too_low) * (enhanced - clean) ** 2).mean()
-        if not self.phase_weight:
-            return distance
-        enhanced, clean = torch.view_as_real(spectrum * (compressed / magnitude)).chunk(
-            2
-        )
-        with_phase = (enhanced - clean).square().sum(-1).mean()
-        return (1 - self.phase_weight) * distance + self.phase_weight * with_phase
+        return compressed, torch.view_as_real(spectrum * (compressed / magnitude))

@@ -93,6 +93,67 @@ def reverberate(speech, rir):
     return np.round(wet, 12).astype(np.float32)
 
 
+def random_equalizer(n_samples, rng, spread):
+    """A random smooth gain over the frequencies: another microphone, voice or place.
+
+    Training on filtered speech and noise is from https://arxiv.org/abs/1709.08243,
+    Section IV.
+
+    Arguments
+    ---------
+    n_samples : int
+        Length S of what `equalize` will filter.
+    rng : np.random.Generator
+        Source of randomness.
+    spread : float
+        Standard deviation of the gain in dB, drawn an octave for itself.
+
+    Returns
+    -------
+    np.ndarray
+        Gains [S // 2 + 1] from 0 to 8 kHz.
+
+    Example
+    -------
+    >>> gains = random_equalizer(16000, np.random.default_rng(0), spread=5.0)
+    >>> gains.shape, bool((gains > 0).all())
+    ((8001,), True)
+    >>> bool(np.abs(np.diff(20 * np.log10(gains[500:]))).max() < 0.1)
+    True
+    """
+    octaves = 2.0 ** np.arange(-7, 1) * audio.SAMPLE_RATE / 2
+    frequencies = np.fft.rfftfreq(n_samples, 1 / audio.SAMPLE_RATE)
+    decibels = np.interp(
+        np.log2(np.maximum(frequencies, 1)),
+        np.log2(octaves),
+        rng.normal(0, spread, len(octaves)),
+    )
+    return 10 ** (decibels / 20)
+
+
+def equalize(wav, gains):
+    """Filter without delay; what little rings over the end comes in at the beginning.
+
+    Arguments
+    ---------
+    wav : np.ndarray
+        Samples [S].
+    gains : np.ndarray
+        Gains [S // 2 + 1] of the frequencies.
+
+    Returns
+    -------
+    np.ndarray
+        Samples [S], float32.
+
+    Example
+    -------
+    >>> equalize(np.array([0.0, 1.0, 0.0, 0.0]), np.array([2.0, 2.0, 2.0])).tolist()
+    [0.0, 2.0, 0.0, 0.0]
+    """
+    return np.fft.irfft(np.fft.rfft(wav) * gains, len(wav)).astype(np.float32)
+
+
 def at_level(noisy, clean, level):
     """Scale both sides alike, so that the noisy one has a level.
 
@@ -149,6 +210,9 @@ class DynamicMixer:
     speed : (float, float)
         Bounds of the speed of the speech, and so of its pitch and its band, in steps
         of 0.05.
+    equalizer : float
+        Spread in dB of random equalizers, one for the speech and one for the noise of
+        each pair, see `random_equalizer`; 0 for none.
     level : (float, float) or None
         Bounds of the level of the noisy side, in dB of full scale; None leaves it.
 
@@ -177,6 +241,7 @@ class DynamicMixer:
         clean_share=0.0,
         noise_share=0.0,
         speed=(1.0, 1.0),
+        equalizer=0.0,
         level=None,
     ):
         self.speech = read_manifest(speech_manifest)
@@ -189,6 +254,7 @@ class DynamicMixer:
         self.clean_share = clean_share
         self.noise_share = noise_share
         self.speed = [round(bound * SPEED_STEPS) for bound in speed]
+        self.equalizer = equalizer
         self.level = level
 
     def __call__(self, row, n_samples, rng):
@@ -211,11 +277,17 @@ class DynamicMixer:
             [n_samples]
         """
         noisy, clean = self._speech_pair(row, n_samples, rng)
+        if self.equalizer:
+            gains = random_equalizer(n_samples, rng, self.equalizer)
+            noisy, clean = equalize(noisy, gains), equalize(clean, gains)
         what = rng.random() if self.clean_share or self.noise_share else 1.0
         if what < self.clean_share:
             noisy = clean
         elif self.with_noise:
             speech, noise = noisy, self.noise(n_samples, rng)
+            if self.equalizer:
+                gains = random_equalizer(n_samples, rng, self.equalizer)
+                noise = equalize(noise, gains)
             noisy = add_noise(speech, noise, rng.uniform(*self.snr))
             if what < self.clean_share + self.noise_share:
                 # As loud as it would be beside the speech.
@@ -283,6 +355,8 @@ class DynamicMixer:
         if self.speed != [SPEED_STEPS, SPEED_STEPS]:
             slowest, fastest = (steps / SPEED_STEPS for steps in self.speed)
             text += f"; speech at {slowest:g} to {fastest:g} of its speed"
+        if self.equalizer:
+            text += f"; speech and noise equalized at random by {self.equalizer:g} dB"
         if self.level is not None:
             text += f"; at levels of {self.level[0]:g} to {self.level[1]:g} dB"
         return text

@@ -97,13 +97,13 @@ def few_checks(monkeypatch):
     monkeypatch.setattr(export, "CHECKS", ((1, 0.1),))
 
 
-def small_enhancer(fusion=None, spectrogram=None):
+def small_enhancer(fusion=None, spectrogram=None, **options):
     """A network of the spectrogram alone, almost without layers."""
     spectrogram = spectrogram or LogSpectrogram()
     n_freqs = spectrogram.n_fft // 2 + 1
     fusion = fusion or SpectrogramOnly(n_freqs)
     estimator = MaskEstimator(fusion, PostNormStack([]), n_freqs, n_freqs, 8)
-    return perturbed(CFFMAEnhancer(NoEmbedding(), spectrogram, estimator))
+    return perturbed(CFFMAEnhancer(NoEmbedding(), spectrogram, estimator, **options))
 
 
 def differences(enhancer, path, shapes):
@@ -339,6 +339,16 @@ def test_the_example_takes_other_transforms(speech, tmp_path, few_checks):
     export_onnx(enhancer, path)
     enhanced = runpy.run_path(EXAMPLE)["Enhancer"](path).enhance(speech[None].numpy())
     np.testing.assert_allclose(enhanced[0], enhancer.enhance(speech), atol=1e-5)
+
+
+def test_the_example_keeps_to_level_and_suppression(speech, tmp_path, few_checks):
+    path = tmp_path / "model.onnx"
+    enhancer = small_enhancer(level=0.0, suppression=3.0)
+    export_onnx(enhancer, path)
+    program = runpy.run_path(EXAMPLE)["Enhancer"](path)
+    for wav in (speech, 0.01 * speech, speech[:100], 0 * speech):
+        enhanced = program.enhance(wav[None].numpy())
+        np.testing.assert_allclose(enhanced[0], enhancer.enhance(wav), atol=1e-5)
 
 
 def test_the_example_keeps_the_sample_format(enhance, speech, tmp_path):

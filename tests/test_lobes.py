@@ -22,11 +22,13 @@ from speechbrain_cffma.lobes import (
     GatedFusion,
     LogSpectrogram,
     MaskEstimator,
+    NoEmbedding,
     OpenGate,
     PostNormStack,
     RelativeSelfAttention,
     SelectiveChannelAttention,
     SelectiveTimeAttention,
+    SpectrogramOnly,
     SSLEmbedding,
     TransformerStack,
     load_ssl,
@@ -423,6 +425,55 @@ def test_padding_does_not_change_the_enhanced_waveform(
         without_lengths, _ = enhancer(batch)
     assert (alone - padded[:1, :n_samples]).abs().max() < 1e-5
     assert (alone - without_lengths[:1, :n_samples]).abs().max() > 1e-4
+
+
+@pytest.fixture
+def level_enhancer():
+    """A network that hears all at a root mean square of 1."""
+    head = MaskEstimator(SpectrogramOnly(201), FeedForward(8), 201, 201, 8)
+    return CFFMAEnhancer(NoEmbedding(), LogSpectrogram(), head, level=0.0).eval()
+
+
+@pytest.mark.parametrize("gain", [0.001, 1.0, 30.0])
+def test_with_a_level_loud_and_soft_are_enhanced_alike(level_enhancer, speech, gain):
+    with torch.no_grad():
+        expected, expected_magnitude = level_enhancer(speech.unsqueeze(0))
+        enhanced, log_magnitude = level_enhancer(gain * speech.unsqueeze(0))
+    torch.testing.assert_close(enhanced / gain, expected, atol=1e-5, rtol=1e-4)
+    magnitude = log_magnitude.double().expm1() / gain
+    torch.testing.assert_close(
+        magnitude, expected_magnitude.double().expm1(), atol=1e-3, rtol=1e-3
+    )
+
+
+def test_the_level_is_that_of_the_utterance_without_its_padding(level_enhancer, speech):
+    batch = torch.stack([speech, speech.flip(0)])
+    batch[0, 20480:] = 7.0
+    gains = level_enhancer.gain(batch, torch.tensor([20480 / len(speech), 1.0]))
+    scaled = (gains * batch)[0, :20480]
+    assert scaled.square().mean().sqrt().item() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_silence_stays_silence_at_any_level(level_enhancer):
+    enhanced, log_magnitude = level_enhancer(torch.zeros(1, 16000))
+    assert enhanced.abs().max() < 1e-9 and log_magnitude.abs().max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    "own, asked, expected", [(12, None, 12), (12, 6, 6), (None, 20, 20)]
+)
+def test_the_bound_on_suppression_is_the_network_s_or_the_call_s(
+    speech, own, asked, expected
+):
+    head = MaskEstimator(SpectrogramOnly(201), FeedForward(8), 201, 201, 8)
+    torch.nn.init.constant_(head.output_layer.bias, -20.0)  # a mask of nearly 0
+    enhancer = CFFMAEnhancer(NoEmbedding(), LogSpectrogram(), head, suppression=own)
+    with torch.no_grad():
+        enhanced, _ = enhancer(speech.unsqueeze(0), suppression=asked)
+        nothing, _ = enhancer(speech.unsqueeze(0), suppression=math.inf)
+    gain = 10 ** (-expected / 20)
+    torch.testing.assert_close(enhanced[0], gain * speech, atol=1e-5, rtol=1e-3)
+    assert nothing.abs().max() < 1e-4
 
 
 # --- Behaviour

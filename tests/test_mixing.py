@@ -9,6 +9,8 @@ from speechbrain_cffma.mixing import (
     DynamicMixer,
     add_noise,
     at_level,
+    equalize,
+    random_equalizer,
     reverberate,
     rms,
 )
@@ -120,6 +122,31 @@ class TestAtLevel:
     def test_silence_stays_finite(self):
         noisy, clean = at_level(np.zeros(N), np.zeros(N), -30.0)
         assert rms(noisy) == rms(clean) == 0
+
+
+class TestEqualizer:
+    def test_the_gains_are_those_that_a_tone_gets(self):
+        gains = random_equalizer(N, np.random.default_rng(0), spread=5.0)
+        for frequency in (50, 440, 3000, 7900):
+            tone = np.sin(2 * np.pi * frequency * np.arange(N) / 16000)
+            gain = rms(equalize(tone, gains)) / rms(tone)
+            assert gain == pytest.approx(gains[frequency], rel=1e-4)
+
+    def test_nothing_is_delayed(self, speech):
+        gains = random_equalizer(len(speech), np.random.default_rng(0), spread=5.0)
+        equalized = np.fft.rfft(equalize(speech.numpy(), gains))
+        lags = np.fft.irfft(equalized * np.fft.rfft(speech.numpy()).conj())
+        assert lags.argmax() == 0
+
+    def test_the_spread_is_that_of_the_gains_in_db(self):
+        rng = np.random.default_rng(0)
+        at_1_khz = [random_equalizer(N, rng, 5.0)[1000] for _ in range(400)]
+        assert np.std(20 * np.log10(at_1_khz)) == pytest.approx(5.0, rel=0.1)
+
+    def test_a_spread_of_0_changes_nothing(self, speech):
+        gains = random_equalizer(len(speech), np.random.default_rng(0), 0.0)
+        equalized = equalize(speech.numpy(), gains)
+        np.testing.assert_allclose(equalized, speech.numpy(), atol=1e-6)
 
 
 class TestDynamicMixer:
@@ -284,16 +311,32 @@ class TestDynamicMixer:
         )
         assert np.abs(lags).argmax() == 0
 
+    def test_both_sides_are_equalized_alike(self, speech_csv):
+        mixer = DynamicMixer(speech_csv, with_noise=False, equalizer=5.0)
+        noisy, clean = mix(mixer)
+        np.testing.assert_array_equal(noisy, clean)
+        flat = mix(DynamicMixer(speech_csv, with_noise=False))[1]
+        assert np.abs(noisy - flat).max() > 0.01
+
+    def test_the_ratio_holds_behind_the_equalizers(self, speech_csv, tone_csv):
+        mixer = DynamicMixer(
+            speech_csv, tone_csv, synthetic_share=0.0, snr=(0, 0), equalizer=5.0
+        )
+        noisy, clean = mix(mixer)
+        assert is_the_tone(noisy - clean)
+        assert rms(clean) / rms(noisy - clean) == pytest.approx(1, abs=0.01)
+
     def test_the_model_card_tells_all_of_it(self, speech_csv):
         mixer = DynamicMixer(
             speech_csv,
             clean_share=0.06,
             noise_share=0.04,
             speed=(0.9, 1.15),
+            equalizer=5.0,
             level=(-45.0, -15.0),
         )
         assert mixer.describe() == (
             "mixed on the fly with synthetic noise at -5 to 20 dB; 6 % clean on both sides; "
-            "4 % noise alone, towards silence; speech at 0.9 to 1.15 of its speed; at "
-            "levels of -45 to -15 dB"
+            "4 % noise alone, towards silence; speech at 0.9 to 1.15 of its speed; "
+            "speech and noise equalized at random by 5 dB; at levels of -45 to -15 dB"
         )

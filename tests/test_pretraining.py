@@ -55,6 +55,20 @@ class TestMaskedPrediction:
         predictor(torch.randn_like(clean), clean)
         torch.testing.assert_close(*hidden)
 
+    def test_heard_frames_count_by_their_weight(self, predictor, clean):
+        losses = {}
+        for weight in (0.0, 0.5, 1.0):
+            predictor.heard_weight = weight
+            losses[weight] = seeded(predictor, clean, clean)[0].item()
+        assert losses[0.0] < losses[1.0]
+        assert losses[0.5] == pytest.approx((losses[0.0] + losses[1.0]) / 2, rel=1e-5)
+
+    def test_a_normalizing_model_hears_soft_and_loud_alike(self, tiny_wavlm, clean):
+        tiny_wavlm.normalize_wav = True
+        predictor = MaskedPrediction(tiny_wavlm, n_labels=16).eval()
+        losses = [seeded(predictor, g * clean, clean)[0].item() for g in (0.1, 1.0)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
     def test_something_is_masked_in_each_item(self, predictor, clean):
         predictor.mask_prob = 0.0
         loss, _, labels = predictor(clean.expand(3, -1), clean.expand(3, -1))

@@ -238,7 +238,7 @@ def make_small_wavlm(folder, seed=0, dim=192, n_layers=4, conv_dim=128):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         WavLMModel(config).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
 
 
 def _rows(key, folder, copies, n_jobs):

@@ -3,6 +3,9 @@
 The targets are the labels that a random-projection quantiser gives the clean speech
 (BEST-RQ, https://arxiv.org/abs/2202.01855); the model hears the noisy mixture, as WavLM
 does (https://arxiv.org/abs/2110.13900, Section III-B), and masks spans of its frames.
+What is not masked is predicted too (HuBERT's alpha < 1, https://arxiv.org/abs/2106.07447,
+Section II-B): few hours of speech and few steps teach a small model what it hears long
+before they teach it what it does not.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -25,7 +28,7 @@ from speechbrain_cffma.training import TrainingBrain
 
 
 class MaskedPrediction(nn.Module):
-    """An SSL model that predicts the labels of its masked frames.
+    """An SSL model that predicts the labels of its frames, masked and heard ones.
 
     Arguments
     ---------
@@ -37,6 +40,8 @@ class MaskedPrediction(nn.Module):
         Share of the frames at which a mask begins.
     mask_length : int
         Frames of 20 ms that a mask covers; masks overlap.
+    heard_weight : float
+        Weight of the loss over the frames that are not masked, beside 1 for the masked.
     n_mels : int
         Bands of the log-mel features that are quantised, two frames of 10 ms at once.
 
@@ -48,15 +53,25 @@ class MaskedPrediction(nn.Module):
     (torch.Size([]), True)
     """
 
-    def __init__(self, ssl, n_labels=1024, mask_prob=0.065, mask_length=10, n_mels=80):
+    def __init__(
+        self,
+        ssl,
+        n_labels=1024,
+        mask_prob=0.065,
+        mask_length=10,
+        heard_weight=1.0,
+        n_mels=80,
+    ):
         super().__init__()
         self.ssl = ssl.model
+        self.normalize_wav = bool(ssl.normalize_wav)
         # SpeechBrain's wrapper switches masks off, also those that are given.
         self.ssl.config.apply_spec_augment = True
         self.ssl.config.layerdrop = 0.0
         self.n_labels = n_labels
         self.mask_prob = mask_prob
         self.mask_length = mask_length
+        self.heard_weight = heard_weight
         self.features = Fbank(n_mels=n_mels)
         self.quantizer = RandomProjectionQuantizer(2 * n_mels, 16, n_labels)
         self.output = nn.Linear(self.ssl.config.hidden_size, n_labels)
@@ -83,7 +98,7 @@ class MaskedPrediction(nn.Module):
             return self.quantizer(features.unflatten(1, (n_frames, 2)).flatten(2))
 
     def forward(self, noisy, clean):
-        """Predict the masked frames' labels.
+        """Predict the frames' labels.
 
         Arguments
         ---------
@@ -95,13 +110,15 @@ class MaskedPrediction(nn.Module):
         Returns
         -------
         loss : torch.Tensor
-            Cross-entropy over the masked frames, a scalar.
+            Cross-entropy over the masked frames, and the weighted one over the others.
         predicted : torch.Tensor
             The label predicted for each masked frame [frames].
         labels : torch.Tensor
             Its label [frames].
         """
         n_frames = n_ssl_frames(self.ssl.config, noisy.shape[1])
+        if self.normalize_wav:  # as SpeechBrain's wrapper does
+            noisy = F.layer_norm(noisy, noisy.shape[1:])
         begins = torch.rand(len(noisy), 1, n_frames, device=noisy.device)
         begins = (begins < self.mask_prob).float()
         # Each frame is masked if a mask begins in the `mask_length` frames up to it.
@@ -109,9 +126,13 @@ class MaskedPrediction(nn.Module):
         masked = F.max_pool1d(begins, self.mask_length, stride=1).squeeze(1) > 0
         masked[:, 0] |= ~masked.any(1)  # never none
         hidden = self.ssl(noisy, mask_time_indices=masked).last_hidden_state
-        scores = self.output(hidden[masked]).float()
-        labels = self.labels(clean, n_frames)[masked]
-        return F.cross_entropy(scores, labels), scores.argmax(1), labels
+        scores = self.output(hidden).float()
+        labels = self.labels(clean, n_frames)
+        loss = F.cross_entropy(scores[masked], labels[masked])
+        if not masked.all():
+            heard = F.cross_entropy(scores[~masked], labels[~masked])
+            loss = loss + self.heard_weight * heard
+        return loss, scores[masked].argmax(1), labels[masked]
 
 
 class PretrainingBrain(TrainingBrain):
@@ -145,7 +166,7 @@ class PretrainingBrain(TrainingBrain):
         return self.modules.predictor(batch.noisy.data, batch.clean.data)
 
     def compute_objectives(self, predictions, batch, stage):
-        """The cross-entropy; counts the correct frames beside.
+        """The loss; counts the masked frames that are right beside.
 
         Arguments
         ---------

@@ -9,7 +9,7 @@ from torch import nn
 
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.inference import InferenceMixin
-from speechbrain_cffma.lobes.layers import xavier
+from speechbrain_cffma.lobes.layers import frame_mask, xavier
 from speechbrain_cffma.lobes.mscff import MSCFF
 from speechbrain_cffma.lobes.rhma import RHMA
 from speechbrain_cffma.pretrained import PretrainedMixin
@@ -150,6 +150,13 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         The transform and its inverse.
     mask_estimator : MaskEstimator
         Called as `mask_estimator(spectrum, embedding, lengths)`, gives [B, T, F].
+    level : float or None
+        Root mean square in dB of full scale that the network hears each waveform at:
+        what it does is then the same for loud and for soft recordings. None for the
+        level that the waveform has, as published.
+    suppression : float or None
+        Upper bound in dB on what each time and frequency is attenuated by. None for no
+        bound, as published.
 
     Example
     -------
@@ -158,19 +165,53 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
     ...     SSLEmbedding(getfixture("tiny_wavlm")),
     ...     LogSpectrogram(),
     ...     CFFMA(ssl_dim=32, fused_dim=64, dim=32),
-    ... )
-    >>> enhanced, log_spectrum = enhancer(torch.randn(2, 16000))
+    ...     level=0.0,
+    ... ).eval()
+    >>> noisy = torch.randn(2, 16000)
+    >>> enhanced, log_spectrum = enhancer(noisy)
     >>> enhanced.shape, log_spectrum.shape
     (torch.Size([2, 16000]), torch.Size([2, 101, 201]))
+    >>> torch.allclose(0.01 * enhanced, enhancer(0.01 * noisy)[0], atol=1e-6)
+    True
     """
 
-    def __init__(self, embedding, spectrogram, mask_estimator):
+    def __init__(
+        self, embedding, spectrogram, mask_estimator, level=None, suppression=None
+    ):
         super().__init__()
         self.embedding = embedding
         self.spectrogram = spectrogram
         self.mask_estimator = mask_estimator
+        self.level = level
+        self.suppression = suppression
 
-    def forward(self, noisy, lengths=None):
+    def gain(self, noisy, lengths=None):
+        """What waveforms are multiplied by, to have the level that the network hears.
+
+        Arguments
+        ---------
+        noisy : torch.Tensor
+            Waveforms [B, S].
+        lengths : torch.Tensor or None
+            Relative lengths [B].
+
+        Returns
+        -------
+        torch.Tensor
+            Gains [B, 1]. Silence counts as -100 dB.
+        """
+        if self.level is None:
+            return noisy.new_ones(len(noisy), 1)
+        valid = frame_mask(lengths, noisy.shape[1])
+        if valid is None:
+            power = noisy.square().mean(1, keepdim=True)
+        else:
+            valid = valid.squeeze(2)
+            power = (noisy * valid).square().sum(1, keepdim=True)
+            power = power / valid.sum(1, keepdim=True)
+        return 10 ** (self.level / 20) / power.sqrt().clamp(min=1e-5)
+
+    def forward(self, noisy, lengths=None, suppression=None):
         """Enhance a batch.
 
         Arguments
@@ -179,6 +220,8 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
             Noisy waveforms [B, S] at 16 kHz.
         lengths : torch.Tensor or None
             Relative lengths [B].
+        suppression : float or None
+            Another bound in dB than the network's own; `math.inf` for none.
 
         Returns
         -------
@@ -197,6 +240,8 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
                 f"waveforms must be [batch, samples], not of shape {tuple(noisy.shape)}"
             )
         n_samples = noisy.shape[1]
+        gain = self.gain(noisy, lengths)
+        noisy = gain * noisy
         log_magnitude, phase = self.spectrogram(noisy)  # [B, T, F]
         n_frames = log_magnitude.shape[1]
         embedding = self.embedding(noisy, n_frames, lengths)  # [B, T, D]
@@ -205,8 +250,15 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
             valid_samples = (lengths * n_samples).round().long()
             lengths = self.spectrogram.n_frames(valid_samples) / n_frames
         mask = self.mask_estimator(log_magnitude, embedding, lengths)
-        enhanced = mask * log_magnitude
-        return self.spectrogram.inverse(enhanced, phase, n_samples), enhanced
+        masked = mask * log_magnitude
+        bound = self.suppression if suppression is None else suppression
+        if bound is not None:
+            floor = 10 ** (-bound / 20) * log_magnitude.expm1()
+            masked = torch.maximum(masked, floor.log1p())
+        enhanced = self.spectrogram.inverse(masked, phase, n_samples)
+        if self.level is None:
+            return enhanced, masked
+        return enhanced / gain, (masked.expm1() / gain.unsqueeze(2)).log1p()
 
 
 def load_enhancer(source, fine_tune="frozen"):

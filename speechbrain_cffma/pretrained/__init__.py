@@ -32,6 +32,8 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 HYPERPARAMS_FILE = "hyperparams.yaml"
 INTERFACE_FILE = "custom.py"
+#: The name of the model that comes with the package, in a folder beside this file.
+DEFAULT_MODEL = "default"
 
 HYPERPARAMS = """\
 # Loads this model with SpeechBrain's stock interface:
@@ -241,19 +243,20 @@ class PretrainedMixin:
     @classmethod
     def from_pretrained(
         cls,
-        source,
+        source=DEFAULT_MODEL,
         revision=None,
         cache_dir=None,
         local_files_only=False,
         token=None,
     ):
-        """Load a model from a local folder or from the HuggingFace hub; nothing of it is executed.
+        """Load the default model, or one from a folder or the HuggingFace hub, of which nothing is executed.
 
         Arguments
         ---------
         source : str or Path
             A folder that `save_pretrained` or a training run wrote, or a hub id.
-            A folder needs no network.
+            A folder needs no network. "default" is the model that comes with the
+            package; a folder of that name is "./default".
         revision : str or None
             Branch, tag or commit on the hub.
         cache_dir : str or Path or None
@@ -275,7 +278,8 @@ class PretrainedMixin:
         InputError
             If it can't be found, or is truncated, altered or of another kind.
         """
-        folder = Path(source)
+        is_default = source == DEFAULT_MODEL
+        folder = Path(__file__).parent / DEFAULT_MODEL if is_default else Path(source)
         if not folder.is_dir():
             folder = _download(
                 str(source),
@@ -295,7 +299,7 @@ class PretrainedMixin:
             model.card = (folder / CARD_FILE).read_bytes().decode(errors="replace")
         return model.eval()
 
-    def save_pretrained(self, folder, card=None):
+    def save_pretrained(self, folder, card=None, half=False):
         """Write the model as a folder. Its files replace those of a model that is there.
 
         Arguments
@@ -305,6 +309,9 @@ class PretrainedMixin:
         card : str or None
             Text of its model card; None for the one that it was loaded with, or else
             one that describes the network and how to use it.
+        half : bool
+            Write the weights in half precision: half as large a file. What loads it
+            computes in float32 again.
 
         Returns
         -------
@@ -314,12 +321,12 @@ class PretrainedMixin:
         from safetensors.torch import save
 
         model_config = config_of(self)
+        # Clones, since safetensors refuses tensors that share memory.
+        weights = {k: v.detach().cpu().clone() for k, v in self.state_dict().items()}
+        if half:
+            weights = {k: v.half() for k, v in weights.items()}
         weights = save(
-            {
-                # Clones, since safetensors refuses tensors that share memory.
-                key: value.detach().cpu().clone().contiguous()
-                for key, value in self.state_dict().items()
-            },
+            {key: value.contiguous() for key, value in weights.items()},
             metadata={"format": "pt"},
         )
         sha256 = hashlib.sha256(weights).hexdigest()
