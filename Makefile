@@ -1,4 +1,4 @@
-# make demo          set up, train hparams/mini.yaml and print its table
+# make demo          set up, enhance and evaluate with the default model, train it some minutes
 # make test          set up, lint, and run all tests and doctests
 # make test-browser  set up, install Chromium (Debian, Ubuntu: as root), test the pages in it
 # make clean         remove the environment and all results
@@ -11,7 +11,9 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 .PHONY: demo test test-browser setup chromium clean
 
 demo: setup
-	$(BIN)/python train.py hparams/mini.yaml
+	$(BIN)/python examples/before_after.py results/demo
+	$(BIN)/python train.py hparams/demo.yaml --test_only
+	$(BIN)/python train.py hparams/demo.yaml
 
 test: setup
 	$(BIN)/ruff check .

@@ -53,6 +53,36 @@ def relative_sinusoids(n_frames, dim, device=None):
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
+def relative_to_absolute(scores):
+    """Scores over distances to scores over frames (Transformer-XL, Appendix B).
+
+    Row i needs the distances i - j, that is the columns from T - 1 - i on. One column of
+    padding and a change of rows and columns shift each row by one more element than the
+    row before.
+
+    Arguments
+    ---------
+    scores : torch.Tensor
+        For the distances T - 1, …, -(T - 1) [B, H, T, 2T - 1].
+
+    Returns
+    -------
+    torch.Tensor
+        For the frames j [B, H, T, T].
+
+    Example
+    -------
+    >>> distances = torch.tensor([2, 1, 0, -1, -2]).expand(1, 1, 3, 5)
+    >>> relative_to_absolute(distances)[0, 0].tolist()
+    [[0, -1, -2], [1, 0, -1], [2, 1, 0]]
+    """
+    *_, n_frames, n_distances = scores.shape
+    shifted = F.pad(scores, (1, 0)).flatten(2)
+    shifted = shifted.unflatten(2, (n_distances + 1, n_frames))[:, :, 1:]
+    shifted = shifted.flatten(2).unflatten(2, (n_frames, n_distances))
+    return shifted[..., :n_frames]
+
+
 def add_positions(x):
     """Add to each frame the sinusoids of its number.
 
@@ -170,7 +200,7 @@ class RelativeSelfAttention(nn.Module):
 
         scale = 1 / math.sqrt(self.dim // self.n_heads)
         bias = (query + self.position_bias.unsqueeze(1)) @ position.mT * scale
-        bias = self._relative_to_absolute(bias)  # [B, H, T, T]
+        bias = relative_to_absolute(bias)  # [B, H, T, T]
         mask = frame_mask(lengths, n_frames)
         if mask is not None:
             bias = bias.masked_fill(~mask.view(-1, 1, 1, n_frames), -torch.inf)
@@ -189,17 +219,3 @@ class RelativeSelfAttention(nn.Module):
     def _split_heads(self, x):
         """[B, T, C] -> [B, H, T, C / H]"""
         return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
-
-    @staticmethod
-    def _relative_to_absolute(scores):
-        """Scores over distances [B, H, T, 2T - 1] -> scores over frames [B, H, T, T].
-
-        Row i needs the distances i - j, that is the columns from T - 1 - i on. One
-        column of padding and a change of rows and columns shift each row by one
-        more element than the row before (Transformer-XL, Appendix B).
-        """
-        *_, n_frames, n_distances = scores.shape
-        shifted = F.pad(scores, (1, 0)).flatten(2)
-        shifted = shifted.unflatten(2, (n_distances + 1, n_frames))[:, :, 1:]
-        shifted = shifted.flatten(2).unflatten(2, (n_frames, n_distances))
-        return shifted[..., :n_frames]

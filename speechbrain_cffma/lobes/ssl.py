@@ -213,6 +213,9 @@ class SSLEmbedding(nn.Module):
         self.weighted_sum = weighted_sum
         self.hop_length = hop_length
 
+        from speechbrain_cffma.lobes.wavlm import fuse_attention
+
+        fuse_attention(ssl.model)
         config = ssl.model.config
         config.layerdrop = 0.0
         self.dim = config.hidden_size

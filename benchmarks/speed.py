@@ -1,0 +1,187 @@
+"""How fast the whole is: ratios within one run, WavLM base shape with random weights.
+
+    python benchmarks/speed.py                        # all but the GPU's
+    python benchmarks/speed.py inference training     # some
+    python benchmarks/speed.py --device cuda inference training
+
+Against (a), the straightforward form of `straightforward.py`, and (b), the bare SSL model.
+Both sides take turns, and the median counts, since other programs may run beside it.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from speechbrain.nnet.losses import l1_loss
+from straightforward import Straightforward
+from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
+
+from speechbrain_cffma.audio import SAMPLE_RATE
+from speechbrain_cffma.lobes import (
+    CFFMA,
+    CFFMAEnhancer,
+    LogSpectrogram,
+    SSLEmbedding,
+    load_ssl,
+)
+
+#: Of a training step: crops of 1.28 s.
+BATCH, CROP = 16, 20480
+ROUNDS = 5
+
+
+def base_enhancer():
+    """The published network with an untrained WavLM base."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        WavLMModel(WavLMConfig()).save_pretrained(folder)
+        Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
+        ssl = load_ssl(folder)
+    embedding = SSLEmbedding(ssl, fine_tune="partial")
+    return CFFMAEnhancer(embedding, LogSpectrogram(), CFFMA())
+
+
+def noisy(seconds, batch=1, device="cpu"):
+    n_samples = round(seconds * SAMPLE_RATE)
+    generator = torch.Generator().manual_seed(0)
+    return 0.1 * torch.randn(batch, n_samples, generator=generator).to(device)
+
+
+def seconds_of(*calls, rounds=ROUNDS):
+    """The median time of each call, taken in turns."""
+    times = [[] for _ in calls]
+    for _ in range(rounds + 1):
+        for call, spent in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            spent.append(time.perf_counter() - start)
+    return [statistics.median(spent[1:]) for spent in times]  # the first warms up
+
+
+def inference(device):
+    """Whole recordings by `enhance`, against (a)."""
+    enhancer = base_enhancer().to(device).eval()
+    reference = Straightforward(enhancer)
+    for seconds in (10, 30, 120):
+        wav = noisy(seconds, device=device)
+
+        def straightforward(wav=wav):
+            with torch.inference_mode():
+                reference(wav)
+
+        rounds = ROUNDS if seconds < 60 else 2
+        ours, theirs = seconds_of(
+            lambda wav=wav: enhancer.enhance(wav), straightforward, rounds=rounds
+        )
+        yield f"inference, {seconds} s: {theirs / ours:.2f} × (a), RTF {ours / seconds:.4f}"
+
+
+def encoder(device):
+    """The whole enhancer against its own SSL model (b), 10 s."""
+    enhancer = base_enhancer().to(device).eval()
+    wav = noisy(10, device=device)
+
+    def ssl():
+        with torch.inference_mode():
+            enhancer.embedding.ssl(wav)
+
+    ours, bare = seconds_of(lambda: enhancer.enhance(wav), ssl)
+    yield f"the whole over its SSL model, 10 s: {ours / bare:.2f}"
+
+
+def memory(device):
+    """Peak memory for 120 s and for an hour, each in a process of its own."""
+    peaks = {}
+    for what in ("ours 1", "straightforward 120", "ours 120", "ours 3600"):
+        command = [sys.executable, __file__, "--peak", *what.split()]
+        out = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks[what] = float(out.stdout.split()[-1])
+        yield f"peak memory, {what} s: {peaks[what]:.0f} MiB"
+
+
+def peak(form, seconds):
+    """MiB of this process after one recording."""
+    enhancer = base_enhancer().eval()
+    wav = noisy(float(seconds))
+    if form == "ours":
+        blocks = wav[0].split(SAMPLE_RATE)
+        for _ in enhancer.enhance_stream(blocks):
+            pass
+    else:
+        reference = Straightforward(enhancer)
+        with torch.inference_mode():
+            reference(wav)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux: KiB
+
+
+def training(device):
+    """A step of forward, backward and optimiser, 16 crops of 1.28 s, against (a) in fp32."""
+    ours = base_enhancer().to(device).train()
+    theirs = Straightforward(ours).train()
+    theirs.enhancer.load_state_dict(ours.state_dict())
+    wav = noisy(CROP / SAMPLE_RATE, BATCH, device)
+    precisions = [(ours, False), (ours, True), (theirs, False)]
+
+    def step(network, bf16):
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(parameters, lr=1e-5)
+
+        def call():
+            with torch.autocast(wav.device.type, torch.bfloat16, bf16):
+                _, log_magnitude = network(wav)
+            l1_loss(log_magnitude, torch.zeros_like(log_magnitude)).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        return call
+
+    fp32, bf16, reference = seconds_of(
+        *(step(*p) for p in precisions), rounds=3 if device == "cpu" else 20
+    )
+    yield f"training step, fp32: {reference / fp32:.2f} × (a), {fp32:.2f} s"
+    yield f"training step, bf16: {reference / bf16:.2f} × (a) in fp32, {bf16:.2f} s"
+
+
+def imports(device):
+    """`import speechbrain_cffma` beside torch, and `cffma --help`."""
+
+    def run(*command):
+        return lambda: subprocess.run(command, check=True, capture_output=True)
+
+    python = sys.executable
+    torch_alone, ours, nothing, usage = seconds_of(
+        run(python, "-c", "import torch"),
+        run(python, "-c", "import torch, speechbrain_cffma"),
+        run(python, "-c", ""),
+        run(python, "-m", "speechbrain_cffma", "--help"),
+    )
+    yield f"import speechbrain_cffma, beyond torch: {ours - torch_alone:.2f} s"
+    yield f"cffma --help: {usage:.2f} s, of which Python itself {nothing:.2f} s"
+
+
+WHAT = {f.__name__: f for f in (inference, encoder, memory, training, imports)}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="*", choices=[*WHAT, []], default=[])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peak:
+        print(peak(*arguments.peak))
+    else:
+        print(f"torch {torch.__version__}, {multiprocessing.cpu_count()} cores")
+        for name in arguments.what or WHAT:
+            for line in WHAT[name](arguments.device):
+                print(line, flush=True)

@@ -1,0 +1,87 @@
+"""What makes the network fast does not change what it computes."""
+
+import pytest
+import torch
+from straightforward import Straightforward
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention
+
+from speechbrain_cffma.lobes import (
+    CFFMA,
+    CFFMAEnhancer,
+    LogSpectrogram,
+    SSLEmbedding,
+    load_ssl,
+)
+from speechbrain_cffma.lobes.wavlm import FusedWavLMAttention, fuse_attention
+
+
+def perturbed(module):
+    """Biases and gates other than their first values."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return module
+
+
+@pytest.fixture(params=["wavlm", "wavlm-large", "wav2vec2", "hubert"])
+def enhancer(request, ssl_folder):
+    family, _, size = request.param.partition("-")
+    ssl = load_ssl(ssl_folder(family, large=bool(size), num_hidden_layers=3))
+    head = CFFMA(ssl_dim=32, fused_dim=48, dim=32, n_heads=2, dropout=0.0)
+    embedding = SSLEmbedding(ssl, fine_tune="entire")
+    return perturbed(CFFMAEnhancer(embedding, LogSpectrogram(), head)).eval()
+
+
+@pytest.mark.parametrize("n_samples", [400, 20480, 47777])
+def test_it_enhances_as_the_straightforward_form_does(enhancer, speech, n_samples):
+    noisy = speech[:n_samples].expand(2, -1)
+    with torch.no_grad():
+        enhanced, log_magnitude = enhancer(noisy)
+        expected, expected_magnitude = Straightforward(enhancer)(noisy)
+    torch.testing.assert_close(enhanced, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(log_magnitude, expected_magnitude, atol=1e-5, rtol=0)
+
+
+def test_its_gradients_are_those_of_the_straightforward_form(enhancer, speech):
+    reference = Straightforward(enhancer)
+    for network in (enhancer, reference):
+        _, log_magnitude = network(speech[None, :20480])
+        log_magnitude.square().mean().backward()
+    ours = dict(enhancer.named_parameters())
+    for name, theirs in reference.enhancer.named_parameters():
+        if theirs.grad is None:
+            assert ours[name].grad is None or not ours[name].grad.any(), name
+        else:
+            torch.testing.assert_close(
+                ours[name].grad, theirs.grad, atol=1e-5, rtol=1e-3, msg=name
+            )
+
+
+class TestFusedWavLMAttention:
+    @pytest.mark.parametrize("large", [False, True])
+    def test_padding_is_not_attended_to(self, ssl_folder, large):
+        model = load_ssl(ssl_folder("wavlm", large=large)).model.eval()
+        wav, mask = torch.randn(2, 8000), torch.ones(2, 8000, dtype=torch.long)
+        mask[0, 5000:] = 0
+        with torch.no_grad():
+            expected = model(wav, attention_mask=mask).last_hidden_state
+            fuse_attention(model)
+            hidden = model(wav, attention_mask=mask).last_hidden_state
+        torch.testing.assert_close(hidden[0, :15], expected[0, :15], atol=1e-5, rtol=0)
+        torch.testing.assert_close(hidden[1], expected[1], atol=1e-5, rtol=0)
+
+    def test_dropout_acts_in_training_only(self, tiny_wavlm):
+        model = tiny_wavlm.model
+        fuse_attention(model)
+        for layer in model.encoder.layers:
+            layer.attention.dropout = 0.5
+        attention = model.encoder.layers[0].attention
+        x = torch.randn(1, 20, 32)
+        assert torch.equal(attention.eval()(x)[0], attention(x)[0])
+        assert not torch.equal(attention.train()(x)[0], attention(x)[0])
+
+    def test_an_embedding_takes_it_for_any_wavlm(self, tiny_wavlm):
+        assert type(tiny_wavlm.model.encoder.layers[0].attention) is WavLMAttention
+        SSLEmbedding(tiny_wavlm)
+        layers = tiny_wavlm.model.encoder.layers
+        assert all(type(f.attention) is FusedWavLMAttention for f in layers)
