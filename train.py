@@ -28,7 +28,6 @@ def main(argv=None):
     check_torch_pair()
     import speechbrain as sb
     import torch
-    from speechbrain.dataio.batch import PaddedBatch
     from speechbrain.utils.distributed import (
         ddp_init_group,
         if_main_process,
@@ -36,7 +35,7 @@ def main(argv=None):
     )
     from transformers.utils.logging import disable_progress_bar
 
-    from speechbrain_cffma.data import EvaluationPairs, training_loader
+    from speechbrain_cffma.data import evaluation_loader, training_loader
     from speechbrain_cffma.experiment import load_experiment, read_experiment
     from speechbrain_cffma.model_card import shareable_command
 
@@ -61,30 +60,19 @@ def main(argv=None):
         checkpointer=hparams["checkpointer"],
         command=shareable_command(sys.argv[1:] if argv is None else argv),
     )
+    world_size = torch.distributed.get_world_size() if brain.distributed_launch else 1
+    share = {"rank": getattr(brain, "rank", 0), "world_size": world_size}
     if not brain.test_only:
         train_loader = training_loader(
             hparams["train_data"],
             hparams["batch_size"],
             hparams["steps_per_epoch"],
             hparams["num_workers"],
-            getattr(brain, "rank", 0),
-            torch.distributed.get_world_size() if brain.distributed_launch else 1,
+            **share,
         )
-        brain.fit(
-            hparams["epoch_counter"],
-            train_loader,
-            _evaluation_loader(EvaluationPairs(hparams["valid_manifest"]), PaddedBatch),
-        )
-    brain.evaluate(
-        _evaluation_loader(EvaluationPairs(hparams["test_manifest"]), PaddedBatch)
-    )
-
-
-def _evaluation_loader(dataset, collate_fn):
-    """Whole utterances one by one: what is padded beside others scores differently."""
-    from torch.utils.data import DataLoader
-
-    return DataLoader(dataset, batch_size=1, collate_fn=collate_fn)
+        valid_loader = evaluation_loader(hparams["valid_manifest"], **share)
+        brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
+    brain.evaluate(evaluation_loader(hparams["test_manifest"], **share))
 
 
 if __name__ == "__main__":

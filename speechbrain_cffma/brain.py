@@ -6,9 +6,11 @@ Authors
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
+import joblib
 import numpy as np
 import speechbrain as sb
 import torch
@@ -22,7 +24,7 @@ from speechbrain_cffma.metrics import available_metrics, mean_scores, score_all
 from speechbrain_cffma.model_card import describe_training, extent, model_card
 from speechbrain_cffma.pretrained import CARD_FILE
 from speechbrain_cffma.report import tables, write_report
-from speechbrain_cffma.training import TrainingBrain
+from speechbrain_cffma.training import TrainingBrain, gather
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +74,10 @@ class EnhancementBrain(TrainingBrain):
         batch = batch.to(self.device)
         noisy, lengths = batch.noisy
         self.lengths = lengths if padded else None
-        return self.modules.enhancer(noisy, self.lengths)
+        # Processes evaluate different numbers of utterances: not in step with each other.
+        is_training = stage == sb.Stage.TRAIN
+        enhancer = self.modules.enhancer if is_training else self.hparams.enhancer
+        return enhancer(noisy, self.lengths)
 
     def compute_objectives(self, predictions, batch, stage):
         """Distance of the enhanced log1p magnitude, and of the waveform, to the clean one.
@@ -96,7 +101,7 @@ class EnhancementBrain(TrainingBrain):
         target, _ = self.hparams.enhancer.spectrogram(clean)
         if stage == sb.Stage.VALID:
             self.validation_pairs += self._pairs(batch, enhanced)
-        elif stage == sb.Stage.TEST and if_main_process():
+        elif stage == sb.Stage.TEST:
             ((_, samples),) = self._pairs(batch, enhanced)
             (name,) = batch.id
             audio.write(self._test_paths(self.test_rows[name])["enhanced"], samples)
@@ -131,6 +136,7 @@ class EnhancementBrain(TrainingBrain):
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Score, log and save at the end of a stage."""
+        stage_loss = self.mean_over_processes(stage, stage_loss)
         if stage == sb.Stage.TRAIN:
             self.train_loss = stage_loss
         elif stage == sb.Stage.VALID:
@@ -176,7 +182,8 @@ class EnhancementBrain(TrainingBrain):
             leave=False,
             disable=not if_main_process(),
         )
-        rows = score_all(progress, self.metrics, self.hparams.metric_workers)
+        rows = score_all(progress, self.metrics, self._metric_workers())
+        rows = [row for share in gather(rows) for row in share]
         failed = [row["failed"] for row in rows if row["failed"]]
         if failed:
             logger.warning(
@@ -217,6 +224,13 @@ class EnhancementBrain(TrainingBrain):
             meta={"epoch": epoch, **{k: float(v) for k, v in stats["valid"].items()}},
             max_keys=[self.best_metric],
         )
+
+    def _metric_workers(self):
+        """Processes that score: all of them together are as many as there are cores."""
+        if self.hparams.metric_workers != -1 or not self.distributed_launch:
+            return self.hparams.metric_workers
+        n_local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        return max(1, joblib.cpu_count() // n_local)
 
     def _end_test(self):
         folder = self._test_folder()
@@ -288,7 +302,7 @@ class EnhancementBrain(TrainingBrain):
         Arguments
         ---------
         test_loader : torch.utils.data.DataLoader
-            Whole utterances, one a batch, of an `EvaluationPairs`.
+            From `data.evaluation_loader`.
         """
         self.test_rows = {row["ID"]: row for row in test_loader.dataset.rows}
         return super().evaluate(test_loader)
@@ -339,7 +353,7 @@ class EnhancementBrain(TrainingBrain):
         }
         spectrogram = self.hparams.enhancer.spectrogram
         spectra = {system: spectrogram(wav)[0] for system, wav in wavs.items()}
-        _, log_magnitude = self.modules.enhancer(wavs["noisy"])
+        _, log_magnitude = self.hparams.enhancer(wavs["noisy"])
         spectra["mask"] = log_magnitude / spectra["noisy"]
         return {name: value[0].cpu().numpy() for name, value in spectra.items()}
 

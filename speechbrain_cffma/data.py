@@ -297,6 +297,42 @@ def training_loader(
     )
 
 
+def evaluation_loader(manifest, rank=0, world_size=1):
+    """The loader of a process's share of whole utterances.
+
+    One by one: what is padded beside others scores differently.
+
+    Arguments
+    ---------
+    manifest : str or Path
+        A manifest for `EvaluationPairs`.
+    rank : int
+        Which process this is.
+    world_size : int
+        Of how many.
+
+    Returns
+    -------
+    torch.utils.data.DataLoader
+        Gives SpeechBrain `PaddedBatch`es of one item with id, noisy and clean; its
+        `dataset` has all items.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.manifest import write_manifest
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> audio.write(path, getfixture("speech").numpy())
+    >>> row = {"duration": 3.0, "noisy_wav": path, "clean_wav": path}
+    >>> write_manifest(path.with_suffix(".csv"), [{"ID": i, **row} for i in "abc"])
+    >>> loader = evaluation_loader(path.with_suffix(".csv"), rank=1, world_size=2)
+    >>> [batch.id for batch in loader]
+    [['b']]
+    """
+    dataset = EvaluationPairs(manifest)
+    share = range(rank, len(dataset), world_size)
+    return DataLoader(dataset, batch_size=1, sampler=share, collate_fn=PaddedBatch)
+
+
 def random_start(duration, n_samples, rng):
     """A random first sample for a crop of a file.
 

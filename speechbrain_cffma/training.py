@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 class TrainingBrain(sb.Brain):
     """A Brain whose resumed run ends as one that never stopped, bitwise on a CPU.
 
+    Each of several processes has its share of the training batches and of the
+    utterances that are evaluated; what is logged is of all of them.
+
     Subclasses give `optimizers()`. It takes from the hparams: seed, epoch_counter,
     lr_schedule, warmup_steps and number_of_epochs; see hparams/base.yaml.
 
@@ -34,6 +37,7 @@ class TrainingBrain(sb.Brain):
         super().__init__(*args, **kwargs)
         self.command = command
         self.schedulers = {}
+        self.n_batches = {}
 
     def optimizers(self):
         """Make the optimisers.
@@ -130,11 +134,42 @@ class TrainingBrain(sb.Brain):
         train_loader : torch.utils.data.DataLoader
             From `data.training_loader`.
         valid_loader : torch.utils.data.DataLoader
-            Whole utterances.
+            From `data.evaluation_loader`.
         """
         self.steps_per_epoch = len(train_loader)
+        self.n_batches[sb.Stage.TRAIN] = len(train_loader)
+        self.n_batches[sb.Stage.VALID] = len(valid_loader)
         self.batch_sampler = train_loader.batch_sampler
         super().fit(epoch_counter, train_loader, valid_loader)
+
+    def evaluate(self, test_loader):
+        """Evaluate the best checkpoint; see `speechbrain.Brain.evaluate`.
+
+        Arguments
+        ---------
+        test_loader : torch.utils.data.DataLoader
+            From `data.evaluation_loader`.
+        """
+        self.n_batches[sb.Stage.TEST] = len(test_loader)
+        return super().evaluate(test_loader)
+
+    def mean_over_processes(self, stage, loss):
+        """The mean of a stage's loss over the batches of all processes.
+
+        Arguments
+        ---------
+        stage : speechbrain.Stage
+            The stage.
+        loss : float
+            Its mean over those of this process.
+
+        Returns
+        -------
+        float
+            The same in each process.
+        """
+        shares = gather((loss, self.n_batches[stage]))
+        return sum(mean * n for mean, n in shares) / sum(n for _, n in shares)
 
     def on_stage_start(self, stage, epoch=None):
         """Begin where the interrupted epoch left off."""
@@ -143,3 +178,28 @@ class TrainingBrain(sb.Brain):
 
     def _rank(self):
         return getattr(self, "rank", 0)
+
+
+def gather(value):
+    """Collect what each process has.
+
+    Arguments
+    ---------
+    value : object
+        Anything that can be pickled.
+
+    Returns
+    -------
+    list
+        The values of all processes, in their order, in each of them.
+
+    Example
+    -------
+    >>> gather("alone")
+    ['alone']
+    """
+    if not torch.distributed.is_initialized():
+        return [value]
+    values = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values

@@ -448,6 +448,52 @@ def test_two_processes_train_and_evaluate(arguments, tmp_path):
     assert CFFMAEnhancer.from_pretrained(tmp_path / "model")
 
 
+@pytest.fixture
+def train_by(arguments, ssl_folder, tmp_path):
+    """`train_by(name, n_processes, n_epochs)`: a run of a global batch of 4 without dropout;
+    gives the lines of its epochs and the weights of its last checkpoint."""
+    rates = ("hidden", "attention", "activation", "feat_proj")
+    ssl = ssl_folder("wavlm", **{f"{part}_dropout": 0.0 for part in rates})
+
+    def train_by(name, n_processes, n_epochs):
+        folder = tmp_path / name
+        argv = arguments(
+            folder,
+            ssl_source=ssl,
+            dropout=0.0,
+            number_of_epochs=n_epochs,
+            batch_size=4 // n_processes,
+            lr_schedule="constant_with_warmup",
+            distributed_backend="gloo",
+        )
+        launch = ["torch.distributed.run", "--standalone"]
+        launch += [f"--nproc_per_node={n_processes}", "train.py"]
+        code, error = run([*launch, *argv], script="-m")
+        assert code == 0, error
+        last = max((folder / "checkpoints").glob("CKPT*"))
+        log = (folder / "train_log.txt").read_text().splitlines()
+        curve = [line for line in log if "train loss" in line]
+        return curve, torch.load(last / "enhancer.ckpt")
+
+    return train_by
+
+
+def assert_same_run(one, other):
+    (curve, weights), (other_curve, other_weights) = one, other
+    assert curve == other_curve
+    for name, value in weights.items():
+        torch.testing.assert_close(other_weights[name], value, atol=1e-5, rtol=0)
+
+
+def test_two_processes_follow_the_curve_of_one(train_by):
+    assert_same_run(train_by("one", 1, 2), train_by("two", 2, 2))
+
+
+def test_a_run_goes_on_with_another_number_of_processes(train_by):
+    train_by("mixed", 2, 1)
+    assert_same_run(train_by("one", 1, 2), train_by("mixed", 1, 2))
+
+
 # --- bad input: one clear line each ---
 
 

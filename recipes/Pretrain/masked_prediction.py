@@ -24,7 +24,7 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes.ssl import n_ssl_frames
-from speechbrain_cffma.training import TrainingBrain
+from speechbrain_cffma.training import TrainingBrain, gather
 
 
 class MaskedPrediction(nn.Module):
@@ -163,7 +163,10 @@ class PretrainingBrain(TrainingBrain):
             What `MaskedPrediction` returns.
         """
         batch = batch.to(self.device)
-        return self.modules.predictor(batch.noisy.data, batch.clean.data)
+        # Processes evaluate different numbers of utterances: not in step with each other.
+        is_training = stage == sb.Stage.TRAIN
+        predictor = self.modules.predictor if is_training else self.hparams.predictor
+        return predictor(batch.noisy.data, batch.clean.data)
 
     def compute_objectives(self, predictions, batch, stage):
         """The loss; counts the masked frames that are right beside.
@@ -192,15 +195,18 @@ class PretrainingBrain(TrainingBrain):
         """Count anew, and mask the same frames at each validation."""
         super().on_stage_start(stage, epoch)
         self.n_correct = 0
-        self.counts = torch.zeros(self.modules.predictor.n_labels, dtype=torch.long)
+        self.counts = torch.zeros(self.hparams.predictor.n_labels, dtype=torch.long)
         if stage != sb.Stage.TRAIN:
             torch.manual_seed(self.hparams.seed)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log; save after validation, and write the model after the test."""
+        stage_loss = self.mean_over_processes(stage, stage_loss)
         if stage == sb.Stage.TRAIN:
             self.train_loss = stage_loss
             return
+        self.n_correct = sum(gather(self.n_correct))
+        self.counts = sum(gather(self.counts))
         n_masked = int(self.counts.sum())
         stats = {"loss": stage_loss, "accuracy": self.n_correct / n_masked}
         if stage == sb.Stage.VALID:
