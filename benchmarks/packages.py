@@ -313,7 +313,7 @@ def make_sets(corpus, folder):
     vbd = corpus / "vbd_pairs"
     for name, clean in (("ru", ru[1]), ("vbd", vbd / "clean")):
         for path in find_audio(clean):
-            if NO_SPEECH not in path.name:
+            if not path.stem.endswith(NO_SPEECH):
                 copy(path, folder / "clean" / name / path.name)
     return {
         "ru": ru,
