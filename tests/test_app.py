@@ -37,6 +37,16 @@ def written(tmp_path):
     return write
 
 
+@pytest.mark.parametrize("bound, at", [(None, app.NO_BOUND), (12.0, 12.0)])
+def test_the_slider_begins_at_the_bound_of_the_model(
+    tiny_enhancer, tmp_path, monkeypatch, bound, at
+):
+    monkeypatch.setattr(tiny_enhancer, "suppression", bound)
+    page = app.build(tiny_enhancer, app.Recordings(tmp_path))
+    (slider,) = (b for b in page.blocks.values() if b.elem_id == "suppression")
+    assert slider.value == at
+
+
 class TestResult:
     def test_is_what_enhance_file_gives(self, tiny_enhancer, noisy, tmp_path):
         shares = []
@@ -190,11 +200,6 @@ class TestOptions:
         with pytest.raises(SystemExit) as stop:
             cli.main(["app", "--model=model", option])
         assert stop.value.code == 2
-
-    def test_no_model(self, capsys):
-        with pytest.raises(SystemExit):
-            cli.main(["app"])
-        assert "no model is named: --model" in capsys.readouterr().err
 
     def test_without_gradio_the_package_to_install_is_named(
         self, tiny_enhancer, tmp_path, monkeypatch, capsys

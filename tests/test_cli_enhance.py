@@ -213,11 +213,6 @@ class TestFailures:
         assert code == 1 and line.startswith("error: ") and message in line
         assert tree(folder) == before
 
-    def test_no_model(self, capsys, folder):
-        with pytest.raises(SystemExit):
-            cli.main(["enhance", str(folder / "talks"), "-o", str(folder / "out")])
-        assert "no model is named: --model" in capsys.readouterr().err
-
     @pytest.mark.parametrize(
         "arguments",
         [

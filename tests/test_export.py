@@ -14,7 +14,7 @@ import torch
 from test_lobes import perturbed
 from test_variants import VARIANTS, enhancer_of
 
-from speechbrain_cffma import __version__, cli, export
+from speechbrain_cffma import __version__, export
 from speechbrain_cffma.audio import find_audio, read
 from speechbrain_cffma.errors import InputError, InstallError
 from speechbrain_cffma.export import export_onnx
@@ -271,12 +271,6 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InstallError, match=rf"{package} is.*speechbrain-cffma\[onnx\]"):
         export_onnx(small_enhancer(), tmp_path / "model.onnx")
-
-
-def test_the_command_asks_for_a_model(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["export", "-o", str(tmp_path / "model.onnx")])
-    assert "no model is named: --model" in capsys.readouterr().err
 
 
 # --- A program without torch
