@@ -22,7 +22,7 @@ from speechbrain_cffma.mixing import add_noise
 
 MIX = Path(__file__).parents[1] / "recipes" / "DynamicMix"
 SPEECH = MIX / "speech" / "ru" / "demo-thanks.opus"
-NOISE = MIX / "noise" / "audience.opus"
+NOISE = MIX / "noise" / "stream.opus"
 
 
 def main(folder):
@@ -38,7 +38,7 @@ def main(folder):
     ):
         soundfile.write(folder / f"{name}.flac", wav, audio.SAMPLE_RATE)
         axis.specgram(
-            wav, NFFT=400, Fs=16, noverlap=240, cmap="magma", vmin=-110, vmax=-30
+            wav, NFFT=400, Fs=16, noverlap=240, cmap="magma", vmin=-80, vmax=0
         )
         axis.set_title(name.capitalize())
         axis.set_xticks([])

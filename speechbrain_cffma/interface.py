@@ -41,7 +41,7 @@ class EnhancerInterface(InferenceMixin, Pretrained):
         """The model's transform, which `InferenceMixin` needs."""
         return self.mods.enhance_model.spectrogram
 
-    def forward(self, noisy, lengths=None):
+    def forward(self, noisy, lengths=None, suppression=None):
         """Enhance a batch, as `CFFMAEnhancer` does.
 
         Arguments
@@ -50,6 +50,8 @@ class EnhancerInterface(InferenceMixin, Pretrained):
             Noisy waveforms [B, S] at 16 kHz.
         lengths : torch.Tensor or None
             Relative lengths [B].
+        suppression : float or None
+            Another bound in dB than the network's own; `math.inf` for none.
 
         Returns
         -------
@@ -58,4 +60,4 @@ class EnhancerInterface(InferenceMixin, Pretrained):
         log_magnitude : torch.Tensor
             Enhanced log1p magnitude [B, T, F].
         """
-        return self.mods.enhance_model(noisy, lengths)
+        return self.mods.enhance_model(noisy, lengths, suppression)

@@ -216,7 +216,7 @@ class TestOptions:
     def test_help_has_examples(self, capsys):
         with pytest.raises(SystemExit):
             cli.main(["app", "-h"])
-        assert "cffma app --model MODEL --host 0.0.0.0" in capsys.readouterr().out
+        assert "cffma app --host 0.0.0.0" in capsys.readouterr().out
 
 
 class TestAddress:

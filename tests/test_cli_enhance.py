@@ -164,7 +164,7 @@ class TestFailures:
         assert "talks/1.wav: sample 0, channel 0 is nan" in lines[3]
 
     def test_an_error_of_the_network_names_the_file(self, enhance, monkeypatch):
-        def out_of_memory(*_):
+        def out_of_memory(*_, **__):
             raise RuntimeError("out of\nmemory")
 
         monkeypatch.setattr(CFFMAEnhancer, "forward", out_of_memory)
@@ -174,7 +174,7 @@ class TestFailures:
     def test_peaks_that_were_turned_down_are_told(self, enhance, monkeypatch):
         forward = CFFMAEnhancer.forward
 
-        def louder(self, noisy):
+        def louder(self, noisy, **_):
             enhanced, log_magnitude = forward(self, noisy)
             return 1000 * enhanced, log_magnitude
 
@@ -231,7 +231,7 @@ class TestInterrupt:
     ):
         forward, calls = CFFMAEnhancer.forward, []
 
-        def interrupted(self, noisy):
+        def interrupted(self, noisy, **_):
             calls.append(noisy)
             if len(calls) == 2:
                 raise KeyboardInterrupt

@@ -411,7 +411,9 @@ class TestWindows:
         enhancer = enhancer_of(1.0)
         gains = iter([1.0, 0.5, 0.5, 0.5])
         forward = enhancer.forward
-        enhancer.forward = lambda wav: [next(gains) * part for part in forward(wav)]
+        enhancer.forward = lambda wav, **_: [
+            next(gains) * part for part in forward(wav)
+        ]
         enhanced = enhancer.enhance(np.full(24000, 0.5), windows=SHORT) / 0.5
         fade = slice(9600, 11200)
         np.testing.assert_allclose(enhanced[:9600], 1.0, atol=1e-3)
@@ -440,7 +442,9 @@ class TestWindows:
         lengths = []
         forward = identity.forward
         monkeypatch.setattr(
-            identity, "forward", lambda wav: lengths.append(wav.shape) or forward(wav)
+            identity,
+            "forward",
+            lambda wav, **_: lengths.append(wav.shape) or forward(wav),
         )
         identity.enhance(noisy[:40123], windows=SHORT)
         full = round(1.1 * 16000)
@@ -452,7 +456,9 @@ class TestWindows:
         begins = []
         forward = identity.forward
         monkeypatch.setattr(
-            identity, "forward", lambda wav: begins.append(wav[0, 0]) or forward(wav)
+            identity,
+            "forward",
+            lambda wav, **_: begins.append(wav[0, 0]) or forward(wav),
         )
         identity.enhance(np.arange(40123) / 2**16, windows=SHORT)
         begins = [round(float(value) * 2**16) for value in begins]
