@@ -73,6 +73,10 @@ def main(argv=None):
         valid_loader = evaluation_loader(hparams["valid_manifest"], **share)
         brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
     brain.evaluate(evaluation_loader(hparams["test_manifest"], **share))
+    if brain.distributed_launch:
+        # Together: one that ends while the main one still scores may abort the run.
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
