@@ -49,8 +49,8 @@ def export_onnx(enhancer, path):
     metadata tells how to transform: sample_rate, min_samples (to which shorter
     waveforms must be filled up), n_fft, hop_length, win_length (of a periodic Hamming
     window) and eps; level, in dB, to which a waveform must be brought, and suppression, the
-    bound in dB on what is attenuated, if the network has them; also version, that of this package, and license if the model's card
-    names one.
+    bound in dB on what is attenuated, if the network has them; also version, that of
+    this package, and license if the model's card names one.
 
     Arguments
     ---------

@@ -84,9 +84,8 @@ class InferenceMixin:
     """Gives an enhancer `enhance`, `enhance_stream` and `enhance_file`.
 
     The enhancer, called with a waveform and `suppression`, gives a waveform and its log1p
-    magnitude, and has a `spectrogram`. It
-    runs where its parameters are, in eval mode, and in float32 unless asked otherwise;
-    its own training mode is left as it was.
+    magnitude, and has a `spectrogram`. It runs where its parameters are, in eval mode,
+    and in float32 unless asked otherwise; its own training mode is left as it was.
     """
 
     def enhance(self, wav, sample_rate=SAMPLE_RATE, **options):

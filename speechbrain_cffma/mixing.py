@@ -10,7 +10,7 @@ from scipy.signal import fftconvolve, resample_poly
 from speechbrain_cffma import audio
 from speechbrain_cffma.data import random_start, read_crop
 from speechbrain_cffma.manifest import read_manifest
-from speechbrain_cffma.noises import training_noise
+from speechbrain_cffma.noises import shape_spectrum, training_noise
 
 #: The speed of speech is a whole number of these parts of its own.
 SPEED_STEPS = 20
@@ -93,7 +93,7 @@ def reverberate(speech, rir):
     return np.round(wet, 12).astype(np.float32)
 
 
-def random_equalizer(n_samples, rng, spread):
+def random_equalizer(rng, spread):
     """A random smooth gain over the frequencies: another microphone, voice or place.
 
     Training on filtered speech and noise is from https://arxiv.org/abs/1709.08243,
@@ -101,8 +101,6 @@ def random_equalizer(n_samples, rng, spread):
 
     Arguments
     ---------
-    n_samples : int
-        Length S of what `equalize` will filter.
     rng : np.random.Generator
         Source of randomness.
     spread : float
@@ -110,48 +108,26 @@ def random_equalizer(n_samples, rng, spread):
 
     Returns
     -------
-    np.ndarray
-        Gains [S // 2 + 1] from 0 to 8 kHz.
+    callable
+        Maps frequencies in Hz [K] to gains [K], for `noises.shape_spectrum`.
 
     Example
     -------
-    >>> gains = random_equalizer(16000, np.random.default_rng(0), spread=5.0)
+    >>> gain = random_equalizer(np.random.default_rng(0), spread=5.0)
+    >>> gains = gain(np.arange(8001))
     >>> gains.shape, bool((gains > 0).all())
     ((8001,), True)
     >>> bool(np.abs(np.diff(20 * np.log10(gains[500:]))).max() < 0.1)
     True
     """
     octaves = 2.0 ** np.arange(-7, 1) * audio.SAMPLE_RATE / 2
-    frequencies = np.fft.rfftfreq(n_samples, 1 / audio.SAMPLE_RATE)
-    decibels = np.interp(
-        np.log2(np.maximum(frequencies, 1)),
-        np.log2(octaves),
-        rng.normal(0, spread, len(octaves)),
-    )
-    return 10 ** (decibels / 20)
+    decibels = rng.normal(0, spread, len(octaves))
 
+    def gain(frequencies):
+        places = np.log2(np.maximum(frequencies, 1))
+        return 10 ** (np.interp(places, np.log2(octaves), decibels) / 20)
 
-def equalize(wav, gains):
-    """Filter without delay; what little rings over the end comes in at the beginning.
-
-    Arguments
-    ---------
-    wav : np.ndarray
-        Samples [S].
-    gains : np.ndarray
-        Gains [S // 2 + 1] of the frequencies.
-
-    Returns
-    -------
-    np.ndarray
-        Samples [S], float32.
-
-    Example
-    -------
-    >>> equalize(np.array([0.0, 1.0, 0.0, 0.0]), np.array([2.0, 2.0, 2.0])).tolist()
-    [0.0, 2.0, 0.0, 0.0]
-    """
-    return np.fft.irfft(np.fft.rfft(wav) * gains, len(wav)).astype(np.float32)
+    return gain
 
 
 def at_level(noisy, clean, level):
@@ -278,16 +254,15 @@ class DynamicMixer:
         """
         noisy, clean = self._speech_pair(row, n_samples, rng)
         if self.equalizer:
-            gains = random_equalizer(n_samples, rng, self.equalizer)
-            noisy, clean = equalize(noisy, gains), equalize(clean, gains)
+            gain = random_equalizer(rng, self.equalizer)
+            noisy, clean = (shape_spectrum(wav, gain) for wav in (noisy, clean))
         what = rng.random() if self.clean_share or self.noise_share else 1.0
         if what < self.clean_share:
             noisy = clean
         elif self.with_noise:
             speech, noise = noisy, self.noise(n_samples, rng)
             if self.equalizer:
-                gains = random_equalizer(n_samples, rng, self.equalizer)
-                noise = equalize(noise, gains)
+                noise = shape_spectrum(noise, random_equalizer(rng, self.equalizer))
             noisy = add_noise(speech, noise, rng.uniform(*self.snr))
             if what < self.clean_share + self.noise_share:
                 # As loud as it would be beside the speech.
