@@ -28,7 +28,8 @@ NOISE = MIX / "noise" / "stream.opus"
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
     clean = audio.read(SPEECH)
-    noisy = add_noise(clean, np.resize(audio.read(NOISE), len(clean)), snr=5)
+    # At half the level, so that 16 bits hold every peak.
+    noisy = 0.5 * add_noise(clean, np.resize(audio.read(NOISE), len(clean)), snr=5)
     enhanced = CFFMAEnhancer.from_pretrained().enhance(noisy)
 
     figure = Figure(figsize=(10, 2.6), layout="constrained")
