@@ -1,8 +1,8 @@
 """How fast the whole is: ratios within one run, WavLM base shape with random weights.
 
-    python benchmarks/speed.py                        # all but the GPU's
-    python benchmarks/speed.py inference training     # some
-    python benchmarks/speed.py --device cuda inference training
+    PYTHONPATH=. python benchmarks/speed.py           # all, on the CPU
+    PYTHONPATH=. python benchmarks/speed.py inference training     # some
+    PYTHONPATH=. python benchmarks/speed.py --device cuda inference training
 
 Against (a), the straightforward form of `straightforward.py`, and (b), the bare SSL model.
 Both sides take turns, and the median counts, since other programs may run beside it.
@@ -22,7 +22,9 @@ from speechbrain.nnet.losses import l1_loss
 from straightforward import Straightforward
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
+from recipes.DynamicMix.prepare import AMBIENCE_FOLDER, prepare_dynamic_mix
 from speechbrain_cffma.audio import SAMPLE_RATE
+from speechbrain_cffma.data import TrainingCrops, training_loader
 from speechbrain_cffma.lobes import (
     CFFMA,
     CFFMAEnhancer,
@@ -30,7 +32,9 @@ from speechbrain_cffma.lobes import (
     SSLEmbedding,
     load_ssl,
 )
+from speechbrain_cffma.mixing import DynamicMixer
 
+SPEECH = AMBIENCE_FOLDER.parent / "speech"
 #: Of a training step: crops of 1.28 s.
 BATCH, CROP = 16, 20480
 ROUNDS = 5
@@ -122,33 +126,58 @@ def peak(form, seconds):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux: KiB
 
 
+def training_step(network, wav, bf16):
+    """A step of forward, backward and optimiser, to be called."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=1e-5, fused=True)
+
+    def step():
+        with torch.autocast(wav.device.type, torch.bfloat16, bf16):
+            _, log_magnitude = network(wav)
+        l1_loss(log_magnitude, torch.zeros_like(log_magnitude)).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
 def training(device):
-    """A step of forward, backward and optimiser, 16 crops of 1.28 s, against (a) in fp32."""
+    """A step with 16 crops of 1.28 s, against (a) in fp32."""
     ours = base_enhancer().to(device).train()
     theirs = Straightforward(ours).train()
     theirs.enhancer.load_state_dict(ours.state_dict())
     wav = noisy(CROP / SAMPLE_RATE, BATCH, device)
-    precisions = [(ours, False), (ours, True), (theirs, False)]
-
-    def step(network, bf16):
-        parameters = [p for p in network.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(parameters, lr=1e-5)
-
-        def call():
-            with torch.autocast(wav.device.type, torch.bfloat16, bf16):
-                _, log_magnitude = network(wav)
-            l1_loss(log_magnitude, torch.zeros_like(log_magnitude)).backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 5.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-        return call
-
+    forms = [(ours, False), (ours, True), (theirs, False)]
     fp32, bf16, reference = seconds_of(
-        *(step(*p) for p in precisions), rounds=3 if device == "cpu" else 20
+        *(training_step(network, wav, bf16) for network, bf16 in forms),
+        rounds=3 if device == "cpu" else 20,
     )
     yield f"training step, fp32: {reference / fp32:.2f} × (a), {fp32:.2f} s"
     yield f"training step, bf16: {reference / bf16:.2f} × (a) in fp32, {bf16:.2f} s"
+
+
+def data(device):
+    """Pairs mixed on the fly per second, beside what a step of training takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_dynamic_mix(
+            SPEECH, folder, noise_folder=AMBIENCE_FOLDER, simulated_rooms=8, n_test=4
+        )
+        mixer = DynamicMixer(*(f"{folder}/{x}.csv" for x in ("train", "noise", "rir")))
+        crops = TrainingCrops(f"{folder}/train.csv", mixer, CROP)
+        rates = {}
+        for n_workers in (1, 2):
+            loader = iter(training_loader(crops, BATCH, 60, n_workers))
+            for _ in range(10):  # those that were fetched ahead
+                next(loader)
+            start = time.perf_counter()
+            n_batches = sum(1 for _ in loader)
+            rates[n_workers] = n_batches * BATCH / (time.perf_counter() - start)
+    network = base_enhancer().to(device).train()
+    step = training_step(network, noisy(CROP / SAMPLE_RATE, BATCH, device), bf16=True)
+    (seconds,) = seconds_of(step, rounds=3)
+    yield f"pairs mixed by one worker: {rates[1]:.0f} a second"
+    yield f"by two: {rates[2] * seconds / BATCH:.0f} × what a bf16 step consumes"
 
 
 def imports(device):
@@ -168,7 +197,7 @@ def imports(device):
     yield f"cffma --help: {usage:.2f} s, of which Python itself {nothing:.2f} s"
 
 
-WHAT = {f.__name__: f for f in (inference, encoder, memory, training, imports)}
+WHAT = {f.__name__: f for f in (inference, encoder, memory, training, data, imports)}
 
 
 if __name__ == "__main__":

