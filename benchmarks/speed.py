@@ -1,8 +1,8 @@
 """How fast the whole is: ratios within one run, WavLM base shape with random weights.
 
-    PYTHONPATH=. python benchmarks/speed.py           # all, on the CPU
-    PYTHONPATH=. python benchmarks/speed.py inference training     # some
-    PYTHONPATH=. python benchmarks/speed.py --device cuda inference training
+    python benchmarks/speed.py                        # all, on the CPU
+    python benchmarks/speed.py inference training     # some
+    python benchmarks/speed.py --device cuda inference training
 
 Against (a), the straightforward form of `straightforward.py`, and (b), the bare SSL model.
 Both sides take turns, and the median counts, since other programs may run beside it.
@@ -16,13 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import torch
 from speechbrain.nnet.losses import l1_loss
 from straightforward import Straightforward
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
-from recipes.DynamicMix.prepare import AMBIENCE_FOLDER, prepare_dynamic_mix
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.data import TrainingCrops, training_loader
 from speechbrain_cffma.lobes import (
@@ -33,6 +33,12 @@ from speechbrain_cffma.lobes import (
     load_ssl,
 )
 from speechbrain_cffma.mixing import DynamicMixer
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from recipes.DynamicMix.prepare import (  # noqa: E402
+    AMBIENCE_FOLDER,
+    prepare_dynamic_mix,
+)
 
 SPEECH = AMBIENCE_FOLDER.parent / "speech"
 #: Of a training step: crops of 1.28 s.
