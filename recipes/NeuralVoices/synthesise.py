@@ -1,8 +1,8 @@
 """Clean speech of a hundred voices, women's and men's, by the synthesiser Kokoro-82M.
 
-    python recipes/NeuralVoices/synthesise.py PACKAGES corpus/speech
+    python recipes/NeuralVoices/synthesise.py data/packages data/corpus/speech
 
-PACKAGES is a folder with what README.md fetches.
+The first folder has what README.md fetches; the second gets a subfolder a voice.
 
 Authors
  * The speechbrain-cffma developers 2026
