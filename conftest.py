@@ -93,16 +93,23 @@ def tiny_wavlm(ssl_folder):
 
 
 @pytest.fixture
-def scored_here(monkeypatch):
-    """Evaluation scores in this process: to start others takes longer than a small run."""
-    from speechbrain_cffma import evaluate
+def call_all_here():
+    """`workers.call_all` in this process: to start others takes longer than a small run."""
     from speechbrain_cffma.workers import Outcome
 
     def call_all(function, arguments, n_jobs):
         for index, its_arguments in enumerate(arguments):
             yield Outcome(index, function(*its_arguments))
 
-    monkeypatch.setattr(evaluate, "call_all", call_all)
+    return call_all
+
+
+@pytest.fixture
+def scored_here(call_all_here, monkeypatch):
+    """Evaluation scores in this process."""
+    from speechbrain_cffma import evaluate
+
+    monkeypatch.setattr(evaluate, "call_all", call_all_here)
 
 
 @pytest.fixture

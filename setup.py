@@ -28,6 +28,7 @@ DEV = [
     *(TRAIN + DNSMOS + APP + ONNX),
     "hypothesis>=6.100",
     "pytest>=8",
+    "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
     "ruff>=0.15",
     "selenium>=4.20",

@@ -8,6 +8,8 @@ import pytest
 import soundfile
 
 from recipes.NeuralVoices import synthesise
+from speechbrain_cffma.errors import CFFMAError
+from speechbrain_cffma.workers import Outcome
 
 TEXT = (
     "All human beings are born free and equal in dignity and rights. They are endowed "
@@ -27,7 +29,7 @@ class Tone:
 
 
 @pytest.fixture
-def packages(tmp_path, monkeypatch):
+def packages(call_all_here, tmp_path, monkeypatch):
     """Two women's voices and a man's, and a declaration in English."""
     folder = tmp_path / "packages"
     voices = folder / "kokoro-js" / "package" / "voices"
@@ -40,6 +42,7 @@ def packages(tmp_path, monkeypatch):
     monkeypatch.setattr(
         synthesise, "model", lambda packages: (Tone(), {"a": 1, "b": 2, "c": 3})
     )
+    monkeypatch.setattr(synthesise, "call_all", call_all_here)
     monkeypatch.setattr(synthesise, "phonemes", lambda sentence, voice: 30 * "ab?")
     monkeypatch.setattr(shutil, "which", lambda name: name)
     return folder
@@ -74,6 +77,15 @@ def test_finished_voices_stay(packages, tmp_path):
     synthesise.synthesise(packages, tmp_path, seconds=1)
     assert marker.exists()
     assert (tmp_path / "kokoro-af_bea").is_dir()
+
+
+def test_voice_whose_process_dies_is_named(packages, tmp_path, monkeypatch):
+    def call_all(function, arguments, n_jobs):
+        yield Outcome(2, crash="its process was killed by SIGKILL")
+
+    monkeypatch.setattr(synthesise, "call_all", call_all)
+    with pytest.raises(CFFMAError, match="af_bea was not read: .* SIGKILL"):
+        synthesise.synthesise(packages, tmp_path, seconds=1)
 
 
 def test_sentences_are_of_one_breath(packages):

@@ -16,14 +16,17 @@ import math
 import re
 import shutil
 import subprocess
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 
+import joblib
 import numpy as np
 import soundfile
-from joblib import Parallel, delayed
+from tqdm import tqdm
 
-from speechbrain_cffma.errors import InputError, InstallError, command
+from speechbrain_cffma.errors import CFFMAError, InputError, InstallError, command
+from speechbrain_cffma.workers import call_all
 
 #: First letter of a voice: its language for espeak-ng, and its declaration of
 #: human rights. All others read English.
@@ -56,6 +59,11 @@ def synthesise(packages, output, seconds):
         Gets a subfolder a voice.
     seconds : float
         Speech of each voice.
+
+    Raises
+    ------
+    CFFMAError
+        If a voice can't be read, after those before it.
     """
     if shutil.which("espeak-ng") is None:
         raise InstallError("espeak-ng, which gives the phonemes, is not installed")
@@ -66,13 +74,15 @@ def synthesise(packages, output, seconds):
         if first[1] == second[1]:  # both female or both male
             styles[f"{first}-{second}"] = (styles[first] + styles[second]) / 2
     voices = [
-        (name, style, part / len(styles))
+        (packages, output, name, style, part / len(styles), seconds)
         for part, (name, style) in enumerate(sorted(styles.items()))
         if not (output / f"kokoro-{name}").exists()
     ]
-    Parallel(n_jobs=-1, backend="multiprocessing", verbose=5)(
-        delayed(read_aloud)(packages, output, *voice, seconds) for voice in voices
-    )
+    with closing(call_all(read_aloud, voices, joblib.cpu_count())) as outcomes:
+        for outcome in tqdm(outcomes, "reading aloud", len(voices), unit="voice"):
+            if outcome.crash:
+                name = voices[outcome.index][2]
+                raise CFFMAError(f"the voice {name} was not read: {outcome.crash}")
 
 
 def read_aloud(packages, output, name, style, start, seconds):
