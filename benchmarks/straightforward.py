@@ -12,10 +12,8 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from speechbrain_cffma.lobes.attention import RelativeSelfAttention, relative_sinusoids
-from speechbrain_cffma.lobes.wavlm import FusedWavLMAttention
 
 
 class Straightforward(nn.Module):
@@ -30,9 +28,11 @@ class Straightforward(nn.Module):
     def __init__(self, enhancer):
         super().__init__()
         self.enhancer = copy.deepcopy(enhancer)
-        for module in self.enhancer.modules():
-            if isinstance(module, FusedWavLMAttention):
-                module.__class__ = WavLMAttention
+        ssl = self.enhancer.embedding.ssl
+        fast, ssl.model = ssl.model, type(ssl.model)(ssl.model.config)
+        ssl.model.load_state_dict(fast.state_dict())
+        ssl.model.to(next(fast.parameters()).device)
+        self.enhancer.embedding.set_fine_tune(enhancer.embedding.fine_tune)
 
     def forward(self, noisy):
         """Enhance waveforms [B, S]; gives waveforms and log1p magnitude [B, T, F]."""

@@ -12,7 +12,7 @@ from speechbrain_cffma.lobes import (
     SSLEmbedding,
     load_ssl,
 )
-from speechbrain_cffma.lobes.wavlm import FusedWavLMAttention, fuse_attention
+from speechbrain_cffma.lobes.fast_ssl import FastWavLMAttention, make_fast
 
 
 def perturbed(module):
@@ -57,7 +57,7 @@ def test_its_gradients_are_those_of_the_straightforward_form(enhancer, speech):
             )
 
 
-class TestFusedWavLMAttention:
+class TestFastWavLMAttention:
     @pytest.mark.parametrize("large", [False, True])
     def test_padding_is_not_attended_to(self, ssl_folder, large):
         model = load_ssl(ssl_folder("wavlm", large=large)).model.eval()
@@ -65,14 +65,14 @@ class TestFusedWavLMAttention:
         mask[0, 5000:] = 0
         with torch.no_grad():
             expected = model(wav, attention_mask=mask).last_hidden_state
-            fuse_attention(model)
+            make_fast(model)
             hidden = model(wav, attention_mask=mask).last_hidden_state
         torch.testing.assert_close(hidden[0, :15], expected[0, :15], atol=1e-5, rtol=0)
         torch.testing.assert_close(hidden[1], expected[1], atol=1e-5, rtol=0)
 
     def test_dropout_acts_in_training_only(self, tiny_wavlm):
         model = tiny_wavlm.model
-        fuse_attention(model)
+        make_fast(model)
         for layer in model.encoder.layers:
             layer.attention.dropout = 0.5
         attention = model.encoder.layers[0].attention
@@ -84,4 +84,4 @@ class TestFusedWavLMAttention:
         assert type(tiny_wavlm.model.encoder.layers[0].attention) is WavLMAttention
         SSLEmbedding(tiny_wavlm)
         layers = tiny_wavlm.model.encoder.layers
-        assert all(type(f.attention) is FusedWavLMAttention for f in layers)
+        assert all(type(f.attention) is FastWavLMAttention for f in layers)

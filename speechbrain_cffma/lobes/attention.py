@@ -5,6 +5,7 @@ Authors
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -13,9 +14,12 @@ from torch.nn import functional as F
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes.layers import frame_mask, xavier
 
+#: Frames whose scores are computed together: those of all would not stay in the cache.
+BLOCK = 256
+
 
 def relative_sinusoids(n_frames, dim, device=None):
-    """Sinusoids of the distances T - 1, …, 0, …, -(T - 1).
+    """Sinusoids of the distances T - 1, …, 0, …, -T.
 
     Sine and cosine alternate; the sine is odd, so that past and future differ
     (SpeechBrain's `RelPosEncXL` takes the same sine for both).
@@ -32,55 +36,100 @@ def relative_sinusoids(n_frames, dim, device=None):
     Returns
     -------
     torch.Tensor
-        [2T - 1, C]
+        [2T, C]
 
     Example
     -------
     >>> table = relative_sinusoids(3, 4)
     >>> table.shape
-    torch.Size([5, 4])
+    torch.Size([6, 4])
     >>> table[2].tolist()  # distance 0
     [0.0, 1.0, 0.0, 1.0]
     """
     distances = torch.arange(
-        n_frames - 1, -n_frames, -1, device=device, dtype=torch.float32
+        n_frames - 1, -n_frames - 1, -1, device=device, dtype=torch.float32
     )
     frequencies = torch.exp(
         torch.arange(0, dim, 2, device=device, dtype=torch.float32)
         * (-math.log(10000.0) / dim)
     )
-    angles = distances.unsqueeze(1) * frequencies  # [2T - 1, C / 2]
+    angles = distances.unsqueeze(1) * frequencies  # [2T, C / 2]
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
 def relative_to_absolute(scores):
-    """Scores over distances to scores over frames (Transformer-XL, Appendix B).
+    """Scores over distances to scores over frames (Transformer-XL, Appendix B), as a view.
 
-    Row i needs the distances i - j, that is the columns from T - 1 - i on. One column of
-    padding and a change of rows and columns shift each row by one more element than the
-    row before.
+    Read as rows one element shorter, each row begins one distance later than the one
+    before.
 
     Arguments
     ---------
     scores : torch.Tensor
-        For the distances T - 1, …, -(T - 1) [B, H, T, 2T - 1].
+        Of N frames in a row; the columns are the distances from the last of them to
+        the first of all T frames, and down to one below that from the first of them to
+        the last of all [B, H, N, N + T].
 
     Returns
     -------
     torch.Tensor
-        For the frames j [B, H, T, T].
+        For all frames [B, H, N, T].
 
     Example
     -------
-    >>> distances = torch.tensor([2, 1, 0, -1, -2]).expand(1, 1, 3, 5)
+    >>> distances = torch.tensor([2, 1, 0, -1, -2, -3]).expand(1, 1, 3, 6)
     >>> relative_to_absolute(distances)[0, 0].tolist()
     [[0, -1, -2], [1, 0, -1], [2, 1, 0]]
     """
-    *_, n_frames, n_distances = scores.shape
-    shifted = F.pad(scores, (1, 0)).flatten(2)
-    shifted = shifted.unflatten(2, (n_distances + 1, n_frames))[:, :, 1:]
-    shifted = shifted.flatten(2).unflatten(2, (n_frames, n_distances))
-    return shifted[..., :n_frames]
+    *_, n_rows, n_distances = scores.shape
+    shifted = scores.flatten(2)[..., n_rows - 1 : -1]
+    shifted = shifted.unflatten(2, (n_rows, n_distances - 1))
+    return shifted[..., : n_distances - n_rows]
+
+
+def attend(query, key, value, bias, dropout=0.0):
+    """Scaled dot-product attention with a bias: `softmax(q k^T / sqrt(D) + bias) v`.
+
+    Arguments
+    ---------
+    query : torch.Tensor
+        [B, H, N, D]
+    key : torch.Tensor
+        [B, H, T, D]
+    value : torch.Tensor
+        [B, H, T, D]
+    bias : torch.Tensor
+        [B or 1, H, N, T], with -inf for what is not attended to.
+    dropout : float
+        Dropout on the attention weights.
+
+    Returns
+    -------
+    torch.Tensor
+        [B, H, N, D]
+
+    Example
+    -------
+    >>> query, key, value = torch.randn(3, 2, 4, 10, 16)
+    >>> bias = torch.zeros(1, 4, 10, 10)
+    >>> attended = attend(query, key, value, bias)
+    >>> weights = torch.softmax(query @ key.mT / 4, dim=3)
+    >>> torch.allclose(attended, weights @ value, atol=1e-6)
+    True
+    """
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        # In bfloat16 the fused kernel of the CPU is no faster than in float32.
+        scores = torch.baddbmm(
+            bias.to(query.dtype).expand(len(query), -1, -1, -1).flatten(0, 1),
+            query.flatten(0, 1),
+            key.flatten(0, 1).mT,
+            alpha=query.shape[3] ** -0.5,
+        )
+        weights = F.dropout(torch.softmax(scores, dim=2), dropout)
+        return (weights @ value.flatten(0, 1)).unflatten(0, query.shape[:2])
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout
+    )
 
 
 def add_positions(x):
@@ -197,23 +246,25 @@ class RelativeSelfAttention(nn.Module):
         value = self._split_heads(self.value(x))
         sinusoids = relative_sinusoids(n_frames, self.dim, x.device)
         position = self._split_heads(self.position(sinusoids).unsqueeze(0))
-
         scale = 1 / math.sqrt(self.dim // self.n_heads)
-        bias = (query + self.position_bias.unsqueeze(1)) @ position.mT * scale
-        bias = relative_to_absolute(bias)  # [B, H, T, T]
+        by_content = query + self.content_bias.unsqueeze(1).to(query.dtype)
+        by_position = (query + self.position_bias.unsqueeze(1)) * scale
         mask = frame_mask(lengths, n_frames)
-        if mask is not None:
-            bias = bias.masked_fill(~mask.view(-1, 1, 1, n_frames), -torch.inf)
 
-        attended = F.scaled_dot_product_attention(
-            query + self.content_bias.unsqueeze(1).to(query.dtype),
-            key,
-            value,
-            attn_mask=bias.to(query.dtype),
-            dropout_p=self.dropout if self.training else 0.0,
-            scale=scale,
-        )
-        attended = attended.transpose(1, 2).flatten(2)  # [B, T, C]
+        # A graph for all lengths can't have as many blocks as each of them needs.
+        firsts = [0] if torch.compiler.is_compiling() else range(0, n_frames, BLOCK)
+        dropout = self.dropout if self.training else 0.0
+        attended = []
+        for first, end in pairwise([*firsts, n_frames]):
+            distances = position[:, :, n_frames - end : 2 * n_frames - first]
+            bias = by_position[:, :, first:end] @ distances.mT  # [B, H, N, N + T]
+            bias = relative_to_absolute(bias)  # [B, H, N, T]
+            if mask is not None:
+                bias = bias.masked_fill(~mask.view(-1, 1, 1, n_frames), -torch.inf)
+            attended.append(
+                attend(by_content[:, :, first:end], key, value, bias, dropout)
+            )
+        attended = torch.cat(attended, dim=2).transpose(1, 2).flatten(2)  # [B, T, C]
         return self.output_dropout(self.output(attended))
 
     def _split_heads(self, x):

@@ -213,9 +213,9 @@ class SSLEmbedding(nn.Module):
         self.weighted_sum = weighted_sum
         self.hop_length = hop_length
 
-        from speechbrain_cffma.lobes.wavlm import fuse_attention
+        from speechbrain_cffma.lobes.fast_ssl import make_fast
 
-        fuse_attention(ssl.model)
+        make_fast(ssl.model)
         config = ssl.model.config
         config.layerdrop = 0.0
         self.dim = config.hidden_size
