@@ -132,8 +132,9 @@ def make_fast(model):
             module.__class__ = FastWavLMAttention
     model.feature_extractor.conv_layers[0].conv.__class__ = WaveformConv1d
     positions = model.encoder.pos_conv_embed.conv
-    if not isinstance(positions, ChannelsLastConv1d):
-        # It has a class of its own, whose weight is computed from two parameters.
-        positions.__class__ = type(
-            "ChannelsLastConv1d", (ChannelsLastConv1d, type(positions)), {}
-        )
+    if type(positions) is nn.Conv1d:
+        positions.__class__ = ChannelsLastConv1d
+    elif not isinstance(positions, ChannelsLastConv1d):
+        # Weight normalisation has given it a class of its own, which gets another base.
+        own = type(positions)
+        positions.__class__ = type(own.__name__, (ChannelsLastConv1d,), dict(vars(own)))
