@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.data import TrainingCrops, training_loader
+from speechbrain_cffma.inference import has_bf16
 from speechbrain_cffma.lobes import (
     CFFMA,
     CFFMAEnhancer,
@@ -77,7 +79,7 @@ def seconds_of(*calls, rounds=ROUNDS):
 
 
 def inference(device):
-    """Whole recordings by `enhance`, against (a)."""
+    """Whole recordings by `enhance`, in float32 and in the precision "auto", against (a)."""
     enhancer = base_enhancer().to(device).eval()
     reference = Straightforward(enhancer)
     for seconds in (10, 30, 120):
@@ -88,10 +90,16 @@ def inference(device):
                 reference(wav)
 
         rounds = ROUNDS if seconds < 60 else 2
-        ours, theirs = seconds_of(
-            lambda wav=wav: enhancer.enhance(wav), straightforward, rounds=rounds
+        *ours, theirs = seconds_of(
+            *(partial(enhancer.enhance, wav, precision=p) for p in ("fp32", "auto")),
+            straightforward,
+            rounds=rounds,
         )
-        yield f"inference, {seconds} s: {theirs / ours:.2f} × (a), RTF {ours / seconds:.4f}"
+        for precision, spent in zip(("fp32", "auto"), ours, strict=True):
+            yield (
+                f"inference, {seconds} s, {precision}: {theirs / spent:.2f} × (a), "
+                f"real-time factor {spent / seconds:.4f}"
+            )
 
 
 def encoder(device):
@@ -99,12 +107,16 @@ def encoder(device):
     enhancer = base_enhancer().to(device).eval()
     wav = noisy(10, device=device)
 
-    def ssl():
-        with torch.inference_mode():
+    def ssl(precision):
+        bf16 = precision == "bf16"
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, bf16):
             enhancer.embedding.ssl(wav)
 
-    ours, bare = seconds_of(lambda: enhancer.enhance(wav), ssl)
-    yield f"the whole over its SSL model, 10 s: {ours / bare:.2f}"
+    for precision in ("fp32", "bf16"):
+        ours, bare = seconds_of(
+            partial(enhancer.enhance, wav, precision=precision), partial(ssl, precision)
+        )
+        yield f"the whole over its SSL model, 10 s, {precision}: {ours / bare:.2f}"
 
 
 def memory(device):
@@ -215,7 +227,9 @@ if __name__ == "__main__":
     if arguments.peak:
         print(peak(*arguments.peak))
     else:
-        print(f"torch {torch.__version__}, {multiprocessing.cpu_count()} cores")
+        bf16 = "has" if has_bf16(torch.device(arguments.device)) else "lacks"
+        cores = multiprocessing.cpu_count()
+        print(f"torch {torch.__version__}, {cores} cores, {bf16} bfloat16 instructions")
         for name in arguments.what or WHAT:
             for line in WHAT[name](arguments.device):
                 print(line, flush=True)

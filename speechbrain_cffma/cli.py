@@ -170,10 +170,10 @@ def _model_options(verb):
     for option in (
         click.option(
             "--precision",
-            type=click.Choice(["fp32", "bf16"]),
-            default="fp32",
+            type=click.Choice(["auto", "fp32", "bf16"]),
+            default="auto",
             show_default=True,
-            help="bf16 computes the network in mixed precision.",
+            help="bf16 is mixed precision; auto takes it where the device has it.",
         ),
         click.option(
             "--device",

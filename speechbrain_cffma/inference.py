@@ -26,6 +26,8 @@ from speechbrain_cffma import media
 from speechbrain_cffma.audio import MIN_SAMPLES, SAMPLE_RATE
 from speechbrain_cffma.errors import InputError
 
+#: What the network can be computed in.
+PRECISIONS = ("auto", "fp32", "bf16")
 #: The lowest and the highest that are taken, in Hz.
 SAMPLE_RATES = (8000, 192000)
 #: Width in Hz of the crossover below 8 kHz.
@@ -161,7 +163,8 @@ class InferenceMixin:
             Above 16 kHz, whether to keep what lies over 8 kHz, with the gain of the
             band's top 1 kHz; else it is cut.
         precision : str
-            "fp32", or "bf16" for the network in mixed precision.
+            "fp32"; "bf16" for the network in mixed precision; "auto" for bf16 where the
+            device computes in it, and fp32 where it would be emulated.
         batch_size : int
             Windows and channels that go through the network together. To fill a
             batch, windows wait: each but the first adds `windows.hop` to the latency.
@@ -191,6 +194,8 @@ class InferenceMixin:
         # Options are checked now, the blocks as they come.
         _check_options(sample_rate, suppression, precision, batch_size, windows)
         sample_rate = int(sample_rate)
+        if precision == "auto":
+            precision = "bf16" if has_bf16(_device(self)) else "fp32"
 
         def enhance_rows(rows):
             return _enhance_rows(
@@ -547,6 +552,32 @@ def min_samples(spectrogram):
     return max(MIN_SAMPLES, spectrogram.n_fft)
 
 
+def has_bf16(device):
+    """Whether a device computes in bfloat16, rather than through float32.
+
+    Arguments
+    ---------
+    device : torch.device
+        A CPU, a GPU or another.
+
+    Returns
+    -------
+    bool
+        On the CPU, whether it has the instructions of AVX-512 or AMX for it.
+
+    Example
+    -------
+    >>> has_bf16(torch.device("meta"))
+    False
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False  # torch before 2.11 does not tell
+    features = torch.cpu.get_capabilities()
+    return any(features.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
 def _enhance_rows(model, rows, sample_rate, suppression, high_band, precision):
     """Enhance waveforms [B, S] as wholes; float32 on the CPU, as they come."""
     with torch.inference_mode(), _evaluating(model):
@@ -635,8 +666,8 @@ def _check_options(sample_rate, suppression, precision, batch_size, windows):
         )
     if suppression is not None and not suppression >= 0:
         raise InputError(f"suppression is a number of dB from 0 on, not {suppression}")
-    if precision not in ("fp32", "bf16"):
-        raise InputError(f"the precision is fp32 or bf16, not {precision}")
+    if precision not in PRECISIONS:
+        raise InputError(f"the precision is {' or '.join(PRECISIONS)}, not {precision}")
     if batch_size < 1:
         raise InputError(f"a batch has at least one window, not {batch_size}")
     if not windows.hop >= 0.1 or min(windows) < 0 or windows.fade > windows.hop:

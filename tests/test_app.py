@@ -182,7 +182,7 @@ class TestOptions:
             "port": None,
             "max_minutes": 10,
             "open_page": False,
-            "precision": "fp32",
+            "precision": "auto",
         }
 
     def test_all(self, served):

@@ -258,7 +258,7 @@ class TestRefusals:
             ({"sample_rate": 192001}, "can't be used"),
             ({"sample_rate": 16000.5}, "can't be used"),
             ({"suppression": -1}, "dB from 0 on, not -1"),
-            ({"precision": "fp16"}, "fp32 or bf16, not fp16"),
+            ({"precision": "fp16"}, "auto or fp32 or bf16, not fp16"),
             ({"batch_size": 0}, "at least one window, not 0"),
             ({"windows": Windows(hop=0.0)}, "windows need a hop"),
             ({"windows": Windows(fade=20.0)}, "a fade no longer"),
@@ -297,6 +297,18 @@ class TestModule:
         half = tiny_enhancer.enhance(noisy, precision="bf16")
         assert not np.array_equal(half, full)
         assert ratio_db(full, half - full) > 20
+
+    @pytest.mark.parametrize(
+        ("features", "precision"),
+        [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({}, "fp32")],
+    )
+    def test_auto_is_bf16_where_the_processor_has_it(
+        self, tiny_enhancer, noisy, monkeypatch, features, precision
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+        enhanced = tiny_enhancer.enhance(noisy, precision="auto")
+        expected = tiny_enhancer.enhance(noisy, precision=precision)
+        np.testing.assert_array_equal(enhanced, expected)
 
 
 class TestSuppression:
