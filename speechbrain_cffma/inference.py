@@ -30,6 +30,8 @@ from speechbrain_cffma.errors import InputError
 PRECISIONS = ("auto", "fp32", "bf16")
 #: The lowest and the highest that are taken, in Hz.
 SAMPLE_RATES = (8000, 192000)
+#: What a window has at least, in seconds: with less to hear, the network does worse.
+SHORTEST = 4.0
 #: Width in Hz of the crossover below 8 kHz.
 CROSSOVER = 400
 #: How far around a peak beyond full scale the gain comes down, in seconds.
@@ -346,6 +348,8 @@ class _InSamples(NamedTuple):
     future: int
     #: 20 ms: windows begin at its multiples, where the frames of a whole file do.
     frame: float
+    #: Of the last window, in a signal that has it.
+    shortest: int
 
 
 class _Window(NamedTuple):
@@ -359,8 +363,9 @@ class _Window(NamedTuple):
 
 
 def _in_samples(windows, sample_rate):
-    lengths = (round(seconds * sample_rate) for seconds in windows)
-    return _InSamples(*lengths, frame=sample_rate / 50)
+    lengths = [round(seconds * sample_rate) for seconds in windows]
+    shortest = min(round(SHORTEST * sample_rate), sum(lengths))
+    return _InSamples(*lengths, sample_rate / 50, shortest)
 
 
 def _stream(blocks, enhance_rows, sample_rate, windows, batch_size, limiter):
@@ -461,9 +466,9 @@ class _Form:
 def _cut(blocks, windows):
     """Cut the signal that the blocks [rows, n] make up into windows.
 
-    The last one reaches back to full length: a short one would hear too little.
+    The last one reaches back further where it would hear too little.
     """
-    hop, fade, past, future, frame = windows
+    hop, fade, past, future, frame, shortest = windows
     ahead = hop + fade + future
     held, begin, end = [], 0, 0  # blocks from sample `begin` to sample `end`
     used_from = 0
@@ -481,7 +486,7 @@ def _cut(blocks, windows):
             keep = max(begin, first - math.ceil(frame))
             held, begin = [signal[:, keep - begin :]], keep
     if end:
-        first = min(max(0, used_from - past), max(0, end - past - ahead))
+        first = max(0, min(used_from - past, end - shortest))
         first = round(first // frame * frame)
         samples = torch.cat(held, dim=1)[:, first - begin :]
         yield _Window(samples, used_from - first, is_last=True)

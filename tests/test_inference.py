@@ -464,6 +464,22 @@ class TestWindows:
         assert lengths[1:-1] == [(1, full)] * (len(lengths) - 2)
         assert full <= lengths[-1][1] <= full + 320
 
+    @pytest.mark.parametrize(
+        ("seconds", "last"), [(15.6, 4.0), (17.0, 4.0), (20.0, 6.5), (30.0, 4.0)]
+    )
+    def test_the_last_window_is_as_short_as_is_enough(
+        self, identity, monkeypatch, seconds, last
+    ):
+        lengths = []
+        forward = identity.forward
+        monkeypatch.setattr(
+            identity,
+            "forward",
+            lambda wav, **_: lengths.append(wav.shape[1]) or forward(wav),
+        )
+        identity.enhance(np.zeros(round(seconds * 16000)))
+        assert lengths[-1] == pytest.approx(last * 16000, abs=320)
+
     def test_windows_begin_on_the_frames_of_the_whole(self, identity, monkeypatch):
         begins = []
         forward = identity.forward
