@@ -1,10 +1,11 @@
-"""What windows cost against processing as a whole, and the memory that a long file needs.
+"""What windows and bfloat16 cost in quality, and the memory that a long file needs.
 
-    python benchmarks/inference.py windows results/mini/1234/model
-    python benchmarks/inference.py memory results/mini/1234/model --minutes 1 60
+    python benchmarks/inference.py windows default
+    python benchmarks/inference.py precision default --pairs results/.../test.csv
+    python benchmarks/inference.py memory default --minutes 1 60
 
-Speech is the bundled Russian speaker with the bundled noise of a truck at 5 dB: both are
-unseen in the training of `hparams/mini.yaml`.
+Speech is the bundled Russian speaker with the bundled noise of a truck at 5 dB, both
+unseen in training; or pairs of a manifest that training wrote.
 """
 
 import argparse
@@ -20,7 +21,8 @@ import soundfile
 from speechbrain_cffma.audio import find_audio, read
 from speechbrain_cffma.inference import Windows
 from speechbrain_cffma.lobes import CFFMAEnhancer
-from speechbrain_cffma.metrics import score
+from speechbrain_cffma.manifest import read_manifest
+from speechbrain_cffma.metrics import score, score_all
 from speechbrain_cffma.mixing import add_noise
 
 BUNDLED = Path(__file__).parents[1] / "recipes" / "DynamicMix"
@@ -73,6 +75,27 @@ def quality(enhanced, clean):
     return f"PESQ {np.mean(pesq):.3f}, SI-SDR {si_sdr:.2f} dB"
 
 
+def precision(enhancer, pairs):
+    """A line for each metric: in float32, in bfloat16, and how far they are apart."""
+    rows = read_manifest(pairs)
+    noisy, clean = (
+        [read(row[key]) for row in rows] for key in ("noisy_wav", "clean_wav")
+    )
+    metrics = ["pesq", "stoi", "si_sdr"]
+    scores = {}
+    for name in ("fp32", "bf16"):
+        enhanced = [enhancer.enhance(wav, precision=name) for wav in noisy]
+        enhanced = list(zip(clean, enhanced, strict=True))
+        scores[name] = score_all(enhanced, metrics, n_jobs=-1)
+    for metric in metrics:
+        full, half = (np.array([row[metric] for row in x]) for x in scores.values())
+        yield (
+            f"{metric} of {len(rows)} files: fp32 {full.mean():.4f}, bf16 {half.mean():.4f}; "
+            f"difference {(half - full).mean():.5f}, of one file at most "
+            f"{np.abs(half - full).max():.4f}"
+        )
+
+
 def memory(enhancer, minutes):
     """Peak memory of this process after a file of so many minutes, in a line."""
     _, noisy = noisy_speech(60)
@@ -88,11 +111,15 @@ def memory(enhancer, minutes):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["windows", "memory"])
+    parser.add_argument("what", choices=["windows", "precision", "memory"])
     parser.add_argument("model")
     parser.add_argument("--minutes", type=int, nargs="+", default=[1, 60])
+    parser.add_argument("--pairs", help="test.csv, for precision")
     arguments = parser.parse_args()
-    if arguments.what == "memory" and arguments.minutes[1:]:
+    if arguments.what == "precision":
+        enhancer = CFFMAEnhancer.from_pretrained(arguments.model)
+        print(*precision(enhancer, arguments.pairs), sep="\n")
+    elif arguments.what == "memory" and arguments.minutes[1:]:
         for n in arguments.minutes:  # Each in a process of its own.
             command = [sys.executable, __file__, "memory", arguments.model]
             subprocess.run([*command, "--minutes", str(n)], check=True)

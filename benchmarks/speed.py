@@ -10,7 +10,7 @@ Both sides take turns, and the median counts, since other programs may run besid
 
 import argparse
 import multiprocessing
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -22,10 +22,13 @@ from pathlib import Path
 import torch
 from speechbrain.nnet.losses import l1_loss
 from straightforward import Straightforward
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
+from speechbrain_cffma import audio
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.data import TrainingCrops, training_loader
+from speechbrain_cffma.enhance import enhance_all, plan
 from speechbrain_cffma.inference import has_bf16
 from speechbrain_cffma.lobes import (
     CFFMA,
@@ -130,18 +133,20 @@ def memory(device):
 
 
 def peak(form, seconds):
-    """MiB of this process after one recording."""
+    """MiB of this process after one recording, on Linux."""
     enhancer = base_enhancer().eval()
     wav = noisy(float(seconds))
     if form == "ours":
         blocks = wav[0].split(SAMPLE_RATE)
-        for _ in enhancer.enhance_stream(blocks):
+        for _ in enhancer.enhance_stream(blocks, precision="auto"):
             pass
     else:
         reference = Straightforward(enhancer)
         with torch.inference_mode():
             reference(wav)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux: KiB
+    # What getrusage tells begins with the memory of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
 def training_step(network, wav, bf16):
@@ -173,6 +178,34 @@ def training(device):
     )
     yield f"training step, fp32: {reference / fp32:.2f} × (a), {fp32:.2f} s"
     yield f"training step, bf16: {reference / bf16:.2f} × (a) in fp32, {bf16:.2f} s"
+    with FlopCounterMode(display=False) as counter:
+        training_step(ours, wav, bf16=True)()
+    achieved = counter.get_total_flops() / bf16
+    share = achieved / matmul_flops(device)
+    yield f"its share of the rate of one large matrix product, bf16: {share:.0%}"
+
+
+def matmul_flops(device):
+    """Floating-point operations a second of a product of bfloat16 matrices."""
+    size = 2048 if device == "cpu" else 8192
+    left, right = torch.randn(2, size, size, device=device, dtype=torch.bfloat16)
+    (seconds,) = seconds_of(lambda: left @ right, rounds=20)
+    return 2 * size**3 / seconds
+
+
+def folder(device):
+    """A folder of files of 10 s, read, enhanced and written as by `cffma enhance`."""
+    enhancer = base_enhancer().to(device).eval()
+    n_files = 4 if device == "cpu" else 200
+    with tempfile.TemporaryDirectory() as name:
+        inputs, output = Path(name) / "noisy", Path(name) / "enhanced"
+        inputs.mkdir()
+        for index in range(n_files):
+            audio.write(inputs / f"{index}.wav", noisy(10)[0].numpy())
+        start = time.perf_counter()
+        enhance_all(plan([inputs], output), lambda: enhancer, precision="auto")
+        seconds = time.perf_counter() - start
+    yield f"{n_files} files of 10 s, auto: real-time factor {seconds / n_files / 10:.4f}"
 
 
 def data(device):
@@ -215,7 +248,8 @@ def imports(device):
     yield f"cffma --help: {usage:.2f} s, of which Python itself {nothing:.2f} s"
 
 
-WHAT = {f.__name__: f for f in (inference, encoder, memory, training, data, imports)}
+PARTS = (inference, encoder, memory, folder, training, data, imports)
+WHAT = {part.__name__: part for part in PARTS}
 
 
 if __name__ == "__main__":

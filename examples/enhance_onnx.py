@@ -18,8 +18,9 @@ import onnxruntime
 import soundfile
 
 #: Long recordings are cut into windows: seconds from one to the next, of their
-#: cross-fade, and heard before and behind what is used of a window.
-HOP, FADE, MARGIN = 14, 1, 0.5
+#: cross-fade, and heard before and behind what is used of a window; and what the last
+#: window has at least.
+HOP, FADE, MARGIN, SHORTEST = 14, 1, 0.5, 4
 
 
 class Enhancer:
@@ -44,14 +45,16 @@ class Enhancer:
     def enhance(self, noisy):
         """Enhance a recording of any length."""
         n_samples = noisy.shape[1]
-        hop, fade, margin = (int(s * self.sample_rate) for s in (HOP, FADE, MARGIN))
+        hop, fade, margin, shortest = (
+            int(s * self.sample_rate) for s in (HOP, FADE, MARGIN, SHORTEST)
+        )
         fade_in = np.sin(np.linspace(0, np.pi / 2, fade + 2)[1:-1]) ** 2
         enhanced = np.zeros_like(noisy)
         for used in range(0, max(1, n_samples - fade - margin), hop):
             begin = max(0, used - margin)
             end = used + hop + fade + margin
-            if end >= n_samples:  # the last window has full length, too
-                begin = min(begin, max(0, n_samples - hop - fade - 2 * margin))
+            if end >= n_samples:
+                begin = min(begin, max(0, n_samples - shortest))
                 begin = begin // 320 * 320  # where a frame of the SSL model begins
             part = self.enhance_window(noisy[:, begin:end])[:, used - begin :]
             if used:

@@ -117,8 +117,9 @@ def attend(query, key, value, bias, dropout=0.0):
     >>> torch.allclose(attended, weights @ value, atol=1e-6)
     True
     """
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
-        # In bfloat16 the fused kernel of the CPU is no faster than in float32.
+    # The fused kernel of the CPU takes no bias that learns, and gains nothing by bfloat16.
+    is_plain = bias.requires_grad or query.dtype == torch.bfloat16
+    if query.device.type == "cpu" and is_plain:
         scores = torch.baddbmm(
             bias.to(query.dtype).expand(len(query), -1, -1, -1).flatten(0, 1),
             query.flatten(0, 1),
