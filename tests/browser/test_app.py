@@ -141,9 +141,11 @@ def download(page, folder):
 
 
 def enhanced(model, path, folder, **options):
-    """Samples of a file as `enhance_file` gives them."""
+    """Samples of a file as `enhance_file` gives them in the precision of the page."""
     target = folder / "expected.wav"
-    CFFMAEnhancer.from_pretrained(model).enhance_file(path, target, **options)
+    CFFMAEnhancer.from_pretrained(model).enhance_file(
+        path, target, precision="auto", **options
+    )
     return soundfile.read(target)[0]
 
 
