@@ -116,16 +116,16 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=int, nargs="+", default=[1, 60])
     parser.add_argument("--pairs", help="test.csv, for precision")
     arguments = parser.parse_args()
-    if arguments.what == "precision":
-        enhancer = CFFMAEnhancer.from_pretrained(arguments.model)
-        print(*precision(enhancer, arguments.pairs), sep="\n")
-    elif arguments.what == "memory" and arguments.minutes[1:]:
+    if arguments.what == "memory" and arguments.minutes[1:]:
         for n in arguments.minutes:  # Each in a process of its own.
             command = [sys.executable, __file__, "memory", arguments.model]
             subprocess.run([*command, "--minutes", str(n)], check=True)
-    elif arguments.what == "memory":
-        enhancer = CFFMAEnhancer.from_pretrained(arguments.model)
-        print(memory(enhancer, *arguments.minutes))
     else:
         enhancer = CFFMAEnhancer.from_pretrained(arguments.model)
-        print(*windows(enhancer), sep="\n")
+        if arguments.what == "memory":
+            lines = [memory(enhancer, *arguments.minutes)]
+        elif arguments.what == "precision":
+            lines = precision(enhancer, arguments.pairs)
+        else:
+            lines = windows(enhancer)
+        print(*lines, sep="\n")

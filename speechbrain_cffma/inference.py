@@ -30,7 +30,8 @@ from speechbrain_cffma.errors import InputError
 PRECISIONS = ("auto", "fp32", "bf16")
 #: The lowest and the highest that are taken, in Hz.
 SAMPLE_RATES = (8000, 192000)
-#: What a window has at least, in seconds: with less to hear, the network does worse.
+#: What the last window has at least, in seconds, of a signal that is long enough: with
+#: less to hear, what it gives is further from what the whole would give.
 SHORTEST = 4.0
 #: Width in Hz of the crossover below 8 kHz.
 CROSSOVER = 400

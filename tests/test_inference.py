@@ -47,6 +47,17 @@ def identity():
 
 
 @pytest.fixture
+def heard(identity, monkeypatch):
+    """The windows [B, S] that go through the network `identity`."""
+    windows = []
+    forward = identity.forward
+    monkeypatch.setattr(
+        identity, "forward", lambda wav, **_: windows.append(wav) or forward(wav)
+    )
+    return windows
+
+
+@pytest.fixture
 def noisy(speech):
     """3 s of speech with noise at about 10 dB, float32 array [S]."""
     noise = np.random.default_rng(0).standard_normal(len(speech))
@@ -448,17 +459,9 @@ class TestWindows:
         )
         assert joins > 20 and joins > rest - 3, (joins, rest)
 
-    def test_every_window_but_the_first_is_of_full_length(
-        self, identity, noisy, monkeypatch
-    ):
-        lengths = []
-        forward = identity.forward
-        monkeypatch.setattr(
-            identity,
-            "forward",
-            lambda wav, **_: lengths.append(wav.shape) or forward(wav),
-        )
+    def test_every_window_but_the_first_is_of_full_length(self, identity, noisy, heard):
         identity.enhance(noisy[:40123], windows=SHORT)
+        lengths = [window.shape for window in heard]
         full = round(1.1 * 16000)
         assert lengths[0] == (1, full - 3200)
         assert lengths[1:-1] == [(1, full)] * (len(lengths) - 2)
@@ -468,28 +471,14 @@ class TestWindows:
         ("seconds", "last"), [(15.6, 4.0), (17.0, 4.0), (20.0, 6.5), (30.0, 4.0)]
     )
     def test_the_last_window_is_as_short_as_is_enough(
-        self, identity, monkeypatch, seconds, last
+        self, identity, heard, seconds, last
     ):
-        lengths = []
-        forward = identity.forward
-        monkeypatch.setattr(
-            identity,
-            "forward",
-            lambda wav, **_: lengths.append(wav.shape[1]) or forward(wav),
-        )
         identity.enhance(np.zeros(round(seconds * 16000)))
-        assert lengths[-1] == pytest.approx(last * 16000, abs=320)
+        assert heard[-1].shape[1] == pytest.approx(last * 16000, abs=320)
 
-    def test_windows_begin_on_the_frames_of_the_whole(self, identity, monkeypatch):
-        begins = []
-        forward = identity.forward
-        monkeypatch.setattr(
-            identity,
-            "forward",
-            lambda wav, **_: begins.append(wav[0, 0]) or forward(wav),
-        )
+    def test_windows_begin_on_the_frames_of_the_whole(self, identity, heard):
         identity.enhance(np.arange(40123) / 2**16, windows=SHORT)
-        begins = [round(float(value) * 2**16) for value in begins]
+        begins = [round(float(window[0, 0]) * 2**16) for window in heard]
         assert len(begins) == 4 and {begin % 320 for begin in begins} == {0}
 
     @pytest.mark.parametrize("sizes", [[16000], [1, 7, 16001], [160], [48000]], ids=str)

@@ -67,9 +67,10 @@ class FastWavLMAttention(WavLMAttention):
 
 
 class WaveformConv1d(nn.Conv1d):
-    """A convolution of one input channel, on the CPU as a matrix product.
+    """A convolution of one input channel without padding or dilation, on the CPU as a
+    matrix product.
 
-    Its kernels there are made for many channels.
+    The convolution kernels there are made for many channels.
 
     Example
     -------
@@ -89,7 +90,8 @@ class WaveformConv1d(nn.Conv1d):
 
 
 class ChannelsLastConv1d(nn.Conv1d):
-    """A convolution with channels last, on the CPU: there faster for many groups.
+    """A convolution without stride or dilation, on the CPU with channels last: there
+    faster for many groups.
 
     Example
     -------
