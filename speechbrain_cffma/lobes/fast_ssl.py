@@ -7,9 +7,13 @@ Authors
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.models.wavlm.modeling_wavlm import WavLMAttention
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeatureEncoder
 
 from speechbrain_cffma.lobes.attention import attend, relative_to_absolute
+
+#: Frames (20 ms) of a batch whose features are computed together: those of all would not
+#: stay in the cache.
+CHUNK = 100
 
 
 class FastWavLMAttention(WavLMAttention):
@@ -66,27 +70,85 @@ class FastWavLMAttention(WavLMAttention):
         return relative_to_absolute(bias)
 
 
-class WaveformConv1d(nn.Conv1d):
-    """A convolution of one input channel without padding or dilation, on the CPU as a
-    matrix product.
+class FastFeatureEncoder(WavLMFeatureEncoder):
+    """The convolutional feature encoder, on the CPU some frames at a time.
 
-    The convolution kernels there are made for many channels.
+    What its layers compute of them stays in the cache. It stands in for the encoders of
+    wav2vec 2.0 and HuBERT too, which are the same.
+    """
+
+    def forward(self, input_values):
+        """Encode waveforms [B, S] to features [B, C, T]."""
+        if (
+            input_values.device.type != "cpu"
+            or self.gradient_checkpointing
+            or torch.compiler.is_compiling()
+        ):
+            return super().forward(input_values)
+        first, *others = self.conv_layers
+        stride, reach = 1, 1  # in samples: of one frame
+        for layer in self.conv_layers:
+            reach += (layer.conv.kernel_size[0] - 1) * stride
+            stride *= layer.conv.stride[0]
+        overlap = reach - stride
+        n_frames = (input_values.shape[1] - overlap) // stride
+        if isinstance(first.layer_norm, nn.GroupNorm):
+            first = fold_norm(first, input_values)
+        chunk = max(1, CHUNK // len(input_values))
+        chunks = []
+        for begin in range(0, n_frames, chunk):
+            end = min(begin + chunk, n_frames)
+            x = input_values[:, None, begin * stride : end * stride + overlap]
+            for layer in (first, *others):
+                x = layer(x)
+            chunks.append(x)
+        return torch.cat(chunks, dim=2)
+
+
+def fold_norm(layer, wav):
+    """A base model's first layer for a given waveform, with its GroupNorm in its kernels.
+
+    The norm is that of each channel over time. Mean and variance of a channel follow
+    from those of the segments that its kernel meets, so that they need no output.
+
+    Arguments
+    ---------
+    layer : torch.nn.Module
+        Of a feature encoder: convolution, GroupNorm and activation.
+    wav : torch.Tensor
+        Waveforms [B, S], whole.
+
+    Returns
+    -------
+    callable
+        Takes any part of them [B, 1, N], and gives what the layer gives there [B, C, T].
 
     Example
     -------
-    >>> conv = WaveformConv1d(1, 4, kernel_size=10, stride=5)
-    >>> wav = torch.randn(2, 1, 100)
-    >>> torch.allclose(conv(wav), nn.Conv1d.forward(conv, wav), atol=1e-5)
+    >>> layer = getfixture("tiny_wavlm").model.feature_extractor.conv_layers[0]
+    >>> wav = torch.randn(2, 8000)
+    >>> torch.allclose(fold_norm(layer, wav)(wav[:, None]), layer(wav[:, None]), atol=1e-5)
     True
     """
+    conv, norm = layer.conv, layer.layer_norm
+    size, stride = conv.kernel_size[0], conv.stride[0]
+    with torch.autocast(wav.device.type, enabled=False):
+        # In float64, since a kernel may leave little of a loud signal.
+        segments = wav.double().unfold(1, size, stride)  # [B, T, K]
+        mean = segments.mean(dim=1, keepdim=True)
+        centred = segments - mean
+        covariance = centred.mT @ centred / segments.shape[1]  # [B, K, K]
+        kernels = conv.weight.squeeze(1).double()  # [C, K]
+        variance = ((kernels @ covariance) * kernels).sum(2, keepdim=True)  # [B, C, 1]
+        kernels = norm.weight.unsqueeze(1) * kernels / (variance + norm.eps).sqrt()
+        bias = norm.bias.unsqueeze(1) - kernels @ mean.mT  # [B, C, 1]
+        kernels, bias = kernels.to(wav.dtype), bias.to(wav.dtype)
 
-    def forward(self, x):
-        """Convolve [B, 1, S] to [B, C, T]."""
-        if x.device.type != "cpu":
-            return super().forward(x)
-        segments = x.squeeze(1).unfold(1, *self.kernel_size, *self.stride)  # [B, T, K]
-        out = self.weight.squeeze(1) @ segments.mT
-        return out if self.bias is None else out + self.bias.unsqueeze(1).to(out.dtype)
+    def folded(x):
+        segments = x.squeeze(1).unfold(1, size, stride)
+        return layer.activation(torch.baddbmm(bias, kernels, segments.mT))
+
+    return folded
 
 
 class ChannelsLastConv1d(nn.Conv1d):
@@ -132,7 +194,7 @@ def make_fast(model):
     for module in model.modules():
         if type(module) is WavLMAttention:
             module.__class__ = FastWavLMAttention
-    model.feature_extractor.conv_layers[0].conv.__class__ = WaveformConv1d
+    model.feature_extractor.__class__ = FastFeatureEncoder
     positions = model.encoder.pos_conv_embed.conv
     if type(positions) is nn.Conv1d:
         positions.__class__ = ChannelsLastConv1d
