@@ -9,6 +9,7 @@ unseen in training; or pairs of a manifest that training wrote.
 """
 
 import argparse
+import copy
 import resource
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def quality(enhanced, clean):
 
 
 def precision(enhancer, pairs):
-    """A line for each metric: in float32, in bfloat16, and how far they are apart."""
+    """A line for each metric: packed in float32, in bfloat16, and how far they are apart."""
     rows = read_manifest(pairs)
     noisy, clean = (
         [read(row[key]) for row in rows] for key in ("noisy_wav", "clean_wav")
@@ -84,7 +85,8 @@ def precision(enhancer, pairs):
     metrics = ["pesq", "stoi", "si_sdr"]
     scores = {}
     for name in ("fp32", "bf16"):
-        enhanced = [enhancer.enhance(wav, precision=name) for wav in noisy]
+        packed = copy.deepcopy(enhancer).pack(name)
+        enhanced = [packed.enhance(wav) for wav in noisy]
         enhanced = list(zip(clean, enhanced, strict=True))
         scores[name] = score_all(enhanced, metrics, n_jobs=-1)
     for metric in metrics:

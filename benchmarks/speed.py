@@ -9,6 +9,7 @@ Both sides take turns, and the median counts, since other programs may run besid
 """
 
 import argparse
+import copy
 import multiprocessing
 import re
 import statistics
@@ -81,10 +82,16 @@ def seconds_of(*calls, rounds=ROUNDS):
     return [statistics.median(spent[1:]) for spent in times]  # the first warms up
 
 
+def packed(enhancer, *precisions):
+    """A packed copy for each."""
+    return [copy.deepcopy(enhancer).pack(precision) for precision in precisions]
+
+
 def inference(device):
-    """Whole recordings by `enhance`, in float32 and in the precision "auto", against (a)."""
+    """Whole recordings by `enhance`, packed in float32 and in "auto", against (a)."""
     enhancer = base_enhancer().to(device).eval()
     reference = Straightforward(enhancer)
+    forms = packed(enhancer, "fp32", "auto")
     for seconds in (10, 30, 120):
         wav = noisy(seconds, device=device)
 
@@ -94,32 +101,30 @@ def inference(device):
 
         rounds = ROUNDS if seconds < 60 else 2
         *ours, theirs = seconds_of(
-            *(partial(enhancer.enhance, wav, precision=p) for p in ("fp32", "auto")),
+            *(partial(form.enhance, wav) for form in (enhancer, *forms)),
             straightforward,
             rounds=rounds,
         )
-        for precision, spent in zip(("fp32", "auto"), ours, strict=True):
+        names = ("not packed", *(f"packed in {form.packed}" for form in forms))
+        for name, spent in zip(names, ours, strict=True):
             yield (
-                f"inference, {seconds} s, {precision}: {theirs / spent:.2f} × (a), "
+                f"inference, {seconds} s, {name}: {theirs / spent:.2f} × (a), "
                 f"real-time factor {spent / seconds:.4f}"
             )
 
 
 def encoder(device):
     """The whole enhancer against its own SSL model (b), 10 s."""
-    enhancer = base_enhancer().to(device).eval()
     wav = noisy(10, device=device)
+    for enhancer in packed(base_enhancer().to(device).eval(), "fp32", "bf16"):
 
-    def ssl(precision):
-        bf16 = precision == "bf16"
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, bf16):
-            enhancer.embedding.ssl(wav)
+        def ssl(enhancer=enhancer):
+            bf16 = enhancer.packed == "bf16"
+            with torch.inference_mode(), torch.autocast(device, torch.bfloat16, bf16):
+                enhancer.embedding.ssl(wav)
 
-    for precision in ("fp32", "bf16"):
-        ours, bare = seconds_of(
-            partial(enhancer.enhance, wav, precision=precision), partial(ssl, precision)
-        )
-        yield f"the whole over its SSL model, 10 s, {precision}: {ours / bare:.2f}"
+        ours, bare = seconds_of(partial(enhancer.enhance, wav), ssl)
+        yield f"the whole over its SSL model, 10 s, {enhancer.packed}: {ours / bare:.2f}"
 
 
 def memory(device):
@@ -138,7 +143,7 @@ def peak(form, seconds):
     wav = noisy(float(seconds))
     if form == "ours":
         blocks = wav[0].split(SAMPLE_RATE)
-        for _ in enhancer.enhance_stream(blocks, precision="auto"):
+        for _ in enhancer.pack().enhance_stream(blocks):
             pass
     else:
         reference = Straightforward(enhancer)
@@ -203,7 +208,7 @@ def folder(device):
         for index in range(n_files):
             audio.write(inputs / f"{index}.wav", noisy(10)[0].numpy())
         start = time.perf_counter()
-        enhance_all(plan([inputs], output), lambda: enhancer, precision="auto")
+        enhance_all(plan([inputs], output), enhancer.pack)
         seconds = time.perf_counter() - start
     yield f"{n_files} files of 10 s, auto: real-time factor {seconds / n_files / 10:.4f}"
 

@@ -187,13 +187,13 @@ def _model_options(verb):
     return verb
 
 
-def _load_enhancer(model, device):
-    """A trained model, on its device."""
+def _load_enhancer(model, device, precision):
+    """A trained model, on its device, for inference."""
     from speechbrain_cffma.enhance import device_named
     from speechbrain_cffma.lobes import CFFMAEnhancer
 
     device = device_named(device)
-    return CFFMAEnhancer.from_pretrained(model).to(device)
+    return CFFMAEnhancer.from_pretrained(model).to(device).pack(precision)
 
 
 @cffma.command(no_args_is_help=True)
@@ -235,7 +235,7 @@ def _load_enhancer(model, device):
     help="Sample format, such as PCM_24 or FLOAT.  [default: the source's]",
 )
 @click.option("--overwrite", is_flag=True, help="Also files that are there and newer.")
-def enhance(inputs, output, model, device, overwrite, **options):
+def enhance(inputs, output, model, device, precision, overwrite, **options):
     """Enhance recordings: files, folders with their trees, or a pipe (-).
 
     Any length, any sample rate from 8 to 192 kHz, any number of channels, each by
@@ -260,7 +260,7 @@ def enhance(inputs, output, model, device, overwrite, **options):
     if options["batch_size"] is None:
         del options["batch_size"]
 
-    load_enhancer = partial(_load_enhancer, model, device)
+    load_enhancer = partial(_load_enhancer, model, device, precision)
     try:
         with enhancing.pipes(inputs, output) as (inputs, output):
             jobs = enhancing.plan(inputs, output)
@@ -294,7 +294,7 @@ def enhance(inputs, output, model, device, overwrite, **options):
     help="Longest recording.",
 )
 @click.option("--open", "open_page", is_flag=True, help="Open it in the browser.")
-def app(model, device, **options):
+def app(model, device, precision, **options):
     """Enhance recordings in the browser: a page on this computer.
 
     Drop or record speech, hear noisy and enhanced side by side, see both spectrograms
@@ -309,7 +309,7 @@ def app(model, device, **options):
     """
     from speechbrain_cffma.app import serve
 
-    serve(_load_enhancer(model, device), **options)
+    serve(_load_enhancer(model, device, precision), **options)
 
 
 @cffma.command(no_args_is_help=True)
@@ -345,8 +345,9 @@ def export(output, model):
     from pathlib import Path
 
     from speechbrain_cffma.export import export_onnx
+    from speechbrain_cffma.lobes import CFFMAEnhancer
 
-    difference = export_onnx(_load_enhancer(model, "cpu"), output)
+    difference = export_onnx(CFFMAEnhancer.from_pretrained(model), output)
     click.echo(
         f"{output}: {Path(output).stat().st_size / 1e6:.1f} MB, "
         f"masks within {difference:.1e} of PyTorch's",

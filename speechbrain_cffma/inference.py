@@ -26,8 +26,8 @@ from speechbrain_cffma import media
 from speechbrain_cffma.audio import MIN_SAMPLES, SAMPLE_RATE
 from speechbrain_cffma.errors import InputError
 
-#: What the network can be computed in.
-PRECISIONS = ("auto", "fp32", "bf16")
+#: What a network can be packed in, beside "auto".
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 #: The lowest and the highest that are taken, in Hz.
 SAMPLE_RATES = (8000, 192000)
 #: What the last window has at least, in seconds, of a signal that is long enough: with
@@ -90,8 +90,56 @@ class InferenceMixin:
 
     The enhancer, called with a waveform and `suppression`, gives a waveform and its log1p
     magnitude, and has a `spectrogram`. It runs where its parameters are, in eval mode,
-    and in float32 unless asked otherwise; its own training mode is left as it was.
+    and in float32 unless packed otherwise; its own training mode is left as it was.
     """
+
+    #: The precision that `pack` has fixed the weights in.
+    packed = None
+
+    def pack(self, precision="auto"):
+        """Fix the weights for faster inference, in place.
+
+        Those of linear layers and convolutions are converted once rather than for each
+        window, on x86 processors into the layout that their matrix products read. A
+        packed model can't be trained, saved, moved or copied any more.
+
+        Arguments
+        ---------
+        precision : str
+            "fp32"; "bf16" for the network in mixed precision; "auto" for bf16 where the
+            device computes in it, and fp32 where it would be emulated.
+
+        Returns
+        -------
+        torch.nn.Module
+            The model itself.
+
+        Raises
+        ------
+        InputError
+            If there is no such precision, or it is packed in another already.
+
+        Example
+        -------
+        >>> enhancer = getfixture("tiny_enhancer").pack("fp32")
+        >>> enhancer.enhance(np.zeros(16000, dtype="float32")).shape
+        (16000,)
+        """
+        if precision == "auto":
+            precision = "bf16" if has_bf16(_device(self)) else "fp32"
+        if precision not in PRECISIONS:
+            raise InputError(f"the precision is auto, fp32 or bf16, not {precision}")
+        if self.packed is None:
+            from speechbrain_cffma.lobes.packed import pack_weights
+
+            self.packed = precision
+            pack_weights(self, PRECISIONS[precision])
+        elif self.packed != precision:
+            raise InputError(
+                f"the model is packed in {self.packed} already: load it again to pack "
+                f"it in {precision}"
+            )
+        return self
 
     def enhance(self, wav, sample_rate=SAMPLE_RATE, **options):
         """Enhance a waveform, each channel by itself.
@@ -143,7 +191,6 @@ class InferenceMixin:
         *,
         suppression=None,
         high_band=True,
-        precision="fp32",
         batch_size=1,
         windows=WINDOWS,
         limiter=None,
@@ -165,9 +212,6 @@ class InferenceMixin:
         high_band : bool
             Above 16 kHz, whether to keep what lies over 8 kHz, with the gain of the
             band's top 1 kHz; else it is cut.
-        precision : str
-            "fp32"; "bf16" for the network in mixed precision; "auto" for bf16 where the
-            device computes in it, and fp32 where it would be emulated.
         batch_size : int
             Windows and channels that go through the network together. To fill a
             batch, windows wait: each but the first adds `windows.hop` to the latency.
@@ -195,15 +239,11 @@ class InferenceMixin:
         [8000, 8000, 16000]
         """
         # Options are checked now, the blocks as they come.
-        _check_options(sample_rate, suppression, precision, batch_size, windows)
+        _check_options(sample_rate, suppression, batch_size, windows)
         sample_rate = int(sample_rate)
-        if precision == "auto":
-            precision = "bf16" if has_bf16(_device(self)) else "fp32"
 
         def enhance_rows(rows):
-            return _enhance_rows(
-                self, rows, sample_rate, suppression, high_band, precision
-            )
+            return _enhance_rows(self, rows, sample_rate, suppression, high_band)
 
         return _stream(blocks, enhance_rows, sample_rate, windows, batch_size, limiter)
 
@@ -584,14 +624,14 @@ def has_bf16(device):
     return any(features.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def _enhance_rows(model, rows, sample_rate, suppression, high_band, precision):
+def _enhance_rows(model, rows, sample_rate, suppression, high_band):
     """Enhance waveforms [B, S] as wholes; float32 on the CPU, as they come."""
     with torch.inference_mode(), _evaluating(model):
         noisy = rows.to(_device(model))
         low = _resample(noisy, sample_rate, SAMPLE_RATE)
         n_low = low.shape[1]
         low = pad(low, (0, max(0, min_samples(model.spectrogram) - n_low)))
-        with torch.autocast(low.device.type, torch.bfloat16, precision == "bf16"):
+        with torch.autocast(low.device.type, torch.bfloat16, model.packed == "bf16"):
             enhanced, log_magnitude = model(low, suppression=suppression)
         if sample_rate != SAMPLE_RATE:
             enhanced = _resample(enhanced[:, :n_low], SAMPLE_RATE, sample_rate)
@@ -664,7 +704,7 @@ def _evaluating(model):
             module.training = training
 
 
-def _check_options(sample_rate, suppression, precision, batch_size, windows):
+def _check_options(sample_rate, suppression, batch_size, windows):
     lowest, highest = SAMPLE_RATES
     if sample_rate != int(sample_rate) or not lowest <= sample_rate <= highest:
         raise InputError(
@@ -672,8 +712,6 @@ def _check_options(sample_rate, suppression, precision, batch_size, windows):
         )
     if suppression is not None and not suppression >= 0:
         raise InputError(f"suppression is a number of dB from 0 on, not {suppression}")
-    if precision not in PRECISIONS:
-        raise InputError(f"the precision is {' or '.join(PRECISIONS)}, not {precision}")
     if batch_size < 1:
         raise InputError(f"a batch has at least one window, not {batch_size}")
     if not windows.hop >= 0.1 or min(windows) < 0 or windows.fade > windows.hop:

@@ -163,10 +163,14 @@ class TestRecordings:
 class TestOptions:
     @pytest.fixture
     def served(self, tiny_enhancer, tmp_path, monkeypatch):
-        """`served(*arguments)`: what the command hands to `serve`."""
+        """`served(*arguments)`: precision and options that the command hands to `serve`."""
         model = tiny_enhancer.save_pretrained(tmp_path / "model")
         calls = []
-        monkeypatch.setattr(app, "serve", lambda *_, **options: calls.append(options))
+
+        def serve(enhancer, **options):
+            calls.append({"precision": enhancer.packed, **options})
+
+        monkeypatch.setattr(app, "serve", serve)
 
         def run(*arguments):
             with pytest.raises(SystemExit) as stop:
@@ -176,13 +180,13 @@ class TestOptions:
 
         return run
 
-    def test_defaults_are_this_computer_and_ten_minutes(self, served):
+    def test_defaults_are_this_computer_and_ten_minutes(self, served, tiny_enhancer):
         assert served() == {
             "host": "127.0.0.1",
             "port": None,
             "max_minutes": 10,
             "open_page": False,
-            "precision": "auto",
+            "precision": tiny_enhancer.pack().packed,
         }
 
     def test_all(self, served):

@@ -173,6 +173,28 @@ class ChannelsLastConv1d(nn.Conv1d):
         padding = (0, *self.padding)
         return F.conv2d(x, weight, self.bias, 1, padding, 1, self.groups).squeeze(2)
 
+    def fixed(self):
+        """The same convolution, with a weight that is neither normalised nor copied anew
+        at each call.
+
+        Returns
+        -------
+        ChannelsLastConv1d
+            For inference.
+        """
+        conv = nn.utils.skip_init(
+            ChannelsLastConv1d,
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size[0],
+            padding=self.padding[0],
+            groups=self.groups,
+        )
+        weight = self.weight.detach().mT.contiguous().mT  # channels last
+        conv.weight = nn.Parameter(weight, requires_grad=False)
+        conv.bias = self.bias
+        return conv
+
 
 def make_fast(model):
     """Let a transformers model compute with the classes above.

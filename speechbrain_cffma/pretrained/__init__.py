@@ -317,9 +317,16 @@ class PretrainedMixin:
         -------
         Path
             The folder.
+
+        Raises
+        ------
+        InputError
+            If it is packed, see `InferenceMixin.pack`, or a part is not in the registry.
         """
         from safetensors.torch import save
 
+        if self.packed:
+            raise InputError("a packed model can't be saved: save it before pack()")
         model_config = config_of(self)
         # Clones, since safetensors refuses tensors that share memory.
         weights = {k: v.detach().cpu().clone() for k, v in self.state_dict().items()}

@@ -1,0 +1,110 @@
+"""Weights that are fixed for inference, in the form that the processor's kernels read.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import torch
+from torch import nn
+
+from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.lobes.fast_ssl import ChannelsLastConv1d
+
+#: What reads its layers' weights itself, rather than calling them.
+OPAQUE = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+
+
+class PackedLinear(nn.Module):
+    """A linear layer whose weight lies in oneDNN's own layout.
+
+    A plain one is brought into it at each call. A packed one can't be trained, saved
+    or moved.
+
+    Arguments
+    ---------
+    linear : torch.nn.Linear
+        On the CPU, in float32 or bfloat16, which the product is computed in.
+
+    Example
+    -------
+    >>> linear = nn.Linear(16, 4)
+    >>> x = torch.randn(2, 10, 16)
+    >>> torch.allclose(PackedLinear(linear)(x), linear(x), atol=1e-6)
+    True
+    """
+
+    #: The layout is chosen for so many rows, and serves any number.
+    ROWS = 512
+
+    def __init__(self, linear):
+        super().__init__()
+        weight = linear.weight.detach()
+        self.dtype = weight.dtype
+        self.bias = linear.bias
+        self.packed_weight = torch.ops.mkldnn._reorder_linear_weight(weight, self.ROWS)
+
+    def forward(self, x):
+        """Multiply [..., in_features] to [..., out_features]."""
+        return torch.ops.mkldnn._linear_pointwise(
+            x.to(self.dtype), self.packed_weight, self.bias, "none", [], ""
+        )
+
+    def _refuse(self, *args, **kwargs):
+        raise InputError("a packed model can't be moved, copied or saved: do so before")
+
+    _apply = _save_to_state_dict = _load_from_state_dict = _refuse
+    __deepcopy__ = __reduce_ex__ = _refuse
+
+
+def pack_weights(model, dtype):
+    """Fix the weights of a model's linear layers and convolutions over time, in place.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        In bfloat16 it must be called under autocast from then on.
+    dtype : torch.dtype
+        What they are kept and computed in.
+
+    Example
+    -------
+    >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> x = torch.randn(3, 8)
+    >>> before = model(x)
+    >>> pack_weights(model, torch.float32)
+    >>> torch.allclose(model(x), before, atol=1e-6)
+    True
+    """
+    model.requires_grad_(False)
+    for name, module in model.named_children():
+        if type(module) is nn.Linear:
+            module.to(dtype)
+            if can_pack(module.weight.device):
+                setattr(model, name, PackedLinear(module))
+        elif isinstance(module, ChannelsLastConv1d):
+            setattr(model, name, module.fixed().to(dtype))
+        elif isinstance(module, nn.Conv1d):
+            module.to(dtype)
+        elif not isinstance(module, OPAQUE):
+            pack_weights(module, dtype)
+
+
+def can_pack(device):
+    """Whether oneDNN's layouts can be used: on x86 processors.
+
+    Arguments
+    ---------
+    device : torch.device
+        Where the weights are.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> can_pack(torch.device("meta"))
+    False
+    """
+    is_x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    return device.type == "cpu" and is_x86 and torch.backends.mkldnn.is_available()
