@@ -72,6 +72,8 @@ class LogSpectrogram(nn.Module):
         """
         return 1 + n_samples // self.hop_length
 
+    # Compiled, transforms gain nothing, and the inverse would be compiled for each length.
+    @torch.compiler.disable
     def forward(self, wav):
         """Transform waveforms.
 
@@ -111,6 +113,7 @@ class LogSpectrogram(nn.Module):
             magnitude = spectrum.abs() + self.eps
             return torch.log1p(magnitude), spectrum / magnitude
 
+    @torch.compiler.disable
     def inverse(self, log_magnitude, phase, length):
         """Transform back.
 
