@@ -55,7 +55,7 @@ class TestBfloat16:
     @pytest.mark.parametrize("is_x86", [True, False])
     def test_is_close_to_float32(self, tiny_enhancer, noisy, monkeypatch, is_x86):
         if not is_x86:
-            monkeypatch.setattr(packed, "can_pack", lambda device: False)
+            monkeypatch.setattr(packed, "can_pack", lambda weight: False)
         full = tiny_enhancer.enhance(noisy).numpy()
         half = tiny_enhancer.pack("bf16").enhance(noisy).numpy()
         assert (half != full).any()
@@ -83,7 +83,7 @@ class TestModel:
         assert n_packed(tiny_enhancer.pack()) == n_linear > 20
 
     def test_elsewhere_none_is(self, tiny_enhancer, noisy, monkeypatch):
-        monkeypatch.setattr(packed, "can_pack", lambda device: False)
+        monkeypatch.setattr(packed, "can_pack", lambda weight: False)
         expected = tiny_enhancer.enhance(noisy)
         assert n_packed(tiny_enhancer.pack("fp32")) == 0
         assert torch.equal(tiny_enhancer.enhance(noisy), expected)
@@ -131,7 +131,7 @@ class TestModel:
     def test_it_can_t_be_written_as_a_folder(
         self, tiny_enhancer, tmp_path, monkeypatch
     ):
-        monkeypatch.setattr(packed, "can_pack", lambda device: False)
+        monkeypatch.setattr(packed, "can_pack", lambda weight: False)
         with pytest.raises(InputError, match="save it before pack"):
             tiny_enhancer.pack("bf16").save_pretrained(tmp_path / "model")
         assert not (tmp_path / "model").exists()

@@ -79,7 +79,7 @@ def pack_weights(model, dtype):
     for name, module in model.named_children():
         if type(module) is nn.Linear:
             module.to(dtype)
-            if can_pack(module.weight.device):
+            if can_pack(module.weight):
                 setattr(model, name, PackedLinear(module))
         elif isinstance(module, ChannelsLastConv1d):
             setattr(model, name, module.fixed().to(dtype))
@@ -89,13 +89,13 @@ def pack_weights(model, dtype):
             pack_weights(module, dtype)
 
 
-def can_pack(device):
-    """Whether oneDNN's layouts can be used: on x86 processors.
+def can_pack(weight):
+    """Whether oneDNN's layouts can be used: on x86 processors, for bfloat16 those with AVX-512.
 
     Arguments
     ---------
-    device : torch.device
-        Where the weights are.
+    weight : torch.Tensor
+        Of a linear layer.
 
     Returns
     -------
@@ -103,8 +103,12 @@ def can_pack(device):
 
     Example
     -------
-    >>> can_pack(torch.device("meta"))
+    >>> can_pack(torch.empty(2, 2, device="meta"))
     False
     """
     is_x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
-    return device.type == "cpu" and is_x86 and torch.backends.mkldnn.is_available()
+    if weight.device.type != "cpu" or not is_x86:
+        return False
+    if weight.dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.backends.mkldnn.is_available()
