@@ -87,6 +87,13 @@ def packed(enhancer, *precisions):
     return [copy.deepcopy(enhancer).pack(precision) for precision in precisions]
 
 
+def infer(call, device, precision):
+    """Call a part of a network as `enhance` calls the whole."""
+    bf16 = precision == "bf16"
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, bf16):
+        call()
+
+
 def inference(device):
     """Whole recordings by `enhance`, packed in float32 and in "auto", against (a)."""
     enhancer = base_enhancer().to(device).eval()
@@ -117,13 +124,10 @@ def encoder(device):
     """The whole enhancer against its own SSL model (b), 10 s."""
     wav = noisy(10, device=device)
     for enhancer in packed(base_enhancer().to(device).eval(), "fp32", "bf16"):
-
-        def ssl(enhancer=enhancer):
-            bf16 = enhancer.packed == "bf16"
-            with torch.inference_mode(), torch.autocast(device, torch.bfloat16, bf16):
-                enhancer.embedding.ssl(wav)
-
-        ours, bare = seconds_of(partial(enhancer.enhance, wav), ssl)
+        ssl = partial(enhancer.embedding.ssl, wav)
+        ours, bare = seconds_of(
+            partial(enhancer.enhance, wav), partial(infer, ssl, device, enhancer.packed)
+        )
         yield f"the whole over its SSL model, 10 s, {enhancer.packed}: {ours / bare:.2f}"
 
 
@@ -138,16 +142,12 @@ def kernels(device):
             layer.feed_forward(x) for layer in model.encoder.layers
         ],
     }
-
-    def call(part, model, bf16):
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, bf16):
-            part(model)
-
     for form in packed(enhancer, "fp32", "bf16"):
         ours = form.embedding.ssl.model
         for name, part in parts.items():
             calls = (
-                partial(call, part, m, form.packed == "bf16") for m in (theirs, ours)
+                partial(infer, partial(part, model), device, form.packed)
+                for model in (theirs, ours)
             )
             before, after = seconds_of(*calls, rounds=20)
             yield (
@@ -229,7 +229,7 @@ def matmul_flops(device):
 
 def folder(device):
     """A folder of files of 10 s, read, enhanced and written as by `cffma enhance`."""
-    enhancer = base_enhancer().to(device).eval()
+    enhancer = base_enhancer().to(device).eval().pack()
     n_files = 4 if device == "cpu" else 200
     with tempfile.TemporaryDirectory() as name:
         inputs, output = Path(name) / "noisy", Path(name) / "enhanced"
@@ -237,7 +237,7 @@ def folder(device):
         for index in range(n_files):
             audio.write(inputs / f"{index}.wav", noisy(10)[0].numpy())
         start = time.perf_counter()
-        enhance_all(plan([inputs], output), enhancer.pack)
+        enhance_all(plan([inputs], output), lambda: enhancer)
         seconds = time.perf_counter() - start
     yield f"{n_files} files of 10 s, auto: real-time factor {seconds / n_files / 10:.4f}"
 

@@ -132,8 +132,8 @@ class InferenceMixin:
         if self.packed is None:
             from speechbrain_cffma.lobes.packed import pack_weights
 
-            self.packed = precision
             pack_weights(self, PRECISIONS[precision])
+            self.packed = precision
         elif self.packed != precision:
             raise InputError(
                 f"the model is packed in {self.packed} already: load it again to pack "

@@ -82,6 +82,29 @@ def test_gives_a_mask(build, speech, variant, precision):
 
 
 @each_variant
+def test_packed_it_gives_the_same(build, speech, variant):
+    enhancer = perturbed(build(variant))
+    expected = enhancer.enhance(speech)
+    enhanced = enhancer.pack("fp32").enhance(speech)
+    torch.testing.assert_close(enhanced, expected, atol=1e-5, rtol=0)
+
+
+@each_variant
+def test_packed_in_bfloat16_it_works(build, speech, variant):
+    enhanced = build(variant).pack("bf16").enhance(speech)
+    assert enhanced.shape == speech.shape and enhanced.isfinite().all()
+
+
+@pytest.mark.parametrize("family", ["wavlm", "wav2vec2", "hubert"])
+@pytest.mark.parametrize("large", [False, True])
+def test_packed_any_ssl_model_gives_the_same(build, speech, family, large):
+    enhancer = perturbed(build("[]", family, large))
+    expected = enhancer.enhance(speech)
+    enhanced = enhancer.pack("fp32").enhance(speech)
+    torch.testing.assert_close(enhanced, expected, atol=1e-5, rtol=0)
+
+
+@each_variant
 def test_all_that_should_learn_learns(build, speech, variant):
     enhancer = build(variant)
     clean = speech[:20480].unsqueeze(0)

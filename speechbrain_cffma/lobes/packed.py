@@ -50,7 +50,9 @@ class PackedLinear(nn.Module):
         )
 
     def _refuse(self, *args, **kwargs):
-        raise InputError("a packed model can't be moved, copied or saved: do so before")
+        raise InputError(
+            "a packed model can't be moved, copied or saved: do so before pack()"
+        )
 
     _apply = _save_to_state_dict = _load_from_state_dict = _refuse
     __deepcopy__ = __reduce_ex__ = _refuse
@@ -76,17 +78,16 @@ def pack_weights(model, dtype):
     True
     """
     model.requires_grad_(False)
-    for name, module in model.named_children():
-        if type(module) is nn.Linear:
-            module.to(dtype)
-            if can_pack(module.weight):
-                setattr(model, name, PackedLinear(module))
-        elif isinstance(module, ChannelsLastConv1d):
-            setattr(model, name, module.fixed().to(dtype))
-        elif isinstance(module, nn.Conv1d):
-            module.to(dtype)
-        elif not isinstance(module, OPAQUE):
-            pack_weights(module, dtype)
+    for parent in [m for m in model.modules() if not isinstance(m, OPAQUE)]:
+        for name, module in parent.named_children():
+            if type(module) is nn.Linear:
+                module.to(dtype)
+                if can_pack(module.weight):
+                    setattr(parent, name, PackedLinear(module))
+            elif isinstance(module, ChannelsLastConv1d):
+                setattr(parent, name, module.fixed().to(dtype))
+            elif isinstance(module, nn.Conv1d):
+                module.to(dtype)
 
 
 def can_pack(weight):
