@@ -128,8 +128,15 @@ def attend(query, key, value, bias, dropout=0.0):
         )
         weights = F.dropout(torch.softmax(scores, dim=2), dropout)
         return (weights @ value.flatten(0, 1)).unflatten(0, query.shape[:2])
+    bias = bias.to(query.dtype)
+    if query.device.type != "cpu":
+        # Kernels of GPUs read a bias by 16 bytes, from its first element on. PyTorch sees
+        # to that for its strides, but not for where a view such as the one of
+        # `relative_to_absolute` begins.
+        n_keys = bias.shape[3]
+        bias = F.pad(bias, (0, -n_keys % 8))[..., :n_keys]
     return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout
+        query, key, value, attn_mask=bias, dropout_p=dropout
     )
 
 
