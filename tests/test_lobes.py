@@ -402,29 +402,107 @@ def test_lengths_of_1_change_nothing(name):
     assert (out - lobe(*inputs)).abs().max() < 1e-5
 
 
-@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
-@pytest.mark.parametrize("n_samples", [20480, 20639, 33333])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_padding_does_not_change_the_enhanced_waveform(
-    ssl_folder, speech, family, n_samples
-):
-    """For the SSL models that can hold this: base models normalise over time, and
-    SpeechBrain normalises the waveform with its padding. The STFT reflects the end of a
-    waveform, so it ends in 50 ms of silence here."""
-    ssl = load_ssl(ssl_folder(family, large=True))
-    ssl.normalize_wav = False
+def padded_batch(speech):
+    """A batch [3, S] of one utterance, whole and cut, with noise behind its end, and its
+    relative lengths."""
+    speech = 0.05 * speech / speech.square().mean().sqrt()
+    n_valid = [round(length * len(speech)) for length in (1.0, 0.73, 0.31)]
+    batch = torch.randn(3, len(speech))
+    for row, n in zip(batch, n_valid, strict=True):
+        row[:n] = speech[:n]
+    return batch, torch.tensor(n_valid) / len(speech), n_valid
+
+
+def small_enhancer(ssl, **options):
     head = CFFMA(ssl_dim=32, fused_dim=16, dim=8, n_blocks=1, n_heads=2)
-    enhancer = CFFMAEnhancer(SSLEmbedding(ssl), LogSpectrogram(), perturbed(head))
-    enhancer.eval()
-    batch = torch.stack([speech, speech.flip(0)])
-    batch[0, n_samples - 800 :] = 0
-    lengths = torch.tensor([n_samples / len(speech), 1.0])
-    with torch.no_grad():
-        alone, _ = enhancer(batch[:1, :n_samples])
-        padded, _ = enhancer(batch, lengths)
-        without_lengths, _ = enhancer(batch)
-    assert (alone - padded[:1, :n_samples]).abs().max() < 1e-5
-    assert (alone - without_lengths[:1, :n_samples]).abs().max() > 1e-4
+    return CFFMAEnhancer(
+        SSLEmbedding(ssl, fine_tune="entire"),
+        LogSpectrogram(),
+        perturbed(head),
+        **options,
+    ).eval()
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_an_utterance_is_enhanced_in_a_padded_batch_as_it_is_alone(
+    ssl_folder, speech, family, large, packed
+):
+    enhancer = small_enhancer(load_ssl(ssl_folder(family, large)), level=-20.0)
+    if packed:
+        enhancer.pack("fp32")
+    batch, lengths, n_valid = padded_batch(speech[:32001])
+    enhanced, log_magnitude = enhancer(batch, lengths)
+    for index, n in enumerate(n_valid):
+        alone, its_log_magnitude = enhancer(batch[index : index + 1, :n])
+        assert (enhanced[index, :n] - alone).abs().max() < 1e-6
+        n_frames = its_log_magnitude.shape[1]
+        difference = log_magnitude[index, :n_frames] - its_log_magnitude
+        assert difference.abs().max() < 1e-4
+        assert not enhanced[index, n:].any()
+
+
+@pytest.mark.parametrize("large", [False, True])
+@torch.no_grad()
+def test_without_lengths_padding_changes_an_utterance(ssl_folder, speech, large):
+    enhancer = small_enhancer(load_ssl(ssl_folder("wavlm", large)))
+    batch, _, n_valid = padded_batch(speech[:32000])
+    alone, _ = enhancer(batch[1:2, : n_valid[1]])
+    enhanced, _ = enhancer(batch)
+    assert (enhanced[1, : n_valid[1]] - alone).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_a_device_that_computes_all_frames_at_once_pads_alike(ssl_folder, speech):
+    """As GPUs do; gradient checkpointing takes the same way on a CPU."""
+    enhancer = small_enhancer(load_ssl(ssl_folder("wavlm")))
+    batch, lengths, n_valid = padded_batch(speech[:32000])
+    by_parts, _ = enhancer(batch, lengths)
+    enhancer.embedding.ssl.model.feature_extractor.gradient_checkpointing = True
+    at_once, _ = enhancer(batch, lengths)
+    assert (at_once - by_parts).abs().max() < 1e-6
+
+
+@torch.no_grad()
+def test_a_wrapper_that_normalises_its_output_pads_alike(ssl_folder, speech):
+    ssl = load_ssl(ssl_folder("wavlm"))
+    ssl.output_norm = True
+    enhancer = small_enhancer(ssl)
+    batch, lengths, n_valid = padded_batch(speech[:32000])
+    alone, _ = enhancer(batch[1:2, : n_valid[1]])
+    enhanced, _ = enhancer(batch, lengths)
+    assert (enhanced[1, : n_valid[1]] - alone).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_padded_batch_gives_the_gradients_of_its_utterances(
+    ssl_folder, speech, large
+):
+    enhancer = small_enhancer(load_ssl(ssl_folder("wavlm", large)))
+    batch, lengths, n_valid = padded_batch(speech[:16000])
+
+    def gradients(*runs):
+        enhancer.zero_grad()
+        sum(enhancer(*run)[0].square().sum() for run in runs).backward()
+        parameters = enhancer.named_parameters()
+        return {name: p.grad for name, p in parameters if p.requires_grad}
+
+    together = gradients((batch, lengths))
+    one_by_one = gradients(*((batch[i : i + 1, :n],) for i, n in enumerate(n_valid)))
+    scale = max(gradient.abs().max() for gradient in one_by_one.values())
+    for name, gradient in one_by_one.items():
+        assert (together[name] - gradient).abs().max() < 1e-3 * scale, name
+
+
+def test_a_silent_input_has_a_finite_gradient(ssl_folder):
+    enhancer = small_enhancer(load_ssl(ssl_folder("wavlm")), level=0.0)
+    noisy = torch.zeros(1, 8000, requires_grad=True)
+    enhanced, log_magnitude = enhancer(noisy)
+    (enhanced.sum() + log_magnitude.sum()).backward()
+    assert noisy.grad.isfinite().all()
 
 
 @pytest.fixture

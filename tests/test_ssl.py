@@ -113,6 +113,12 @@ def test_without_weighted_sum_it_is_the_layer_norm_of_the_last_hidden_state(
     assert embedding.layer_weights().tolist() == [1.0]
 
 
+def never_used(large=False):
+    """The parameters of an SSL model that its hidden states don't depend on."""
+    final_norm = {f"encoder.layer_norm.{name}" for name in ("weight", "bias")}
+    return {"masked_spec_embed"} | (final_norm if large else set())
+
+
 # --- Alignment
 
 
@@ -121,7 +127,7 @@ def counting_embedding(ssl, n_samples, n_utterances):
     embedding = SSLEmbedding(ssl, weighted_sum=False)
     counter = torch.arange(n_ssl_frames(n_samples), dtype=torch.float32)
     states = counter.view(1, 1, -1, 1).expand(3, n_utterances, -1, 32)
-    embedding.ssl.forward = lambda wav, lengths: states
+    embedding._hidden_states = lambda wav, lengths: states
     embedding.norms[0] = torch.nn.Identity()
     return embedding
 
@@ -245,19 +251,39 @@ def test_partial_freezes_the_feature_encoder_alone(embedding_of, family, large):
     model = embedding.ssl.model
     assert modes(model.feature_extractor) == {False}
     assert modes(model.encoder) == modes(model.feature_projection) == {True}
-    learning = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert learning == {
-        name
-        for name, _ in model.named_parameters()
-        if not name.startswith("feature_extractor.")
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    feature_encoder = {
+        f"feature_extractor.{name}"
+        for name, _ in model.feature_extractor.named_parameters()
     }
+    assert frozen == feature_encoder | never_used(large)
 
 
 @all_models
-def test_entire_trains_everything(embedding_of, family, large):
+def test_entire_trains_everything_that_is_used(embedding_of, family, large):
     embedding = embedding_of(family, large, fine_tune="entire").train()
     assert modes(embedding) == {True}
-    assert all(parameter.requires_grad for parameter in embedding.parameters())
+    parameters = embedding.ssl.model.named_parameters()
+    assert {name for name, p in parameters if not p.requires_grad} == never_used(large)
+
+
+@all_models
+@pytest.mark.parametrize("weighted_sum", [True, False])
+def test_what_learns_gets_a_gradient(embedding_of, speech, family, large, weighted_sum):
+    """Plain DDP waits for one of each parameter that requires it."""
+    embedding = embedding_of(
+        family, large, fine_tune="entire", weighted_sum=weighted_sum
+    ).train()
+    embedding(speech[None, :4000], n_frames=26).square().sum().backward()
+    learning = [p for p in embedding.parameters() if p.requires_grad]
+    assert all(p.grad is not None for p in learning)
+
+
+def test_a_mask_token_that_is_used_learns(ssl_folder):
+    ssl = load_ssl(ssl_folder("wavlm"))
+    ssl.model.config.apply_spec_augment = True
+    SSLEmbedding(ssl, fine_tune="entire")
+    assert ssl.model.masked_spec_embed.requires_grad
 
 
 @pytest.mark.parametrize("fine_tune", ["frozen", "partial", "entire"])
@@ -346,7 +372,8 @@ def test_weights_that_are_missing_are_not_replaced_by_random_ones(ssl_folder, tm
 def test_fine_tune_decides_what_learns_whatever_was_frozen_before(tiny_wavlm):
     SSLEmbedding(tiny_wavlm, fine_tune="frozen")
     SSLEmbedding(tiny_wavlm, fine_tune="entire")
-    assert all(parameter.requires_grad for parameter in tiny_wavlm.parameters())
+    parameters = tiny_wavlm.model.named_parameters()
+    assert {name for name, p in parameters if not p.requires_grad} == never_used()
 
 
 def test_a_wrapper_made_frozen_can_not_be_fine_tuned(ssl_folder):

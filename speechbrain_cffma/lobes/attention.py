@@ -12,13 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.lobes.layers import frame_mask, xavier
+from speechbrain_cffma.lobes.layers import frame_mask, statistics_dtype, xavier
 
 #: Frames whose scores are computed together: those of all would not stay in the cache.
 BLOCK = 256
 
 
-def relative_sinusoids(n_frames, dim, device=None):
+def relative_sinusoids(n_frames, dim, device=None, dtype=torch.float32):
     """Sinusoids of the distances T - 1, …, 0, …, -T.
 
     Sine and cosine alternate; the sine is odd, so that past and future differ
@@ -32,6 +32,8 @@ def relative_sinusoids(n_frames, dim, device=None):
         Channels C (even).
     device : torch.device or None
         Where to put the result.
+    dtype : torch.dtype
+        Its type; half precisions are rounded from float32.
 
     Returns
     -------
@@ -46,15 +48,11 @@ def relative_sinusoids(n_frames, dim, device=None):
     >>> table[2].tolist()  # distance 0
     [0.0, 1.0, 0.0, 1.0]
     """
-    distances = torch.arange(
-        n_frames - 1, -n_frames - 1, -1, device=device, dtype=torch.float32
-    )
-    frequencies = torch.exp(
-        torch.arange(0, dim, 2, device=device, dtype=torch.float32)
-        * (-math.log(10000.0) / dim)
-    )
+    wide = {"device": device, "dtype": statistics_dtype(dtype)}
+    distances = torch.arange(n_frames - 1, -n_frames - 1, -1, **wide)
+    frequencies = torch.exp(torch.arange(0, dim, 2, **wide) * (-math.log(1e4) / dim))
     angles = distances.unsqueeze(1) * frequencies  # [2T, C / 2]
-    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1).to(dtype)
 
 
 def relative_to_absolute(scores):
@@ -140,13 +138,15 @@ def attend(query, key, value, bias, dropout=0.0):
     )
 
 
-def add_positions(x):
+def add_positions(x, dtype=torch.float32):
     """Add to each frame the sinusoids of its number.
 
     Arguments
     ---------
     x : torch.Tensor
         Features [B, T, C], C even.
+    dtype : torch.dtype
+        Type of the sinusoids: that of the caller's parameters.
 
     Returns
     -------
@@ -159,7 +159,7 @@ def add_positions(x):
     [0.0, 1.0]
     """
     n_frames, dim = x.shape[1:]
-    distances_to_first = relative_sinusoids(n_frames, dim, x.device)[:n_frames]
+    distances_to_first = relative_sinusoids(n_frames, dim, x.device, dtype)[:n_frames]
     return x + distances_to_first.flip(0)
 
 
@@ -252,7 +252,9 @@ class RelativeSelfAttention(nn.Module):
         query = self._split_heads(self.query(x))  # [B, H, T, C / H]
         key = self._split_heads(self.key(x))
         value = self._split_heads(self.value(x))
-        sinusoids = relative_sinusoids(n_frames, self.dim, x.device)
+        sinusoids = relative_sinusoids(
+            n_frames, self.dim, x.device, self.content_bias.dtype
+        )
         position = self._split_heads(self.position(sinusoids).unsqueeze(0))
         scale = 1 / math.sqrt(self.dim // self.n_heads)
         by_content = query + self.content_bias.unsqueeze(1).to(query.dtype)

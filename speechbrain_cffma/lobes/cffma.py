@@ -9,7 +9,13 @@ from torch import nn
 
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.inference import InferenceMixin
-from speechbrain_cffma.lobes.layers import frame_mask, xavier
+from speechbrain_cffma.lobes.layers import (
+    frame_mask,
+    mean_over_time,
+    n_valid_samples,
+    statistics_dtype,
+    xavier,
+)
 from speechbrain_cffma.lobes.mscff import MSCFF
 from speechbrain_cffma.lobes.rhma import RHMA
 from speechbrain_cffma.pretrained import PretrainedMixin
@@ -70,7 +76,8 @@ class MaskEstimator(nn.Module):
         """
         fused = self.fusion(spectrum, embedding, lengths)
         hidden = self.enhancer(self.input_layer(fused), lengths)
-        return torch.sigmoid(self.output_layer(hidden).float())
+        # Under autocast the spectrum is in float32, and so is the mask.
+        return torch.sigmoid(self.output_layer(hidden).to(spectrum.dtype))
 
 
 class CFFMA(MaskEstimator):
@@ -202,17 +209,16 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         """
         if self.level is None:
             return noisy.new_ones(len(noisy), 1)
+        noisy = noisy.to(statistics_dtype(noisy.dtype)).unsqueeze(2)
         valid = frame_mask(lengths, noisy.shape[1])
-        if valid is None:
-            power = noisy.square().mean(1, keepdim=True)
-        else:
-            valid = valid.squeeze(2)
-            power = (noisy * valid).square().sum(1, keepdim=True)
-            power = power / valid.sum(1, keepdim=True)
-        return 10 ** (self.level / 20) / power.sqrt().clamp(min=1e-5)
+        power = mean_over_time(noisy.square(), valid).squeeze(2)
+        # Before the root, whose slope at 0 is infinite.
+        return 10 ** (self.level / 20) / power.clamp(min=1e-10).sqrt()
 
-    def forward(self, noisy, lengths=None, suppression=None):
+    def forward(self, noisy, lengths=None, suppression=None, waveform=True):
         """Enhance a batch.
+
+        With `lengths`, each utterance is enhanced as it would be alone.
 
         Arguments
         ---------
@@ -222,13 +228,16 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
             Relative lengths [B].
         suppression : float or None
             Another bound in dB than the network's own; `math.inf` for none.
+        waveform : bool
+            False saves the inverse transform, for losses of the magnitude alone.
 
         Returns
         -------
-        enhanced : torch.Tensor
-            Enhanced waveforms [B, S].
+        enhanced : torch.Tensor or None
+            Enhanced waveforms [B, S] in the type of `noisy`, 0 where they are padded;
+            None without `waveform`.
         log_magnitude : torch.Tensor
-            Enhanced log1p magnitude [B, T, F].
+            Enhanced log1p magnitude [B, T, F]; padded frames hold no meaningful value.
 
         Raises
         ------
@@ -241,24 +250,38 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
             )
         n_samples = noisy.shape[1]
         gain = self.gain(noisy, lengths)
-        noisy = gain * noisy
-        log_magnitude, phase = self.spectrogram(noisy)  # [B, T, F]
-        n_frames = log_magnitude.shape[1]
-        embedding = self.embedding(noisy, n_frames, lengths)  # [B, T, D]
-        if lengths is not None:
-            # T is not exactly proportional to S.
-            valid_samples = (lengths * n_samples).round().long()
-            lengths = self.spectrogram.n_frames(valid_samples) / n_frames
-        mask = self.mask_estimator(log_magnitude, embedding, lengths)
+        scaled = gain * noisy
+        log_magnitude, phase = self.spectrogram(scaled, lengths)  # [B, T, F]
+        mask = self._mask(scaled, log_magnitude, lengths)
         masked = mask * log_magnitude
         bound = self.suppression if suppression is None else suppression
         if bound is not None:
             floor = 10 ** (-bound / 20) * log_magnitude.expm1()
             masked = torch.maximum(masked, floor.log1p())
-        enhanced = self.spectrogram.inverse(masked, phase, n_samples)
-        if self.level is None:
-            return enhanced, masked
-        return enhanced / gain, (masked.expm1() / gain.unsqueeze(2)).log1p()
+        enhanced = None
+        if waveform:
+            enhanced = self.spectrogram.inverse(masked, phase, n_samples, lengths)
+            if self.level is not None:
+                enhanced = enhanced / gain
+            enhanced = enhanced.to(noisy.dtype)
+        if self.level is not None:
+            masked = (masked.expm1() / gain.unsqueeze(2)).log1p()
+        return enhanced, masked.to(noisy.dtype)
+
+    def _mask(self, noisy, log_magnitude, lengths):
+        """The mask [B, T, F], in the type of the magnitude."""
+        dtype = log_magnitude.dtype
+        # Autocast sees to types itself.
+        if not torch.is_autocast_enabled(noisy.device.type):
+            dtype = next(self.mask_estimator.parameters()).dtype
+        n_frames = log_magnitude.shape[1]
+        embedding = self.embedding(noisy.to(dtype), n_frames, lengths)  # [B, T, D]
+        if lengths is not None:
+            # T is not exactly proportional to S.
+            valid = n_valid_samples(lengths, noisy.shape[1])
+            lengths = self.spectrogram.n_frames(valid) / n_frames
+        mask = self.mask_estimator(log_magnitude.to(dtype), embedding, lengths)
+        return mask.to(log_magnitude.dtype)
 
 
 def load_enhancer(source, fine_tune="frozen"):

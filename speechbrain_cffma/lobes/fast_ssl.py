@@ -10,6 +10,11 @@ from torch.nn import functional as F
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeatureEncoder
 
 from speechbrain_cffma.lobes.attention import attend, relative_to_absolute
+from speechbrain_cffma.lobes.layers import (
+    mean_over_time,
+    statistics_dtype,
+    zero_padding,
+)
 
 #: Frames (20 ms) of a batch whose features are computed together: those of all would not
 #: stay in the cache.
@@ -77,14 +82,31 @@ class FastFeatureEncoder(WavLMFeatureEncoder):
     wav2vec 2.0 and HuBERT too, which are the same.
     """
 
-    def forward(self, input_values):
-        """Encode waveforms [B, S] to features [B, C, T]."""
-        if (
-            input_values.device.type != "cpu"
-            or self.gradient_checkpointing
-            or torch.compiler.is_compiling()
-        ):
-            return super().forward(input_values)
+    def forward(self, input_values, n_valid=None):
+        """Encode waveforms [B, S] to features [B, C, T].
+
+        Those that are encoded already [B, C, T] pass, since a transformers model hands on
+        nothing but what it is given as its waveforms.
+
+        Arguments
+        ---------
+        input_values : torch.Tensor
+            Waveforms [B, S], or features [B, C, T].
+        n_valid : torch.Tensor or None
+            Number of valid samples of each [B], which a norm over time is computed of.
+
+        Returns
+        -------
+        torch.Tensor
+            Features [B, C, T]; of padded frames they hold no meaningful value.
+        """
+        if input_values.dim() == 3:
+            return input_values
+        is_whole = self.gradient_checkpointing or torch.compiler.is_compiling()
+        if is_whole or input_values.device.type != "cpu":
+            if n_valid is None:
+                return super().forward(input_values)
+            return self._whole(input_values, n_valid)
         first, *others = self.conv_layers
         stride, reach = 1, 1  # in samples: of one frame
         for layer in self.conv_layers:
@@ -93,7 +115,7 @@ class FastFeatureEncoder(WavLMFeatureEncoder):
         overlap = reach - stride
         n_frames = (input_values.shape[1] - overlap) // stride
         if isinstance(first.layer_norm, nn.GroupNorm):
-            first = fold_norm(first, input_values)
+            first = fold_norm(first, input_values, n_valid)
         chunk = max(1, CHUNK // len(input_values))
         chunks = []
         for begin in range(0, n_frames, chunk):
@@ -104,8 +126,54 @@ class FastFeatureEncoder(WavLMFeatureEncoder):
             chunks.append(x)
         return torch.cat(chunks, dim=2)
 
+    def _whole(self, wav, n_valid):
+        """All frames at once, with the norm over time, if any, over the valid ones."""
+        first, *others = self.conv_layers
+        x = first.conv(wav[:, None])  # [B, C, T]
+        if isinstance(first.layer_norm, nn.GroupNorm):
+            mask = first_frames(first.conv, n_valid, x.shape[2]).mT  # [B, 1, T]
+            wide = x.to(statistics_dtype(x.dtype))
+            mean = mean_over_time(wide.mT, mask.mT).mT
+            variance = mean_over_time((wide - mean).square().mT, mask.mT).mT
+            x = ((wide - mean) / (variance + first.layer_norm.eps).sqrt()).to(x.dtype)
+            weight, bias = first.layer_norm.weight, first.layer_norm.bias
+            x = x * weight.unsqueeze(1) + bias.unsqueeze(1)
+        else:
+            x = first.layer_norm(x.mT).mT
+        x = first.activation(x)
+        for layer in others:
+            x = layer(x)
+        return x
 
-def fold_norm(layer, wav):
+
+def first_frames(conv, n_valid, n_frames):
+    """Which frames of a convolution without padding see valid samples alone.
+
+    Arguments
+    ---------
+    conv : torch.nn.Conv1d
+        The first of a feature encoder.
+    n_valid : torch.Tensor
+        Number of valid samples of each waveform [B].
+    n_frames : int
+        Frames T of the batch.
+
+    Returns
+    -------
+    torch.Tensor
+        Boolean mask [B, T, 1].
+
+    Example
+    -------
+    >>> first_frames(nn.Conv1d(1, 8, 10, 5), torch.tensor([20, 10]), 3).int()[..., 0].tolist()
+    [[1, 1, 1], [1, 0, 0]]
+    """
+    n_valid = (n_valid - conv.kernel_size[0]) // conv.stride[0] + 1
+    frames = torch.arange(n_frames, device=n_valid.device)
+    return (frames < n_valid.clamp(min=1).unsqueeze(1)).unsqueeze(2)
+
+
+def fold_norm(layer, wav, n_valid=None):
     """A base model's first layer for a given waveform, with its GroupNorm in its kernels.
 
     The norm is that of each channel over time. Mean and variance of a channel follow
@@ -117,6 +185,8 @@ def fold_norm(layer, wav):
         Of a feature encoder: convolution, GroupNorm and activation.
     wav : torch.Tensor
         Waveforms [B, S], whole.
+    n_valid : torch.Tensor or None
+        Number of valid samples of each [B], which the norm is computed of.
 
     Returns
     -------
@@ -135,9 +205,13 @@ def fold_norm(layer, wav):
     with torch.autocast(wav.device.type, enabled=False):
         # In float64, since a kernel may leave little of a loud signal.
         segments = wav.double().unfold(1, size, stride)  # [B, T, K]
-        mean = segments.mean(dim=1, keepdim=True)
-        centred = segments - mean
-        covariance = centred.mT @ centred / segments.shape[1]  # [B, K, K]
+        mask = None
+        if n_valid is not None:
+            mask = first_frames(conv, n_valid, segments.shape[1])
+        mean = mean_over_time(segments, mask)
+        centred = zero_padding(segments - mean, mask)
+        n_frames = segments.shape[1] if mask is None else mask.sum(1, keepdim=True)
+        covariance = centred.mT @ centred / n_frames  # [B, K, K]
         kernels = conv.weight.squeeze(1).double()  # [C, K]
         variance = ((kernels @ covariance) * kernels).sum(2, keepdim=True)  # [B, C, 1]
         kernels = norm.weight.unsqueeze(1) * kernels / (variance + norm.eps).sqrt()

@@ -217,8 +217,9 @@ class CrossAttentionFusion(nn.Module):
         check_features(self, spectrum, embedding)
         mask = frame_mask(lengths, spectrum.shape[1])
         projected = self.spectrum_layer(spectrum)  # [B, T, U]
-        queries = add_positions(projected)
-        keys = add_positions(self.embedding_layer(embedding))
+        dtype = self.norm.weight.dtype
+        queries = add_positions(projected, dtype)
+        keys = add_positions(self.embedding_layer(embedding), dtype)
         attended, _ = self.attention(
             queries,
             keys,

@@ -61,6 +61,29 @@ def check_features(fusion, spectrum, embedding):
         )
 
 
+def n_valid_samples(lengths, n_samples):
+    """Number of samples of each utterance of a padded batch.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor
+        Relative lengths [B], 1.0 = all samples.
+    n_samples : int
+        Number of samples S of the batch.
+
+    Returns
+    -------
+    torch.Tensor
+        Number of samples [B], int64.
+
+    Example
+    -------
+    >>> n_valid_samples(torch.tensor([1.0, 0.5]), 16000).tolist()
+    [16000, 8000]
+    """
+    return (lengths * n_samples).round().long()
+
+
 def frame_mask(lengths, n_frames):
     """Which frames are speech and which are padding.
 
@@ -139,6 +162,57 @@ def mean_over_time(x, mask=None):
     return zero_padding(x, mask).sum(dim=1, keepdim=True) / mask.sum(
         dim=1, keepdim=True
     )
+
+
+def statistics_dtype(dtype):
+    """What sums over many values are computed in: at least float32.
+
+    Arguments
+    ---------
+    dtype : torch.dtype
+        Type of the values.
+
+    Returns
+    -------
+    torch.dtype
+        float64 for float64, float32 for all others.
+
+    Example
+    -------
+    >>> statistics_dtype(torch.float16), statistics_dtype(torch.float64)
+    (torch.float32, torch.float64)
+    """
+    return torch.promote_types(dtype, torch.float32)
+
+
+def standardise(x, mask=None, eps=1e-5):
+    """Subtract the mean over all channels and valid frames, divide by the deviation.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Features [B, T, C].
+    mask : torch.Tensor or None
+        What `frame_mask` returns.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    torch.Tensor
+        Features [B, T, C], in float32 at least; padded frames hold no meaningful value.
+
+    Example
+    -------
+    >>> x = 5 + torch.randn(2, 10, 8)
+    >>> y = standardise(x)
+    >>> torch.allclose(y, nn.functional.layer_norm(x, (10, 8)), atol=1e-5)
+    True
+    """
+    x = x.to(statistics_dtype(x.dtype))
+    mean = mean_over_time(x, mask).mean(dim=2, keepdim=True)
+    variance = mean_over_time((x - mean) ** 2, mask).mean(dim=2, keepdim=True)
+    return (x - mean) / torch.sqrt(variance + eps)
 
 
 class TimeConv1d(nn.Conv1d):
@@ -221,7 +295,5 @@ class GlobalLayerNorm(nn.Module):
         torch.Tensor
             Features [B, T, C]; padded frames hold no meaningful value.
         """
-        x = x.float()  # a sum over all frames is too long for half precision
-        mean = mean_over_time(x, mask).mean(dim=2, keepdim=True)
-        variance = mean_over_time((x - mean) ** 2, mask).mean(dim=2, keepdim=True)
-        return (x - mean) / torch.sqrt(variance + self.eps) * (self.weight) + self.bias
+        normalised = standardise(x, mask, self.eps) * self.weight + self.bias
+        return normalised.to(self.weight.dtype)

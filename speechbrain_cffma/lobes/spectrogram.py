@@ -6,8 +6,15 @@ Authors
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.lobes.layers import (
+    frame_mask,
+    n_valid_samples,
+    statistics_dtype,
+    zero_padding,
+)
 
 
 class LogSpectrogram(nn.Module):
@@ -15,7 +22,11 @@ class LogSpectrogram(nn.Module):
 
     Periodic Hamming window, centred frames, reflect padding. With X the STFT:
     `magnitude = |X| + eps`, `phase = X / magnitude`, `log_magnitude = log1p(magnitude)`;
-    inverse `X = (expm1(log_magnitude) - eps) * phase`. Always computed in float32.
+    inverse `X = (expm1(log_magnitude) - eps) * phase`. Computed in float32, for float64
+    in float64.
+
+    With `lengths` each utterance is transformed as it would be alone: its own end is
+    reflected, and the inverse divides by the windows of its own frames.
 
     Arguments
     ---------
@@ -51,6 +62,14 @@ class LogSpectrogram(nn.Module):
             "window", torch.hamming_window(win_length), persistent=False
         )
 
+    def _window(self, dtype):
+        """The window in the type of a transform."""
+        if dtype == self.window.dtype:
+            return self.window
+        return torch.hamming_window(
+            self.win_length, dtype=dtype, device=self.window.device
+        )
+
     def _apply(self, *args, **kwargs):
         """Move the window with the module, but never to another precision."""
         super()._apply(*args, **kwargs)
@@ -74,13 +93,15 @@ class LogSpectrogram(nn.Module):
 
     # Compiled, transforms gain nothing, and the inverse would be compiled for each length.
     @torch.compiler.disable
-    def forward(self, wav):
+    def forward(self, wav, lengths=None):
         """Transform waveforms.
 
         Arguments
         ---------
         wav : torch.Tensor
             Waveforms [B, S].
+        lengths : torch.Tensor or None
+            Relative lengths [B].
 
         Returns
         -------
@@ -88,6 +109,7 @@ class LogSpectrogram(nn.Module):
             log1p magnitude [B, T, F].
         phase : torch.Tensor
             Complex numbers of magnitude 1 (0 where the spectrum is 0) [B, T, F].
+            Padded frames hold no meaningful value.
 
         Raises
         ------
@@ -100,21 +122,34 @@ class LogSpectrogram(nn.Module):
                 f"with n_fft={self.n_fft}: it needs more than {self.n_fft // 2}"
             )
         with torch.autocast(wav.device.type, enabled=False):
+            wav = wav.to(statistics_dtype(wav.dtype))
+            n_frames = self.n_frames(wav.shape[1])
+            if lengths is not None:
+                wav = self._reflect_ends(wav, lengths)
             spectrum = torch.stft(
-                wav.float(),
+                wav,
                 self.n_fft,
                 self.hop_length,
                 self.win_length,
-                self.window,
+                self._window(wav.dtype),
                 center=True,
                 pad_mode="reflect",
                 return_complex=True,
-            ).transpose(1, 2)  # [B, F, T] -> [B, T, F]
+            )[..., :n_frames].transpose(1, 2)  # [B, F, T] -> [B, T, F]
             magnitude = spectrum.abs() + self.eps
             return torch.log1p(magnitude), spectrum / magnitude
 
+    def _reflect_ends(self, wav, lengths):
+        """Continue each utterance by its reflection: [B, S + n_fft / 2]."""
+        wav = F.pad(wav, (0, self.n_fft // 2))
+        last = n_valid_samples(lengths, wav.shape[1] - self.n_fft // 2)
+        last = last.unsqueeze(1) - 1  # [B, 1]
+        place = torch.arange(wav.shape[1], device=wav.device)
+        reflected = wav.gather(1, (last - (place - last).abs()).clamp(min=0))
+        return reflected.masked_fill(place > last + self.n_fft // 2, 0.0)
+
     @torch.compiler.disable
-    def inverse(self, log_magnitude, phase, length):
+    def inverse(self, log_magnitude, phase, length, lengths=None):
         """Transform back.
 
         Arguments
@@ -125,20 +160,48 @@ class LogSpectrogram(nn.Module):
             Complex phase [B, T, F], as `forward` returns it.
         length : int
             Number of samples S to return.
+        lengths : torch.Tensor or None
+            Relative lengths [B].
 
         Returns
         -------
         torch.Tensor
-            Waveforms [B, S].
+            Waveforms [B, S], 0 where they are padded.
         """
+        dtype = statistics_dtype(log_magnitude.dtype)
         with torch.autocast(log_magnitude.device.type, enabled=False):
-            magnitude = torch.expm1(log_magnitude.float()) - self.eps
-            return torch.istft(
-                (magnitude * phase).transpose(1, 2),
+            magnitude = torch.expm1(log_magnitude.to(dtype)) - self.eps
+            spectrum = magnitude * phase
+            n_valid = mask = None
+            if lengths is not None:
+                n_valid = n_valid_samples(lengths, length).unsqueeze(1)  # [B, 1]
+                n_frames = spectrum.shape[1]
+                mask = frame_mask(
+                    self.n_frames(n_valid.squeeze(1)) / n_frames, n_frames
+                )
+                spectrum = zero_padding(spectrum, mask)
+            wav = torch.istft(
+                spectrum.transpose(1, 2),
                 self.n_fft,
                 self.hop_length,
                 self.win_length,
-                self.window,
+                self._window(dtype),
                 center=True,
                 length=length,
             )
+            if lengths is None:
+                return wav
+            padded = torch.arange(length, device=wav.device) >= n_valid
+            return (wav * self._envelopes_ratio(mask, length)).masked_fill(padded, 0.0)
+
+    def _envelopes_ratio(self, mask, length):
+        """Sum of the squared windows of all frames over that of the valid ones [B, S]."""
+        window = self._window(torch.float32).square()
+        side = (self.n_fft - self.win_length) // 2
+        window = F.pad(window, (side, self.n_fft - self.win_length - side))
+        frames = torch.cat([torch.ones_like(mask[:1]), mask]).mT  # [1 + B, 1, T]
+        envelopes = F.conv_transpose1d(
+            frames.to(window.dtype), window.view(1, 1, -1), stride=self.hop_length
+        ).squeeze(1)[:, self.n_fft // 2 :][:, :length]
+        every, valid = envelopes[:1], envelopes[1:]
+        return torch.where(valid > 1e-6, every / valid.clamp(min=1e-6), 1.0)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from speechbrain_cffma.errors import InputError, one_line
+from speechbrain_cffma.lobes.layers import frame_mask, n_valid_samples, standardise
 
 
 def wrapper_class(model_type):
@@ -173,7 +174,8 @@ class SSLEmbedding(nn.Module):
     layer (all equal at first). WavLM gives the transformer's input and all layers'
     outputs, wav2vec 2.0 and HuBERT the layers' outputs only, as in the published code.
     SSL frames (20 ms) are repeated to the STFT's (10 ms), and each utterance's last
-    frame to its end. Layer drop is switched off: it changes the number of layers.
+    frame to its end. With `lengths`, each utterance is embedded as it would be alone.
+    Layer drop is switched off: it changes the number of layers.
 
     Arguments
     ---------
@@ -181,8 +183,8 @@ class SSLEmbedding(nn.Module):
         SpeechBrain's `WavLM`, `Wav2Vec2` or `HuBERT` with `output_all_hiddens=True`.
     fine_tune : str
         "frozen": nothing of the SSL model learns; "partial": all but its
-        convolutional feature encoder; "entire": everything. What is frozen stays in
-        eval mode whatever `train()` says.
+        convolutional feature encoder; "entire": everything that is used. What is
+        frozen stays in eval mode whatever `train()` says.
     weighted_sum : bool
         False takes the last layer alone.
     hop_length : int
@@ -252,6 +254,8 @@ class SSLEmbedding(nn.Module):
         self.fine_tune = fine_tune
         self.ssl.requires_grad_(True)  # whatever was frozen before
         self.frozen_part().requires_grad_(False)
+        for parameter in self._never_used():
+            parameter.requires_grad_(False)
         self.train(self.training)
 
     def frozen_part(self):
@@ -267,6 +271,15 @@ class SSLEmbedding(nn.Module):
         if self.fine_tune == "partial":
             return self.ssl.model.feature_extractor
         return nn.Identity()
+
+    def _never_used(self):
+        """Parameters that hidden states don't depend on: plain DDP would wait for their
+        gradients."""
+        model = self.ssl.model
+        if not model.config.apply_spec_augment and hasattr(model, "masked_spec_embed"):
+            yield model.masked_spec_embed
+        if model.config.do_stable_layer_norm:
+            yield from model.encoder.layer_norm.parameters()
 
     def train(self, mode=True):
         """Set training mode; what is frozen stays in eval mode (no dropout)."""
@@ -324,7 +337,7 @@ class SSLEmbedding(nn.Module):
                 f"a waveform of {n_samples} samples is too short for the SSL model: "
                 "it needs at least 25 ms (400 samples at 16 kHz)"
             )
-        hidden_states = self.ssl(wav, lengths)[self.first_layer :]
+        hidden_states = self._hidden_states(wav, lengths)[self.first_layer :]
         if self.weights is None:
             summed = self.norms[0](hidden_states[0])
         else:
@@ -337,6 +350,33 @@ class SSLEmbedding(nn.Module):
             )  # [B, T_ssl, D]
         return self._align(summed, n_samples, n_frames, lengths)
 
+    def _hidden_states(self, wav, lengths):
+        """What the wrapper returns, with `lengths` as for each utterance alone.
+
+        The wrapper itself normalises the waveform, and a base model its first
+        convolution, over the padding as well.
+        """
+        if lengths is None:
+            return self.ssl(wav, lengths)
+        n_valid = n_valid_samples(lengths, wav.shape[1])
+        valid = torch.arange(wav.shape[1], device=wav.device) < n_valid.unsqueeze(1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.ssl.freeze):
+            if self.ssl.normalize_wav:
+                standard = standardise(wav.unsqueeze(2), valid.unsqueeze(2))
+                wav = standard.squeeze(2).to(wav.dtype)
+            wav = wav.masked_fill(~valid, 0.0)
+            features = self.ssl.model.feature_extractor(wav, n_valid)
+            hidden_states = self.ssl.model(
+                features, attention_mask=valid, output_hidden_states=True
+            ).hidden_states
+            if self.ssl.output_norm:
+                frames = n_ssl_frames(self.ssl.model.config, n_valid)
+                mask = frame_mask(frames / features.shape[2], features.shape[2])
+                hidden_states = [
+                    standardise(h, mask).to(h.dtype) for h in hidden_states
+                ]
+        return hidden_states
+
     def _align(self, summed, n_samples, n_frames, lengths):
         """Repeat SSL frames to STFT frames, and each utterance's last one to the end."""
         config = self.ssl.model.config
@@ -346,8 +386,8 @@ class SSLEmbedding(nn.Module):
         if lengths is None:
             index = index.clamp(max=summed.shape[1] - 1)
         else:
-            valid_samples = (lengths * n_samples).round().long()
-            last = (n_ssl_frames(config, valid_samples) - 1).clamp(min=0)
+            n_valid = n_valid_samples(lengths, n_samples)
+            last = (n_ssl_frames(config, n_valid) - 1).clamp(min=0)
             index = torch.minimum(index, last.unsqueeze(1))  # [B, T]
         index = index.expand(summed.shape[0], -1).unsqueeze(2)
         return summed.gather(1, index.expand(-1, -1, self.dim))
@@ -373,6 +413,16 @@ class NoEmbedding(nn.Module):
         fine_tune : str
             Not needed.
         """
+
+    def frozen_part(self):
+        """None: there is no SSL model.
+
+        Returns
+        -------
+        torch.nn.Module
+            An empty one.
+        """
+        return nn.Identity()
 
     def ssl_parameters(self):
         """None: there is no SSL model.

@@ -80,7 +80,7 @@ class TransformerStack(nn.Module):
         """
         mask = frame_mask(lengths, x.shape[1])
         padding = None if mask is None else ~mask.squeeze(2)
-        x = add_positions(x)
+        x = add_positions(x, self.layers[0].norm1.weight.dtype)
         for layer in self.layers:
             x = layer(x, src_key_padding_mask=padding)
         return x
