@@ -62,6 +62,7 @@ def main(argv=None):
     )
     world_size = torch.distributed.get_world_size() if brain.distributed_launch else 1
     share = {"rank": getattr(brain, "rank", 0), "world_size": world_size}
+    share["pin_memory"] = torch.device(brain.device).type == "cuda"
     if not brain.test_only:
         train_loader = training_loader(
             hparams["train_data"],

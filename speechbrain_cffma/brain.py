@@ -64,20 +64,23 @@ class EnhancementBrain(TrainingBrain):
 
         Returns
         -------
-        enhanced : torch.Tensor
-            Waveforms [B, S].
+        enhanced : torch.Tensor or None
+            Waveforms [B, S]; None in training where no loss needs them.
         log_magnitude : torch.Tensor
             Enhanced log1p magnitude [B, T, F].
         """
-        # Equal lengths need no mask, and the faster path without one.
+        # Equal lengths need no mask, and the faster path without one. Asked before they
+        # are moved: a GPU would be waited for.
         padded = bool((batch.noisy.lengths < 1).any())
-        batch = batch.to(self.device)
+        batch = batch.to(self.device, non_blocking=True)
         noisy, lengths = batch.noisy
         self.lengths = lengths if padded else None
-        # Processes evaluate different numbers of utterances: not in step with each other.
-        is_training = stage == sb.Stage.TRAIN
-        enhancer = self.modules.enhancer if is_training else self.hparams.enhancer
-        return enhancer(noisy, self.lengths)
+        if stage != sb.Stage.TRAIN:
+            # Processes evaluate different numbers of utterances: not in step with each other.
+            return self.hparams.enhancer(noisy, self.lengths)
+        if self.hparams.waveform_loss is None:
+            return self.modules.enhancer(noisy, self.lengths, waveform=False)
+        return self.modules.enhancer(noisy, self.lengths)
 
     def compute_objectives(self, predictions, batch, stage):
         """Distance of the enhanced log1p magnitude, and of the waveform, to the clean one.
@@ -97,8 +100,8 @@ class EnhancementBrain(TrainingBrain):
             The loss, a scalar.
         """
         enhanced, log_magnitude = predictions
-        clean = batch.clean.data.to(self.device)
-        target, _ = self.hparams.enhancer.spectrogram(clean)
+        clean = batch.clean.data
+        target, _ = self.hparams.enhancer.spectrogram(clean, self.lengths)
         if stage == sb.Stage.VALID:
             self.validation_pairs += self._pairs(batch, enhanced)
         elif stage == sb.Stage.TEST:
@@ -112,10 +115,14 @@ class EnhancementBrain(TrainingBrain):
 
     def optimizers(self):
         """One optimiser for the head and one for what learns of the SSL model."""
-        ssl = set(self.hparams.enhancer.embedding.ssl_parameters())
-        trainable = [p for p in self.modules.parameters() if p.requires_grad]
-        head = [p for p in trainable if p not in ssl]
-        ssl = [p for p in trainable if p in ssl]
+        embedding = self.hparams.enhancer.embedding
+        ssl = set(embedding.ssl_parameters())
+        head = [
+            p for p in self.modules.parameters() if p.requires_grad and p not in ssl
+        ]
+        # Also those that are never used, which do not learn: runs of 0.1.0 hold them.
+        ssl -= set(embedding.frozen_part().parameters())
+        ssl = [p for p in self.modules.parameters() if p in ssl]
         optimizers = {"head_optimizer": self.hparams.head_optimizer(head)}
         if ssl:
             optimizers["ssl_optimizer"] = self.hparams.ssl_optimizer(ssl)

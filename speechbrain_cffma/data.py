@@ -238,7 +238,13 @@ class EvaluationPairs(Dataset):
 
 
 def training_loader(
-    dataset, batch_size, n_batches=None, num_workers=0, rank=0, world_size=1
+    dataset,
+    batch_size,
+    n_batches=None,
+    num_workers=0,
+    rank=0,
+    world_size=1,
+    pin_memory=False,
 ):
     """The loader of training batches; its `batch_sampler` sets the epoch.
 
@@ -256,6 +262,9 @@ def training_loader(
         Which training process this is.
     world_size : int
         Of how many.
+    pin_memory : bool
+        Whether batches are read into pinned memory, from where they are copied to a GPU
+        while it computes.
 
     Returns
     -------
@@ -292,12 +301,12 @@ def training_loader(
         batch_sampler=sampler,
         collate_fn=PaddedBatch,
         num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
     )
 
 
-def evaluation_loader(manifest, rank=0, world_size=1):
+def evaluation_loader(manifest, rank=0, world_size=1, pin_memory=False):
     """The loader of a process's share of whole utterances.
 
     One by one: what is padded beside others scores differently.
@@ -310,6 +319,9 @@ def evaluation_loader(manifest, rank=0, world_size=1):
         Which process this is.
     world_size : int
         Of how many.
+    pin_memory : bool
+        Whether batches are read into pinned memory, from where they are copied to a GPU
+        while it computes.
 
     Returns
     -------
@@ -330,7 +342,13 @@ def evaluation_loader(manifest, rank=0, world_size=1):
     """
     dataset = EvaluationPairs(manifest)
     share = range(rank, len(dataset), world_size)
-    return DataLoader(dataset, batch_size=1, sampler=share, collate_fn=PaddedBatch)
+    return DataLoader(
+        dataset,
+        batch_size=1,
+        sampler=share,
+        collate_fn=PaddedBatch,
+        pin_memory=pin_memory,
+    )
 
 
 def random_start(duration, n_samples, rng):

@@ -617,7 +617,8 @@ def has_bf16(device):
     False
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):  # the question is of the current one
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
         return False  # torch before 2.11 does not tell
     features = torch.cpu.get_capabilities()
@@ -682,9 +683,11 @@ def _top_bins(spectrogram, sample_rate):
 def _at_samples(gain, hop, n_samples):
     """Smooth gains [B, T] over 5 frames, and draw lines between them: [B, n_samples]."""
     gain = avg_pool1d(gain, 5, stride=1, padding=2, count_include_pad=False)
-    position = torch.arange(n_samples, device=gain.device, dtype=torch.float64) / hop
+    # On the CPU, since not every device has float64.
+    position = torch.arange(n_samples, dtype=torch.float64) / hop
     left = position.long().clamp(max=gain.shape[1] - 2)
-    share = (position - left).clamp(max=1).float()
+    share = (position - left).clamp(max=1).float().to(gain.device)
+    left = left.to(gain.device)
     return gain[:, left] * (1 - share) + gain[:, left + 1] * share
 
 

@@ -11,7 +11,7 @@ import speechbrain as sb
 import torch
 from transformers import get_scheduler
 
-from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +31,18 @@ class TrainingBrain(sb.Brain):
         Those of `speechbrain.Brain`.
     command : str
         What was run, for the model card.
+
+    Raises
+    ------
+    InputError
+        If the options do not fit each other or the device.
     """
 
     def __init__(self, *args, command="", **kwargs):
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except ValueError as error:  # options that don't fit, such as fp16 on a CPU
+            raise InputError(one_line(error)) from error
         self.command = command
         self.schedulers = {}
         self.n_batches = {}
