@@ -1,5 +1,6 @@
 # make demo          set up, enhance and evaluate with the default model, train it some minutes
 # make test          set up, lint, and run all tests and doctests
+# make test-gpu      set up, and run the tests that need an NVIDIA GPU
 # make test-browser  set up, install Chromium (Debian, Ubuntu: as root), test the pages in it
 # make clean         remove the environment and all results
 
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test test-browser setup chromium clean
+.PHONY: demo test test-gpu test-browser setup chromium clean
 
 demo: setup
 	$(BIN)/python examples/before_after.py results/demo
@@ -19,6 +20,9 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --durations=5
+
+test-gpu: setup
+	$(BIN)/python -m pytest tests/test_cuda.py -m cuda
 
 test-browser: setup chromium
 	$(BIN)/python -m pytest tests/browser

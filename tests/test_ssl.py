@@ -279,6 +279,33 @@ def test_what_learns_gets_a_gradient(embedding_of, speech, family, large, weight
     assert all(p.grad is not None for p in learning)
 
 
+@pytest.fixture
+def one_process_group():
+    """A process group of this process alone, for DDP."""
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@all_models
+def test_plain_ddp_trains_it(embedding_of, speech, one_process_group, family, large):
+    """Without find_unused_parameters, a gradient that lacks stops the second step."""
+    embedding = embedding_of(family, large, fine_tune="entire").train()
+    parallel = torch.nn.parallel.DistributedDataParallel(embedding)
+    for _ in range(3):
+        parallel(speech[None, :4000], n_frames=26).square().sum().backward()
+
+
+def test_plain_ddp_stops_at_what_is_never_used(embedding_of, speech, one_process_group):
+    embedding = embedding_of("wavlm", fine_tune="entire").train()
+    embedding.ssl.model.masked_spec_embed.requires_grad_(True)
+    parallel = torch.nn.parallel.DistributedDataParallel(embedding)
+    with pytest.raises(RuntimeError, match="find_unused_parameters"):
+        for _ in range(3):
+            parallel(speech[None, :4000], n_frames=26).square().sum().backward()
+
+
 def test_a_mask_token_that_is_used_learns(ssl_folder):
     ssl = load_ssl(ssl_folder("wavlm"))
     ssl.model.config.apply_spec_augment = True

@@ -272,7 +272,11 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         """The mask [B, T, F], in the type of the magnitude."""
         dtype = log_magnitude.dtype
         # Autocast sees to types itself.
-        if not torch.is_autocast_enabled(noisy.device.type):
+        device_type = noisy.device.type
+        if not (
+            torch.amp.is_autocast_available(device_type)
+            and torch.is_autocast_enabled(device_type)
+        ):
             dtype = next(self.mask_estimator.parameters()).dtype
         n_frames = log_magnitude.shape[1]
         embedding = self.embedding(noisy.to(dtype), n_frames, lengths)  # [B, T, D]

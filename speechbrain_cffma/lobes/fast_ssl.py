@@ -13,6 +13,7 @@ from speechbrain_cffma.lobes.attention import attend, relative_to_absolute
 from speechbrain_cffma.lobes.layers import (
     mean_over_time,
     statistics_dtype,
+    without_autocast,
     zero_padding,
 )
 
@@ -202,7 +203,7 @@ def fold_norm(layer, wav, n_valid=None):
     """
     conv, norm = layer.conv, layer.layer_norm
     size, stride = conv.kernel_size[0], conv.stride[0]
-    with torch.autocast(wav.device.type, enabled=False):
+    with without_autocast(wav):
         # In float64, since a kernel may leave little of a loud signal.
         segments = wav.double().unfold(1, size, stride)  # [B, T, K]
         mask = None

@@ -4,6 +4,8 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch import nn
 
@@ -183,6 +185,31 @@ def statistics_dtype(dtype):
     (torch.float32, torch.float64)
     """
     return torch.promote_types(dtype, torch.float32)
+
+
+def without_autocast(x):
+    """Context in which nothing is cast, on the device of a tensor.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Any.
+
+    Returns
+    -------
+    context manager
+        That of `torch.autocast`, or an empty one where the device has none.
+
+    Example
+    -------
+    >>> with torch.autocast("cpu", torch.bfloat16), without_autocast(torch.ones(1)):
+    ...     nn.Linear(1, 1)(torch.ones(1)).dtype
+    torch.float32
+    """
+    device_type = x.device.type
+    if not torch.amp.is_autocast_available(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
 
 
 def standardise(x, mask=None, eps=1e-5):

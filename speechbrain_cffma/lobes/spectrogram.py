@@ -13,6 +13,7 @@ from speechbrain_cffma.lobes.layers import (
     frame_mask,
     n_valid_samples,
     statistics_dtype,
+    without_autocast,
     zero_padding,
 )
 
@@ -121,7 +122,7 @@ class LogSpectrogram(nn.Module):
                 f"a waveform of {wav.shape[-1]} samples is too short for an STFT "
                 f"with n_fft={self.n_fft}: it needs more than {self.n_fft // 2}"
             )
-        with torch.autocast(wav.device.type, enabled=False):
+        with without_autocast(wav):
             wav = wav.to(statistics_dtype(wav.dtype))
             n_frames = self.n_frames(wav.shape[1])
             if lengths is not None:
@@ -169,39 +170,31 @@ class LogSpectrogram(nn.Module):
             Waveforms [B, S], 0 where they are padded.
         """
         dtype = statistics_dtype(log_magnitude.dtype)
-        with torch.autocast(log_magnitude.device.type, enabled=False):
+        with without_autocast(log_magnitude):
             magnitude = torch.expm1(log_magnitude.to(dtype)) - self.eps
-            spectrum = magnitude * phase
-            n_valid = mask = None
-            if lengths is not None:
-                n_valid = n_valid_samples(lengths, length).unsqueeze(1)  # [B, 1]
-                n_frames = spectrum.shape[1]
-                mask = frame_mask(
-                    self.n_frames(n_valid.squeeze(1)) / n_frames, n_frames
-                )
-                spectrum = zero_padding(spectrum, mask)
-            wav = torch.istft(
-                spectrum.transpose(1, 2),
-                self.n_fft,
-                self.hop_length,
-                self.win_length,
-                self._window(dtype),
-                center=True,
-                length=length,
-            )
+            frames = torch.fft.irfft(magnitude * phase, self.n_fft)  # [B, T, n_fft]
+            window = self._window(dtype)
+            side = (self.n_fft - self.win_length) // 2
+            window = F.pad(window, (side, self.n_fft - self.win_length - side))
+            squares = window.square().expand(1, *frames.shape[1:])
             if lengths is None:
-                return wav
-            padded = torch.arange(length, device=wav.device) >= n_valid
-            return (wav * self._envelopes_ratio(mask, length)).masked_fill(padded, 0.0)
+                wav = self._overlap_add(frames * window, length)
+                return wav / self._overlap_add(squares, length)
+            n_valid = n_valid_samples(lengths, length)
+            mask = frame_mask(self.n_frames(n_valid) / frames.shape[1], frames.shape[1])
+            wav = self._overlap_add(zero_padding(frames * window, mask), length)
+            envelope = self._overlap_add(zero_padding(squares, mask), length)
+            padded = torch.arange(length, device=wav.device) >= n_valid.unsqueeze(1)
+            return (wav / envelope.clamp(min=1e-11)).masked_fill(padded, 0.0)
 
-    def _envelopes_ratio(self, mask, length):
-        """Sum of the squared windows of all frames over that of the valid ones [B, S]."""
-        window = self._window(torch.float32).square()
-        side = (self.n_fft - self.win_length) // 2
-        window = F.pad(window, (side, self.n_fft - self.win_length - side))
-        frames = torch.cat([torch.ones_like(mask[:1]), mask]).mT  # [1 + B, 1, T]
-        envelopes = F.conv_transpose1d(
-            frames.to(window.dtype), window.view(1, 1, -1), stride=self.hop_length
-        ).squeeze(1)[:, self.n_fft // 2 :][:, :length]
-        every, valid = envelopes[:1], envelopes[1:]
-        return torch.where(valid > 1e-6, every / valid.clamp(min=1e-6), 1.0)
+    def _overlap_add(self, frames, length):
+        """Add frames [B, T, n_fft] a hop apart: [B, S].
+
+        `torch.istft` would ask the device whether the windows cover each sample, and
+        a GPU be waited for.
+        """
+        n_samples = (frames.shape[1] - 1) * self.hop_length + self.n_fft
+        wav = torch.ops.aten.unfold_backward(
+            frames, (len(frames), n_samples), 1, self.n_fft, self.hop_length
+        )[:, self.n_fft // 2 :][:, :length]
+        return F.pad(wav, (0, length - wav.shape[1]))
