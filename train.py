@@ -11,7 +11,7 @@ Authors
 import sys
 from pathlib import Path
 
-from speechbrain_cffma.errors import command
+from speechbrain_cffma.errors import InputError, command
 
 
 @command
@@ -37,6 +37,7 @@ def main(argv=None):
 
     from speechbrain_cffma.data import evaluation_loader, training_loader
     from speechbrain_cffma.experiment import load_experiment, read_experiment
+    from speechbrain_cffma.files import lock
     from speechbrain_cffma.model_card import shareable_command
 
     disable_progress_bar()  # of transformers' loading of weights
@@ -45,6 +46,13 @@ def main(argv=None):
     ddp_init_group(run_opts)
 
     output_folder = load_experiment(experiment, only="output_folder")
+    if if_main_process():
+        Path(output_folder).mkdir(parents=True, exist_ok=True)
+        lock_file = open(Path(output_folder) / ".lock", "a")  # held until the end
+        try:
+            lock(lock_file)
+        except InputError as error:
+            raise InputError(f"{output_folder}: {error}") from error
     sb.create_experiment_directory(output_folder)
     if if_main_process():
         (Path(output_folder) / "hyperparams.yaml").write_text(experiment)

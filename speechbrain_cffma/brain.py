@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shutil
-from pathlib import Path
 
 import joblib
 import numpy as np
@@ -18,9 +17,11 @@ from speechbrain.utils.distributed import if_main_process
 from tqdm import tqdm
 
 from speechbrain_cffma import audio, evaluate, plots
+from speechbrain_cffma.data import evaluation_loader
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.files import replacing
 from speechbrain_cffma.metrics import available_metrics, mean_scores, score_all
+from speechbrain_cffma.metrics.scoring import BASIC, PACKAGES
 from speechbrain_cffma.model_card import describe_training, extent, model_card
 from speechbrain_cffma.pretrained import CARD_FILE
 from speechbrain_cffma.report import tables, write_report
@@ -34,20 +35,23 @@ class EnhancementBrain(TrainingBrain):
 
     The module is `modules.enhancer`. Besides what `TrainingBrain` takes it takes from
     the hparams: enhancer, pretrained, head_optimizer, ssl_optimizer, loss,
-    waveform_loss, metric_workers, train_logger, tensorboard, output_folder and
-    n_examples, and what `describe_training` puts into the model card; see
-    hparams/base.yaml.
+    waveform_loss, best_metric, metric_workers, valid_manifest, train_logger,
+    tensorboard, output_folder and n_examples, and what `describe_training` puts into
+    the model card; see hparams/base.yaml.
+
+    Raises
+    ------
+    InputError
+        If `best_metric` is none that validation computes.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.metrics = available_metrics()
-        self.best_metric = "pesq" if "pesq" in self.metrics else "si_sdr"
-        if "pesq" not in self.metrics:
-            logger.warning(
-                "the package pesq is not installed: validation is by loss, %s, and the "
-                "best checkpoint is chosen by SI-SDR",
-                " and ".join(self.metrics),
+        self.best_metric = self.hparams.best_metric
+        if self.best_metric not in BASIC:
+            raise InputError(
+                f"best_metric is one of {', '.join(BASIC)}, not {self.best_metric}"
             )
 
     # --- one batch ---
@@ -107,6 +111,7 @@ class EnhancementBrain(TrainingBrain):
         elif stage == sb.Stage.TEST:
             ((_, samples),) = self._pairs(batch, enhanced)
             (name,) = batch.id
+            self.tested.append(name)
             audio.write(self._test_paths(self.test_rows[name])["enhanced"], samples)
         loss = self.hparams.loss(log_magnitude, target, length=self.lengths)
         if self.hparams.waveform_loss is not None:
@@ -136,10 +141,20 @@ class EnhancementBrain(TrainingBrain):
             self._note_training()
         super().fit(*args)
 
+    def on_fit_start(self):
+        """Score the checkpoints that lack the metric, then resume."""
+        self.best_metric = self._usable_metric()
+        scores = self._score_checkpoints()
+        super().on_fit_start()
+        if scores:
+            # What it counts epochs from was of another metric.
+            self.hparams.epoch_counter.best_score = max(scores)
+
     def on_stage_start(self, stage, epoch=None):
         """Collect anew for the scores."""
         super().on_stage_start(stage, epoch)
         self.validation_pairs = []
+        self.tested = []
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Score, log and save at the end of a stage."""
@@ -149,6 +164,8 @@ class EnhancementBrain(TrainingBrain):
         elif stage == sb.Stage.VALID:
             self._end_validation(stage_loss, epoch)
         else:
+            tested = {name for share in gather(self.tested) for name in share}
+            self.test_rows = {k: v for k, v in self.test_rows.items() if k in tested}
             if if_main_process():
                 self._end_test()
             self.hparams.train_logger.log_stats(
@@ -166,10 +183,12 @@ class EnhancementBrain(TrainingBrain):
             If there is none, and no pretrained model either.
         """
         self.step = 0
+        self.best_metric = self._usable_metric()
+        self._score_checkpoints()
         self.evaluated = self.hparams.pretrained
         self.best = self.checkpointer.recover_if_possible(max_key=self.best_metric)
         if self.best is not None:
-            self.evaluated = Path(self.hparams.output_folder) / "model"
+            self.evaluated = self.output_folder / "model"
             if if_main_process():
                 self.hparams.enhancer.save_pretrained(self.evaluated, self._card())
                 # Also for those who get nothing but the model.
@@ -182,7 +201,55 @@ class EnhancementBrain(TrainingBrain):
             )
         logger.info("the model that is evaluated: %s", self.evaluated)
 
-    def _end_validation(self, loss, epoch):
+    def _usable_metric(self):
+        """The metric that chooses, or SI-SDR where its package is missing and no checkpoint
+        has it."""
+        metric = self.hparams.best_metric
+        if metric in self.metrics or self.checkpointer.find_checkpoint(max_key=metric):
+            return metric
+        logger.warning(
+            "the package %s is not installed: validation is by loss, %s, and the best "
+            "checkpoint is chosen by SI-SDR",
+            PACKAGES[metric],
+            " and ".join(self.metrics),
+        )
+        return "si_sdr"
+
+    @torch.no_grad()
+    def _score_checkpoints(self):
+        """Give the checkpoints that lack the metric their score, as they were trained
+        where its package is not installed; return the scores."""
+        if self.best_metric not in self.metrics:
+            return []
+        unscored = self.checkpointer.find_checkpoints(
+            ckpt_predicate=lambda c: "loss" in c.meta and self.best_metric not in c.meta
+        )
+        scores = []
+        for checkpoint in unscored:
+            self.checkpointer.load_checkpoint(checkpoint)
+            self.hparams.enhancer.eval()
+            self.on_stage_start(sb.Stage.VALID)
+            world_size = len(gather(None))
+            for batch in evaluation_loader(
+                self.hparams.valid_manifest, self._rank(), world_size
+            ):
+                outputs = self.compute_forward(batch, sb.Stage.VALID)
+                self.compute_objectives(outputs, batch, sb.Stage.VALID)
+            score = self._score_validation()[self.best_metric]
+            logger.info("%s: %s %.3f", checkpoint.path, self.best_metric, score)
+            if if_main_process():
+                self.checkpointer.note(checkpoint, {self.best_metric: float(score)})
+            scores.append(score)
+        return scores
+
+    def _score_validation(self):
+        """Mean scores of the validation pairs of all processes.
+
+        Raises
+        ------
+        InputError
+            If none has the metric that chooses the best checkpoint.
+        """
         progress = tqdm(
             self.validation_pairs,
             desc="scoring",
@@ -201,13 +268,16 @@ class EnhancementBrain(TrainingBrain):
                 ", ".join(sorted(set(failed))),
             )
         means = mean_scores(rows, self.metrics)
-        best = means[self.best_metric]
-        if best is None:
+        if means[self.best_metric] is None:
             raise InputError(
                 f"no validation utterance has a {self.best_metric} score: they are silent "
                 "or shorter than 0.25 s"
             )
-        self.hparams.epoch_counter.update_metric(best)
+        return means
+
+    def _end_validation(self, loss, epoch):
+        means = self._score_validation()
+        self.hparams.epoch_counter.update_metric(means[self.best_metric])
         rates = {
             f"lr_{name.removesuffix('_schedule')}": schedule.get_last_lr()[0]
             for name, schedule in self.schedulers.items()
@@ -288,7 +358,7 @@ class EnhancementBrain(TrainingBrain):
             partial.write_text(json.dumps(facts, indent=2) + "\n")
 
     def _training_note(self):
-        return Path(self.hparams.output_folder) / "training.json"
+        return self.output_folder / "training.json"
 
     def _card(self, results=None):
         """The card of the best checkpoint."""
@@ -326,7 +396,7 @@ class EnhancementBrain(TrainingBrain):
         ]
 
     def _test_folder(self):
-        return Path(self.hparams.output_folder) / "test"
+        return self.output_folder / "test"
 
     def _test_paths(self, row):
         enhanced = self._test_folder() / "enhanced" / f"{row['ID']}.wav"

@@ -9,10 +9,12 @@ import logging
 import shutil
 import zipfile
 
-from speechbrain.utils.checkpoints import Checkpointer
+import yaml
+from speechbrain.utils.checkpoints import METAFNAME, Checkpointer
 from speechbrain.utils.distributed import if_main_process
 
 from speechbrain_cffma.errors import CFFMAError, InputError, one_line
+from speechbrain_cffma.files import replacing
 from speechbrain_cffma.pretrained import config_of
 
 logger = logging.getLogger(__name__)
@@ -67,6 +69,30 @@ class AtomicCheckpointer(Checkpointer):
         logger.log(verbosity, "saved the checkpoint %s", path)
         paramfiles = {name: path / p.name for name, p in saved.paramfiles.items()}
         return saved._replace(path=path, paramfiles=paramfiles)
+
+    def note(self, checkpoint, meta):
+        """Add to what a checkpoint is chosen by.
+
+        Arguments
+        ---------
+        checkpoint : speechbrain.utils.checkpoints.Checkpoint
+            One that is saved.
+        meta : dict
+            Plain values by their names.
+
+        Example
+        -------
+        >>> import torch
+        >>> folder = getfixture("tmp_path")
+        >>> checkpointer = AtomicCheckpointer(folder, {"model": torch.nn.Linear(1, 1)})
+        >>> checkpointer.note(checkpointer.save_checkpoint(), {"pesq": 2.5})
+        >>> checkpointer.find_checkpoint(max_key="pesq").meta["pesq"]
+        2.5
+        """
+        with replacing(checkpoint.path / METAFNAME) as partial:
+            partial.write_text(
+                yaml.safe_dump({**checkpoint.meta, **meta}), encoding="utf-8"
+            )
 
     def load_checkpoint(self, checkpoint):
         """Load; see `Checkpointer.load_checkpoint`.

@@ -1,12 +1,18 @@
-"""Files that are there whole or not at all.
+"""Files that are there whole or not at all, and locks.
 
 Authors
  * The speechbrain-cffma developers 2026
 """
 
+import errno
+import logging
 import os
 from contextlib import contextmanager
 from pathlib import Path
+
+from speechbrain_cffma.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -39,3 +45,38 @@ def replacing(path):
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def lock(file, shared_with_children=False):
+    """Lock a file until this process ends, however it ends, or closes it.
+
+    Arguments
+    ---------
+    file : file object
+        Open for writing.
+    shared_with_children : bool
+        Whether processes that inherit the open file hold the lock as well.
+
+    Raises
+    ------
+    InputError
+        If another process holds it.
+
+    Example
+    -------
+    >>> with open(getfixture("tmp_path") / "lock", "a") as file:
+    ...     lock(file)
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        logger.warning("this system has no locks: start nothing twice in %s", file.name)
+        return
+    take = fcntl.flock if shared_with_children else fcntl.lockf
+    try:
+        take(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # What systems say of a lock that another process holds.
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise InputError("another process is already running this") from error
+        logger.warning("no lock on %s (%s): start nothing twice", file.name, error)

@@ -4,13 +4,15 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import torch
 from speechbrain.inference.interfaces import Pretrained
 
 from speechbrain_cffma.inference import InferenceMixin
 
 
 class EnhancerInterface(InferenceMixin, Pretrained):
-    """`enhance`, `enhance_stream` and `enhance_file` where SpeechBrain's run_opts put the model.
+    """`enhance`, `enhance_batch`, `enhance_stream` and `enhance_file` where SpeechBrain's
+    run_opts put the model.
 
     custom.py of a model folder names it, so that this is all it takes:
 
@@ -40,6 +42,41 @@ class EnhancerInterface(InferenceMixin, Pretrained):
     def spectrogram(self):
         """The model's transform, which `InferenceMixin` needs."""
         return self.mods.enhance_model.spectrogram
+
+    def enhance_batch(self, noisy, lengths=None):
+        """Enhance a padded batch, each utterance as it would be alone.
+
+        SpeechBrain's own `WaveformEnhancement.enhance_batch` takes `lengths`, too, but
+        does not hand them on.
+
+        Arguments
+        ---------
+        noisy : torch.Tensor
+            Noisy waveforms [B, S] at 16 kHz.
+        lengths : torch.Tensor or None
+            Relative lengths [B].
+
+        Returns
+        -------
+        torch.Tensor
+            Enhanced waveforms [B, S], 0 where they are padded.
+
+        Example
+        -------
+        >>> import torch
+        >>> modules = {"enhance_model": getfixture("tiny_enhancer")}
+        >>> interface = EnhancerInterface(modules, {}, run_opts={"device": "cpu"})
+        >>> lengths = torch.tensor([1.0, 0.5])
+        >>> enhanced = interface.enhance_batch(torch.randn(2, 16000), lengths)
+        >>> enhanced.shape, enhanced[1, 8000:].abs().max().item()
+        (torch.Size([2, 16000]), 0.0)
+        """
+        noisy = noisy.to(self.device)
+        if lengths is not None:
+            lengths = lengths.to(self.device)
+        with torch.inference_mode():
+            enhanced, _ = self(noisy, lengths)
+        return enhanced
 
     def forward(self, noisy, lengths=None, suppression=None):
         """Enhance a batch, as `CFFMAEnhancer` does.

@@ -9,7 +9,6 @@ Authors
 """
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -33,6 +32,7 @@ from speechbrain_cffma.experiment import (
     read_overrides,
     read_yaml,
 )
+from speechbrain_cffma.files import lock
 from speechbrain_cffma.manifest import prepared_from
 from speechbrain_cffma.workers import ONE_THREAD
 
@@ -363,10 +363,7 @@ def _start(run, device, n_jobs):
     with open(run.folder / LOG, "ab") as log:
         # The process holds the lock, so that a sweep that was killed and is started
         # again does not run beside what it left behind.
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError("another process is at it") from None
+        lock(log, shared_with_children=True)
         log.write(f"$ {shlex.join(command)}\n".encode())
         log.flush()
         return subprocess.Popen(

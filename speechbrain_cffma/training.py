@@ -5,6 +5,7 @@ Authors
 """
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import speechbrain as sb
@@ -22,8 +23,10 @@ class TrainingBrain(sb.Brain):
     Each of several processes has its share of the training batches and of the
     utterances that are evaluated; what is logged is of all of them.
 
-    Subclasses give `optimizers()`. It takes from the hparams: seed, epoch_counter,
-    lr_schedule, warmup_steps and number_of_epochs; see hparams/base.yaml.
+    Subclasses give `optimizers()` and write into `self.output_folder`, which by
+    `--debug` is `debug/` in that of the hparams. It takes from the hparams: seed,
+    output_folder, epoch_counter, lr_schedule, warmup_steps and number_of_epochs; see
+    hparams/base.yaml.
 
     Arguments
     ---------
@@ -44,6 +47,9 @@ class TrainingBrain(sb.Brain):
         except ValueError as error:  # options that don't fit, such as fp16 on a CPU
             raise InputError(one_line(error)) from error
         self.command = command
+        # What two batches taught replaces no model.
+        folder = Path(self.hparams.output_folder)
+        self.output_folder = folder / "debug" if self.debug else folder
         self.schedulers = {}
         self.n_batches = {}
 

@@ -1,7 +1,9 @@
 """Training by `train.py`: what a run writes, how it resumes, how it fails."""
 
 import csv
+import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -301,8 +303,6 @@ def test_early_stop(arguments, tmp_path, monkeypatch):
 def test_without_pesq_the_best_is_chosen_by_si_sdr(
     arguments, tmp_path, monkeypatch, caplog
 ):
-    import importlib.util
-
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda n, *a: n != "pesq" and find_spec(n, *a)
@@ -311,6 +311,90 @@ def test_without_pesq_the_best_is_chosen_by_si_sdr(
     summary = json.loads((tmp_path / "test" / "summary.json").read_text())
     assert list(summary["overall"]["enhanced"]["scores"]) == ["ssnr", "stoi", "si_sdr"]
     assert "pesq is not installed" in (tmp_path / "log.txt").read_text() + caplog.text
+
+
+def scores_of_checkpoints(folder):
+    """PESQ of each checkpoint that has one."""
+    metas = [p.read_text() for p in folder.glob("checkpoints/*/CKPT.yaml")]
+    found = [re.search(r"^pesq: ([0-9.]+)$", meta, re.MULTILINE) for meta in metas]
+    return [float(match[1]) for match in found if match]
+
+
+@pytest.fixture
+def trained_without_pesq(arguments, tmp_path, monkeypatch):
+    """Arguments of a run of two epochs where the package is not installed."""
+    find_spec = importlib.util.find_spec
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            importlib.util, "find_spec", lambda n, *a: n != "pesq" and find_spec(n, *a)
+        )
+        train.main(arguments(tmp_path))
+    assert not scores_of_checkpoints(tmp_path)
+    return tmp_path
+
+
+def test_a_checkpoint_without_the_metric_is_scored_before_one_is_chosen(
+    trained_without_pesq, arguments, capsys
+):
+    train.main([*arguments(trained_without_pesq), "--test_only"])
+    assert scores_of_checkpoints(trained_without_pesq)
+    assert "PESQ" in capsys.readouterr().out
+
+
+def test_a_run_goes_on_where_the_metric_can_be_computed(
+    trained_without_pesq, arguments, tmp_path
+):
+    train.main(arguments(tmp_path, number_of_epochs=3))
+    # Those of before and the new one compete by one metric.
+    n_checkpoints = len(list(tmp_path.glob("checkpoints/*")))
+    assert len(scores_of_checkpoints(tmp_path)) == n_checkpoints
+
+
+def test_the_metric_that_chooses_is_a_key(arguments, tmp_path):
+    train.main(arguments(tmp_path, best_metric="stoi"))
+    assert "STOI" in (tmp_path / "model" / "README.md").read_text()
+    assert "best_metric: stoi" in (tmp_path / "hyperparams.yaml").read_text()
+
+
+def test_another_metric_can_not_choose(arguments, tmp_path, capsys):
+    error = fails(arguments(tmp_path, best_metric="dnsmos_ovrl"), capsys)
+    assert "best_metric is one of pesq, stoi, si_sdr, not dnsmos_ovrl" in error
+
+
+def test_debug_runs_two_batches_of_each_and_replaces_no_model(
+    finished, arguments, tmp_path, capsys
+):
+    folder = shutil.copytree(finished, tmp_path / "out")
+    model = (folder / "model" / "model.safetensors").read_bytes()
+    train.main([*arguments(folder), "--debug"])
+    assert (folder / "model" / "model.safetensors").read_bytes() == model
+    with open(folder / "debug" / "test" / "scores.csv", newline="") as file:
+        systems = [row["system"] for row in csv.DictReader(file)]
+    assert systems == ["noisy"] * 2 + ["enhanced"] * 2
+
+
+def test_half_precision_on_a_cpu_is_one_line(arguments, tmp_path, capsys):
+    error = fails([*arguments(tmp_path), "--precision=fp16"], capsys)
+    assert "bf16" in error
+
+
+def test_a_second_start_of_the_same_command_is_one_line(arguments, tmp_path, capsys):
+    holder = """if True:
+        import sys
+        from speechbrain_cffma.files import lock
+        file = open(sys.argv[1], "a")
+        lock(file)
+        print("locked", flush=True)
+        sys.stdin.read()
+        """
+    command = [sys.executable, "-c", holder, tmp_path / ".lock"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as first:
+        assert first.stdout.readline() == b"locked\n"
+        error = fails(arguments(tmp_path), capsys)
+        first.stdin.close()
+    assert error.endswith(f"{tmp_path}: another process is already running this")
+    assert not (tmp_path / "hyperparams.yaml").exists()
 
 
 def test_recorded_noise_and_rooms(arguments, tmp_path):

@@ -11,8 +11,6 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
-from pathlib import Path
-
 import speechbrain as sb
 import torch
 from speechbrain.lobes.features import Fbank
@@ -222,7 +220,7 @@ class PretrainingBrain(TrainingBrain):
             return
         self.hparams.train_logger.log_stats({"epoch": "best"}, test_stats=stats)
         if if_main_process():
-            folder = Path(self.hparams.output_folder) / "ssl"
+            folder = self.output_folder / "ssl"
             write_ssl(self.hparams.ssl, folder)
             print(
                 f"\nmasked frames of unseen speech: {100 * stats['accuracy']:.1f} % right "

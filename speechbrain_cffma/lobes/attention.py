@@ -177,6 +177,14 @@ def check_heads(dim, n_heads):
     ------
     InputError
         If the heads don't divide the channels, or these are odd.
+
+    Example
+    -------
+    >>> check_heads(512, n_heads=4)
+    >>> check_heads(512, n_heads=3)
+    Traceback (most recent call last):
+    ...
+    speechbrain_cffma.errors.InputError: 512 channels must be even, and a multiple of 3 heads
     """
     if dim % n_heads or dim % 2:
         raise InputError(

@@ -52,6 +52,11 @@ def check_features(fusion, spectrum, embedding):
     ------
     InputError
         If the channels or frames of the two do not fit.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.lobes import MSCFF
+    >>> check_features(MSCFF(201, 32, 64), torch.rand(1, 9, 201), torch.rand(1, 9, 32))
     """
     expected = (*spectrum.shape[:2], fusion.n_freqs, fusion.ssl_dim)
     found = (*embedding.shape[:2], spectrum.shape[2], embedding.shape[2])

@@ -1,0 +1,169 @@
+"""SpeechBrain's habits, where its checks of docstrings and of YAMLs apply.
+
+Its `check_docstrings` wants an example in each public function and class, its
+`check_yaml` that scripts and YAMLs name the same keys.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from speechbrain_cffma.experiment import _merge, _with_bases
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [
+    path
+    for path in sorted((ROOT / "speechbrain_cffma").rglob("*.py"))
+    if path.parent.name != "default"  # a model folder, whose file has two lines
+]
+#: What other people's recipes are made of; the rest are parts of commands.
+PARTS = ("lobes", "metrics", "losses", "noises", "mixing", "rooms", "data", "audio")
+PARTS += ("files", "checkpoints", "conditions", "statistics", "spectra", "interface")
+PARTS = [path for path in SOURCES if {path.stem, path.parent.name} & set(PARTS)]
+#: Made for another one in the same file, whose example shows it.
+SHOWN_ELSEWHERE = {"wrap_ssl", "FastWavLMAttention", "FastFeatureEncoder"} | {
+    "MetricError"
+}
+RECIPES = sorted((ROOT / "recipes").rglob("*.py"))
+SCRIPTS = [ROOT / "train.py", ROOT / "sweep.py", *SOURCES, *RECIPES]
+EXPERIMENTS = sorted((ROOT / "hparams").glob("*.yaml"))
+YAMLS = sorted((ROOT / "hparams").rglob("*.yaml"))
+#: Keys that `read_experiment` and SpeechBrain's Brain read themselves.
+READ_BY_NAME = {"base", "variant", "without", "pretrained", "__set_seed"}
+
+
+def public_definitions(path, of_methods=False):
+    """Public functions and classes of a file, or their public methods, with their names."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            continue
+        if node.name.startswith("_"):
+            continue
+        if not of_methods:
+            yield node.name, node
+        elif isinstance(node, ast.ClassDef):
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and method.name[0] != "_":
+                    yield f"{node.name}.{method.name}", method
+
+
+def decorators(node):
+    return {ast.unparse(decorator).split("(")[0] for decorator in node.decorator_list}
+
+
+def is_command(node):
+    """Its docstring is what `--help` shows, or it ends the process."""
+    return bool(decorators(node) & {"command", "cffma.command", "click.group"})
+
+
+def returns_something(node):
+    """Whether the function itself, not one inside it, returns or yields a value."""
+    inner = {
+        part
+        for child in ast.walk(node)
+        if child is not node and isinstance(child, ast.FunctionDef | ast.Lambda)
+        for part in ast.walk(child)
+    }
+    return any(
+        isinstance(part, ast.Return | ast.Yield | ast.YieldFrom)
+        and getattr(part, "value", None) is not None
+        for part in ast.walk(node)
+        if part not in inner
+    )
+
+
+def ids(paths):
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+@pytest.mark.parametrize("path", SOURCES + RECIPES, ids=ids(SOURCES + RECIPES))
+def test_each_module_says_what_it_is_and_by_whom(path):
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert text and "Authors" in text
+
+
+def is_named_tuple(node):
+    """Its fields are all there is to it."""
+    return "NamedTuple" in [ast.unparse(base) for base in getattr(node, "bases", [])]
+
+
+@pytest.mark.parametrize("path", PARTS, ids=ids(PARTS))
+def test_each_public_function_and_class_has_an_example(path):
+    lacking = [
+        name
+        for name, node in public_definitions(path)
+        if ">>>" not in (ast.get_docstring(node) or "")
+        and not is_named_tuple(node)
+        and name not in SHOWN_ELSEWHERE
+    ]
+    assert not lacking
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=ids(SOURCES))
+def test_public_functions_say_what_they_take_and_return(path):
+    for name, node in public_definitions(path):
+        text = ast.get_docstring(node) or ""
+        if isinstance(node, ast.ClassDef) or is_command(node):
+            assert text, name
+            continue
+        takes = [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]
+        for argument in takes:
+            assert re.search(rf"^.*\b{argument}\b.* : ", text, re.MULTILINE), (
+                f"{name}: {argument}"
+            )
+        if returns_something(node):
+            assert re.search(r"^(Returns|Yields)$", text, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("path", SOURCES + RECIPES, ids=ids(SOURCES + RECIPES))
+def test_each_public_method_has_a_docstring(path):
+    lacking = [
+        name
+        for name, node in public_definitions(path, of_methods=True)
+        if not ast.get_docstring(node)
+    ]
+    assert not lacking
+
+
+# --- YAMLs
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=ids(EXPERIMENTS))
+def test_an_experiment_begins_with_a_banner(path):
+    rule, *comment = path.read_text(encoding="utf-8").splitlines()[:3]
+    assert rule.startswith("# ####") and comment[0].startswith("# ")
+
+
+def test_the_seed_is_set_before_anything_is_made():
+    tree = dict(_merge(_with_bases(ROOT / "hparams" / "base.yaml")))
+    assert list(tree)[:2] == ["seed", "__set_seed"]
+
+
+def keys_in_code():
+    """What scripts and Brains read of the hparams."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
+    found = re.findall(r"hparams\.([a-z_]+)\b", text)
+    found += re.findall(r"hparams\[\"([a-z_]+)\"\]", text)
+    found += re.findall(r"only=\"([a-z_]+)\"", text)
+    # Brain's own options, that a YAML may hold.
+    found += ["max_grad_norm", "grad_accumulation_factor", "precision"]
+    return set(found) | {"ckpt_interval_minutes"}
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=ids(EXPERIMENTS))
+def test_each_key_of_an_experiment_is_used(path):
+    tree = dict(_merge(_with_bases(path)))
+    text = "\n".join(p.read_text(encoding="utf-8") for p in YAMLS)
+    referred_to = set(re.findall(r"<([a-z_0-9]+)", text))
+    unused = set(tree) - referred_to - keys_in_code() - READ_BY_NAME
+    assert not unused
+
+
+def test_each_key_that_training_reads_is_in_its_yaml():
+    tree = _merge(_with_bases(ROOT / "hparams" / "base.yaml"))
+    code = [ROOT / "speechbrain_cffma" / f"{n}.py" for n in ("brain", "training")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in code)
+    read = set(re.findall(r"self\.hparams\.([a-z_]+)\b", text))
+    assert read and read <= set(tree)
