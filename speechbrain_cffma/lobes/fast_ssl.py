@@ -14,7 +14,6 @@ from speechbrain_cffma.lobes.layers import (
     mean_over_time,
     statistics_dtype,
     without_autocast,
-    zero_padding,
 )
 
 #: Frames (20 ms) of a batch whose features are computed together: those of all would not
@@ -206,13 +205,16 @@ def fold_norm(layer, wav, n_valid=None):
     with without_autocast(wav):
         # In float64, since a kernel may leave little of a loud signal.
         segments = wav.double().unfold(1, size, stride)  # [B, T, K]
-        mask = None
-        if n_valid is not None:
-            mask = first_frames(conv, n_valid, segments.shape[1])
-        mean = mean_over_time(segments, mask)
-        centred = zero_padding(segments - mean, mask)
-        n_frames = segments.shape[1] if mask is None else mask.sum(1, keepdim=True)
-        covariance = centred.mT @ centred / n_frames  # [B, K, K]
+        if n_valid is None:
+            mean = segments.mean(dim=1, keepdim=True)
+            centred = segments - mean
+            covariance = centred.mT @ centred / segments.shape[1]  # [B, K, K]
+        else:
+            mask = first_frames(conv, n_valid, segments.shape[1]).double()
+            n_frames = mask.sum(1, keepdim=True)
+            mean = mask.mT @ segments / n_frames
+            centred = segments - mean
+            covariance = centred.mT @ (mask * centred) / n_frames
         kernels = conv.weight.squeeze(1).double()  # [C, K]
         variance = ((kernels @ covariance) * kernels).sum(2, keepdim=True)  # [B, C, 1]
         kernels = norm.weight.unsqueeze(1) * kernels / (variance + norm.eps).sqrt()

@@ -172,18 +172,21 @@ class LogSpectrogram(nn.Module):
         dtype = statistics_dtype(log_magnitude.dtype)
         with without_autocast(log_magnitude):
             magnitude = torch.expm1(log_magnitude.to(dtype)) - self.eps
-            frames = torch.fft.irfft(magnitude * phase, self.n_fft)  # [B, T, n_fft]
             window = self._window(dtype)
             side = (self.n_fft - self.win_length) // 2
             window = F.pad(window, (side, self.n_fft - self.win_length - side))
-            squares = window.square().expand(1, *frames.shape[1:])
+            squares = window.square().expand(1, magnitude.shape[1], -1)
+            if lengths is not None:
+                n_valid = n_valid_samples(lengths, length)
+                n_frames = magnitude.shape[1]
+                mask = frame_mask(self.n_frames(n_valid) / n_frames, n_frames)
+                magnitude = zero_padding(magnitude, mask)
+                squares = mask * squares  # [B, T, n_fft]
+            frames = torch.fft.irfft(magnitude * phase, self.n_fft) * window
+            wav = self._overlap_add(frames, length)
+            envelope = self._overlap_add(squares, length)
             if lengths is None:
-                wav = self._overlap_add(frames * window, length)
-                return wav / self._overlap_add(squares, length)
-            n_valid = n_valid_samples(lengths, length)
-            mask = frame_mask(self.n_frames(n_valid) / frames.shape[1], frames.shape[1])
-            wav = self._overlap_add(zero_padding(frames * window, mask), length)
-            envelope = self._overlap_add(zero_padding(squares, mask), length)
+                return wav / envelope
             padded = torch.arange(length, device=wav.device) >= n_valid.unsqueeze(1)
             return (wav / envelope.clamp(min=1e-11)).masked_fill(padded, 0.0)
 
