@@ -23,6 +23,9 @@ SILENCE = 1e-4
 
 EXTENSIONS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".w64"}
 
+#: A folder with one of them holds results: what a run, a prepare step or a report wrote.
+RESULT_FILES = ("hyperparams.yaml", "prepared.json", "progress.jsonl")
+
 
 class AudioFile(NamedTuple):
     """A checked file, mono at 16 kHz.
@@ -48,15 +51,18 @@ class AudioFile(NamedTuple):
     fault: str = ""
 
 
-def find_audio(folder, extensions=EXTENSIONS):
-    """All audio files below a folder, but for hidden ones.
+def find_audio(folder, extensions=EXTENSIONS, leave_out=()):
+    """All audio files below a folder, but for hidden ones and this project's results.
 
     Arguments
     ---------
     folder : str or Path
-        The folder; subfolders are searched too.
+        The folder; subfolders are searched too, links to folders among them. Hidden
+        ones, and those that a run or a prepare step of this project wrote, are not.
     extensions : set of str
         What makes a file audio.
+    leave_out : iterable of (str or Path)
+        Folders that are not searched either.
 
     Returns
     -------
@@ -81,14 +87,35 @@ def find_audio(folder, extensions=EXTENSIONS):
         raise InputError(f"the folder {folder} does not exist")
     paths = sorted(
         path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in extensions and not path.name.startswith(".")
+        for path in _walk(folder, {Path(other).resolve() for other in leave_out})
+        if path.suffix.lower() in extensions
     )
     if not paths:
         raise InputError(
             f"the folder {folder} has no audio files ({', '.join(sorted(extensions))})"
         )
     return paths
+
+
+def _walk(folder, leave_out):
+    """Files below a folder; each folder is searched once, however many links lead to it."""
+    seen = {folder.resolve()}
+    for parent, subfolders, files in os.walk(folder, followlinks=True):
+        parent = Path(parent)
+        wanted = []
+        for name in sorted(subfolders):
+            path = (parent / name).resolve()
+            if name.startswith(".") or path in seen | leave_out or _is_result(path):
+                continue
+            seen.add(path)
+            wanted.append(name)
+        subfolders[:] = wanted
+        yield from (parent / name for name in files if not name.startswith("."))
+
+
+def _is_result(folder):
+    """Whether a run, a prepare step or a report of this project wrote a folder."""
+    return any((folder / name).is_file() for name in RESULT_FILES)
 
 
 def read(path, start=0, n_samples=-1):

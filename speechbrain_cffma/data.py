@@ -397,6 +397,11 @@ def read_crop(path, start, n_samples):
     np.ndarray
         [n_samples]
 
+    Raises
+    ------
+    InputError
+        If nothing is left of the file from there on.
+
     Example
     -------
     >>> path = getfixture("tmp_path") / "a.wav"
@@ -404,4 +409,10 @@ def read_crop(path, start, n_samples):
     >>> read_crop(path, start=1, n_samples=5).tolist()
     [0.25, 0.5, 0.25, 0.5, 0.25]
     """
-    return np.resize(audio.read(path, start, n_samples), n_samples)
+    samples = audio.read(path, start, n_samples)
+    if not len(samples):
+        raise InputError(
+            f"{path} ends before sample {start}: it was cut since it was prepared; the "
+            "same command prepares it anew"
+        )
+    return np.resize(samples, n_samples)

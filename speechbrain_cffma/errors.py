@@ -42,6 +42,14 @@ def one_line(error):
     return text if len(text) <= 300 else text[:297] + "..."
 
 
+def _without_traceback(message):
+    """What an error said before a worker of a DataLoader put its traceback around it."""
+    if "Original Traceback" not in message:
+        return message
+    last = message.strip().splitlines()[-1]
+    return last.partition("Error: ")[2] or last
+
+
 def command(main):
     """Decorate the main function of a command: what a user can mend ends it in one line.
 
@@ -72,7 +80,7 @@ def command(main):
         try:
             return main(*args, **kwargs)
         except CFFMAError as error:
-            message = error
+            message = _without_traceback(str(error))
         except ModuleNotFoundError as error:
             message = (
                 f"the package {error.name} is not installed: "

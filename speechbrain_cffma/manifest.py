@@ -321,7 +321,9 @@ class Pair(NamedTuple):
     sources: tuple[Path, Path]
 
 
-def prepare_pairs(noisy_folder, clean_folder, copies, n_jobs=-1, pair_by=None):
+def prepare_pairs(
+    noisy_folder, clean_folder, copies, n_jobs=-1, pair_by=None, leave_out=()
+):
     """Pair the files of two folders, check each, and convert what is not 16 kHz mono.
 
     Arguments
@@ -336,6 +338,8 @@ def prepare_pairs(noisy_folder, clean_folder, copies, n_jobs=-1, pair_by=None):
         Processes; -1 for one a core.
     pair_by : str or None
         What twins have in common, see `find_twins`; None: their paths without extension.
+    leave_out : iterable of (str or Path)
+        Folders in these that are not searched.
 
     Returns
     -------
@@ -359,9 +363,9 @@ def prepare_pairs(noisy_folder, clean_folder, copies, n_jobs=-1, pair_by=None):
     ('p1/a_5dB', 3.0)
     """
     found = pair_files(
-        find_audio(noisy_folder),
+        find_audio(noisy_folder, leave_out=leave_out),
         noisy_folder,
-        find_audio(clean_folder),
+        find_audio(clean_folder, leave_out=leave_out),
         clean_folder,
         pair_by,
     )
@@ -493,11 +497,42 @@ def usable(files, split):
     return good
 
 
-def is_prepared(save_folder, arguments):
-    """Whether a prepare step has already run with the same arguments.
+def states(paths):
+    """What tells whether files have changed: their sizes and times.
 
-    If not, the mark of one with other arguments is removed, since what it wrote is
-    about to be replaced.
+    Arguments
+    ---------
+    paths : iterable of (str or Path)
+        The files.
+
+    Returns
+    -------
+    dict
+        Size in bytes and time of change in ns by path.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> _ = path.write_bytes(b"RIFF")
+    >>> states([path])[str(path)][0]
+    4
+    """
+    found = {}
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError:  # a broken link: reading it says so
+            found[str(path)] = None
+        else:
+            found[str(path)] = [status.st_size, status.st_mtime_ns]
+    return found
+
+
+def is_prepared(save_folder, arguments, sources=()):
+    """Whether a prepare step has already run with the same arguments and files.
+
+    If not, it says which files have changed, and the mark of the step is removed, since
+    what it wrote is about to be replaced.
 
     Arguments
     ---------
@@ -505,11 +540,14 @@ def is_prepared(save_folder, arguments):
         Where its manifests go.
     arguments : dict
         Its arguments.
+    sources : iterable of (str or Path)
+        The files that it reads.
 
     Returns
     -------
     bool
-        True if `mark_prepared` was called with equal arguments and the manifests are there.
+        True if `mark_prepared` was called with equal arguments, none of the files has
+        changed, come or gone since, and the manifests are there.
 
     Example
     -------
@@ -522,11 +560,35 @@ def is_prepared(save_folder, arguments):
     """
     folder = Path(save_folder)
     manifests = [folder / f"{split}.csv" for split in ("train", "valid", "test")]
-    if all(path.is_file() for path in manifests):
-        if prepared_from(folder) == _plain(arguments):
+    before = prepared_from(folder)
+    if before is not None and all(path.is_file() for path in manifests):
+        now = _mark(arguments, sources)
+        if before == now:
             return True
+        _say_changes(folder, json.loads(before), json.loads(now))
     _marker(folder).unlink(missing_ok=True)
     return False
+
+
+def _say_changes(folder, before, now):
+    """Log which files have changed, come or gone."""
+    before, now = (mark.get("sources") for mark in (before, now))
+    if before is None:
+        logger.info("%s was prepared by an older version: preparing it anew", folder)
+        return
+    for what, paths in (
+        ("changed", [p for p in now if p in before and now[p] != before[p]]),
+        ("are new", [p for p in now if p not in before]),
+        ("have gone", [p for p in before if p not in now]),
+    ):
+        if paths:
+            logger.warning(
+                "%d files %s since %s was prepared, which is done anew: %s",
+                len(paths),
+                what,
+                folder,
+                ", ".join(paths[:5]) + (" ..." if len(paths) > 5 else ""),
+            )
 
 
 def prepared_from(save_folder):
@@ -540,7 +602,8 @@ def prepared_from(save_folder):
     Returns
     -------
     str or None
-        The arguments of `mark_prepared` as text; None if no prepare step has run to its end.
+        The arguments of `mark_prepared` and the states of its files as JSON; None if no
+        prepare step has run to its end.
 
     Example
     -------
@@ -548,10 +611,10 @@ def prepared_from(save_folder):
     True
     """
     marker = _marker(save_folder)
-    return marker.read_text() if marker.is_file() else None
+    return marker.read_text(encoding="utf-8") if marker.is_file() else None
 
 
-def mark_prepared(save_folder, arguments):
+def mark_prepared(save_folder, arguments, sources=()):
     """Note that a prepare step has run to its end.
 
     Arguments
@@ -560,6 +623,8 @@ def mark_prepared(save_folder, arguments):
         Where its manifests are.
     arguments : dict
         Its arguments.
+    sources : iterable of (str or Path)
+        The files that it has read.
 
     Example
     -------
@@ -568,12 +633,14 @@ def mark_prepared(save_folder, arguments):
     >>> (folder / "prepared.json").exists()
     True
     """
-    _marker(save_folder).write_text(_plain(arguments))
+    with replacing(_marker(save_folder)) as partial:
+        partial.write_text(_mark(arguments, sources), encoding="utf-8")
 
 
 def _marker(save_folder):
     return Path(save_folder) / "prepared.json"
 
 
-def _plain(arguments):
-    return json.dumps(arguments, default=str, sort_keys=True, indent=2)
+def _mark(arguments, sources):
+    mark = {"arguments": arguments, "sources": states(sources)}
+    return json.dumps(mark, default=str, sort_keys=True, indent=2)

@@ -160,6 +160,45 @@ class TestFindAudio:
             (tmp_path / name).touch()
         assert audio.find_audio(tmp_path) == [tmp_path / "a.wav"]
 
+    @pytest.mark.parametrize("name", [".hidden/a.wav", "day.wav/notes.txt"])
+    def test_hidden_folders_and_folders_named_like_files_are_passed_over(
+        self, tmp_path, name
+    ):
+        (tmp_path / name).parent.mkdir()
+        for path in (tmp_path / "b.wav", tmp_path / name):
+            path.touch()
+        assert audio.find_audio(tmp_path) == [tmp_path / "b.wav"]
+
+    def test_links_to_folders_are_followed_once(self, tmp_path):
+        for name in ("in/day1/a.wav", "disk/day2/b.wav"):
+            (tmp_path / name).parent.mkdir(parents=True)
+            (tmp_path / name).touch()
+        top = tmp_path / "in"
+        (top / "day2").symlink_to(tmp_path / "disk" / "day2")
+        (top / "again").symlink_to(top / "day1")
+        (top / "day1" / "loop").symlink_to(top)
+        found = [path.relative_to(top).as_posix() for path in audio.find_audio(top)]
+        assert found == ["again/a.wav", "day2/b.wav"]
+
+    @pytest.mark.parametrize("mark", audio.RESULT_FILES)
+    def test_results_among_the_data_are_passed_over(self, tmp_path, mark):
+        results = tmp_path / "results" / "mini"
+        for path in (tmp_path / "a.wav", results / "enhanced" / "b.wav"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        (results / mark).touch()
+        assert audio.find_audio(tmp_path) == [tmp_path / "a.wav"]
+        # Named itself, a folder of results is searched.
+        found = audio.find_audio(results)
+        assert found == [results / "enhanced" / "b.wav"]
+
+    def test_a_folder_that_is_left_out_is_not_searched(self, tmp_path):
+        for name in ("a.wav", "out/b.wav"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        found = audio.find_audio(tmp_path, leave_out=[tmp_path / "out"])
+        assert found == [tmp_path / "a.wav"]
+
     def test_a_missing_folder_is_an_error(self, tmp_path):
         with pytest.raises(InputError, match="none does not exist"):
             audio.find_audio(tmp_path / "none")

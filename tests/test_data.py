@@ -241,3 +241,9 @@ def test_a_crop_of_a_long_float_file_costs_the_memory_of_the_crop(tmp_path):
     windows = np.lib.stride_tricks.sliding_window_view(long, 20480)
     assert (windows[:, :9] == noisy[:9]).all(axis=1).any()
     assert peak < 5 * noisy.nbytes < long.nbytes / 5
+
+
+def test_a_crop_of_nothing_is_an_error_that_names_the_file(tmp_path, speech):
+    soundfile.write(tmp_path / "a.wav", speech.numpy()[:1000], 16000)
+    with pytest.raises(InputError, match="a.wav ends before sample 2000"):
+        read_crop(tmp_path / "a.wav", 2000, 400)

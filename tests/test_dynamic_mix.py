@@ -497,3 +497,26 @@ class TestSmallWavLM:
 
     def test_it_is_kept_if_it_is_there(self, make):
         assert make("a", 1) == make("a", 2)
+
+
+class TestResultsAmongTheData:
+    def test_those_of_the_run_itself_are_not_trained_on(self, speech_folder, tmp_path):
+        speech = shutil.copytree(speech_folder, tmp_path / "talks")
+        out = speech / "results" / "manifests"
+        counts = []
+        for _ in range(3):
+            prepare_dynamic_mix(speech, out, **QUICK)
+            counts.append([len(rows(out, n)) for n in ("train", "valid", "test")])
+            (out / "prepared.json").unlink()
+        assert counts[0] == counts[1] == counts[2]
+
+    def test_a_changed_file_is_prepared_anew(self, speech_folder, tmp_path):
+        speech = shutil.copytree(speech_folder, tmp_path / "talks")
+        prepare_dynamic_mix(speech, tmp_path / "out", **QUICK)
+        row = rows(tmp_path / "out", "train")[0]
+        (source,) = speech.glob(f"{row['ID']}.*")
+        audio.write(source.with_suffix(".wav"), audio.read(source, n_samples=8000))
+        source.unlink()
+        prepare_dynamic_mix(speech, tmp_path / "out", **QUICK)
+        found = {row["ID"]: row["duration"] for row in rows(tmp_path / "out", "train")}
+        assert found[row["ID"]] == 0.5

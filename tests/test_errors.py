@@ -1,6 +1,7 @@
 """What a user can mend ends a command in one line."""
 
 import pytest
+import torch
 
 from speechbrain_cffma.errors import InputError, InstallError, command, one_line
 
@@ -29,6 +30,26 @@ def test_a_missing_package_is_one_line_that_says_how_to_install_it(capsys):
         "error: the package matplotlib is not installed: "
         "pip install 'speechbrain-cffma[train]'\n"
     )
+
+
+class Faulty(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise InputError("noisy.wav ends before sample 3")
+
+
+def test_an_error_in_a_worker_that_loads_data_is_one_line(capsys):
+    loader = torch.utils.data.DataLoader(Faulty(), num_workers=1)
+
+    @command
+    def main():
+        list(loader)
+
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err == "error: noisy.wav ends before sample 3\n"
 
 
 def test_an_error_of_the_program_keeps_its_traceback():

@@ -1,6 +1,7 @@
 """Manifests: pairing, checks of files and the form on disk."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,40 @@ class TestPrepared:
     def test_not_after_a_preparation_with_other_arguments_began(self, tmp_path):
         manifest.mark_prepared(tmp_path, self.ARGUMENTS)
         manifest.is_prepared(tmp_path, {**self.ARGUMENTS, "seed": 2})
+        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS)
+
+    @pytest.fixture
+    def sources(self, tmp_path):
+        """Two files of 4 bytes that were there when the folder was marked."""
+        paths = [tmp_path / "a.wav", tmp_path / "b.wav"]
+        for path in paths:
+            path.write_bytes(b"RIFF")
+        manifest.mark_prepared(tmp_path, self.ARGUMENTS, paths)
+        return paths
+
+    def test_with_the_same_files(self, tmp_path, sources):
+        assert manifest.is_prepared(tmp_path, self.ARGUMENTS, sources)
+
+    def test_not_when_a_file_has_another_length(self, tmp_path, sources, caplog):
+        times = sources[0].stat()
+        sources[0].write_bytes(b"RIFF and more")
+        os.utime(sources[0], ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS, sources)
+        assert f"1 files changed since {tmp_path} was prepared" in caplog.text
+        assert caplog.text.count("a.wav") == 1
+
+    def test_not_when_a_file_was_replaced_by_one_of_its_length(self, tmp_path, sources):
+        os.utime(sources[0], ns=(0, 0))
+        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS, sources)
+
+    def test_not_when_a_file_was_renamed(self, tmp_path, sources, caplog):
+        renamed = sources[1].rename(tmp_path / "c.wav")
+        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS, [sources[0], renamed])
+        assert "1 files are new" in caplog.text
+        assert "1 files have gone" in caplog.text
+
+    def test_not_when_a_version_that_kept_no_states_marked_it(self, tmp_path):
+        (tmp_path / "prepared.json").write_text('{"folder": "a", "n_files": [2]}')
         assert not manifest.is_prepared(tmp_path, self.ARGUMENTS)
 
     def test_not_in_a_folder_that_is_missing(self, tmp_path):

@@ -102,14 +102,18 @@ def prepare_dynamic_mix(
         )
     sources = (speech_folder, noise_folder, test_noise_folder)
     sources += (rir_folder, test_rir_folder)
-    # Files that have come or gone since are a reason to prepare anew.
-    arguments["n_files"] = [len(audio.find_audio(f)) for f in sources if f is not None]
-    if manifest.is_prepared(manifest_folder, arguments):
-        return
     folder = Path(manifest_folder)
-    speech = _rows("clean_wav", speech_folder, folder / "speech", n_jobs)
+    sources = [
+        path
+        for source in sources
+        if source is not None
+        for path in audio.find_audio(source, leave_out=[folder])
+    ]
+    if manifest.is_prepared(folder, arguments, sources):
+        return
+    speech = _rows("clean_wav", speech_folder, folder, "speech", n_jobs)
     train, valid, test = _split(speech, test_speakers, held_out_share, seed)
-    noises = _rows("noise_wav", noise_folder, folder / "noise", n_jobs)
+    noises = _rows("noise_wav", noise_folder, folder, "noise", n_jobs)
     noises, test_recordings = _noises_apart(noises, test_noises)
     if simulated_rooms and rir_folder is None:
         rir_folder = _simulate(
@@ -120,10 +124,10 @@ def prepare_dynamic_mix(
             test_rir_folder = _simulate(
                 folder / "test_rooms", n_rooms, TEST_LENGTHS, rt60, seed + 1, n_jobs
             )
-    rirs = _rows("rir_wav", rir_folder, folder / "rir", n_jobs)
+    rirs = _rows("rir_wav", rir_folder, folder, "rir", n_jobs)
     test_rirs = rirs
     if test_rir_folder is not None:
-        test_rirs = _rows("rir_wav", test_rir_folder, folder / "test_rir", n_jobs)
+        test_rirs = _rows("rir_wav", test_rir_folder, folder, "test_rir", n_jobs)
     for name, rows in (("train", train), ("noise", noises), ("rir", rirs)):
         manifest.write_manifest(folder / f"{name}.csv", rows)
 
@@ -133,7 +137,7 @@ def prepare_dynamic_mix(
         folder / "rir.csv",
         synthetic_share=0.5,
     )
-    ambience = _rows("noise_wav", test_noise_folder, folder / "test_noise", n_jobs)
+    ambience = _rows("noise_wav", test_noise_folder, folder, "test_noise", n_jobs)
 
     def validation_noise(index, n_samples, rng):
         return "training kinds", mixer.noise(n_samples, rng)
@@ -159,7 +163,7 @@ def prepare_dynamic_mix(
             seed,
         )
         manifest.write_manifest(folder / f"{name}.csv", pairs)
-    manifest.mark_prepared(manifest_folder, arguments)
+    manifest.mark_prepared(folder, arguments, sources)
 
 
 def prepare_mini(wavlm_folder, seed=0, data_seed=0, **arguments):
@@ -241,13 +245,17 @@ def make_small_wavlm(folder, seed=0, dim=192, n_layers=4, conv_dim=128):
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
 
 
-def _rows(key, folder, copies, n_jobs):
-    """Manifest rows of the usable files of a folder, if there is one."""
+def _rows(key, folder, manifest_folder, part, n_jobs):
+    """Manifest rows of the usable files of a folder, if there is one.
+
+    Its copies go to a part of the manifest folder, whose other parts may be what is
+    read: simulated rooms.
+    """
     if folder is None:
         return []
-    paths = audio.find_audio(folder)
+    paths = audio.find_audio(folder, leave_out=[manifest_folder])
     names = manifest.names_of(paths, folder)
-    targets = [copies / f"{name}.wav" for name in names]
+    targets = [manifest_folder / part / f"{name}.wav" for name in names]
     files = audio.prepare_files(paths, targets, n_jobs, label=Path(folder).name)
     good = manifest.usable(files, "train")
     return [

@@ -77,21 +77,27 @@ def prepare_paired_folders(
         )
     arguments = {
         "folders": [training, testing],
-        # Files that have come or gone since are a reason to prepare anew.
-        "n_files": [len(audio.find_audio(f)) for f in (*training, *testing)],
         "pair_by": pair_by,
         "metadata": metadata,
         "held_out_share": held_out_share,
         "seed": seed,
     }
-    if manifest.is_prepared(manifest_folder, arguments):
+    sources = [
+        path
+        for folder in (*training, *testing)
+        for path in audio.find_audio(folder, leave_out=[manifest_folder])
+    ]
+    sources += [metadata] if metadata else []
+    if manifest.is_prepared(manifest_folder, arguments, sources):
         return
 
     def pairs_of(folders, part):
         copies = [
             Path(manifest_folder) / "16k" / part / side for side in ("noisy", "clean")
         ]
-        pairs = manifest.prepare_pairs(*folders, copies, n_jobs, pair_by)
+        pairs = manifest.prepare_pairs(
+            *folders, copies, n_jobs, pair_by, leave_out=[manifest_folder]
+        )
         for pair in pairs:
             subfolders = pair.sources[1].relative_to(folders[1]).parts[:-1]
             pair.row.update(
@@ -113,7 +119,7 @@ def prepare_paired_folders(
         for pair in parts["test"]:
             pair.row.update(known[pair.row["ID"]])
     manifest.write_usable(manifest_folder, parts)
-    manifest.mark_prepared(manifest_folder, arguments)
+    manifest.mark_prepared(manifest_folder, arguments, sources)
 
 
 def _both(noisy_option, noisy, clean_option, clean):

@@ -17,7 +17,7 @@ from urllib.error import HTTPError, URLError
 
 from tqdm import tqdm
 
-from speechbrain_cffma import conditions, manifest
+from speechbrain_cffma import audio, conditions, manifest
 from speechbrain_cffma.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
@@ -81,12 +81,20 @@ def prepare_voicebank(
         download_voicebank(data_folder)
     logs = {split: _find(data_folder, name) for split, name in LOGS.items()}
     arguments = {"data": data_folder, "valid_speakers": valid_speakers, "logs": logs}
-    if manifest.is_prepared(manifest_folder, arguments):
+    folders_of = _find_folders(data_folder)
+    sources = [
+        path
+        for folders in folders_of.values()
+        for folder in folders
+        for path in audio.find_audio(folder)
+    ]
+    sources += [log for log in logs.values() if log]
+    if manifest.is_prepared(manifest_folder, arguments, sources):
         return
 
     copies = manifest.copies_folder(data_folder, manifest_folder)
     parts = {"train": [], "valid": [], "test": []}
-    for split, folders in _find_folders(data_folder).items():
+    for split, folders in folders_of.items():
         pairs = manifest.prepare_pairs(
             *folders, [copies / f.name for f in folders], n_jobs
         )
@@ -105,7 +113,7 @@ def prepare_voicebank(
                 f"speakers {', '.join(valid_speakers)} are for validation"
             )
     manifest.write_usable(manifest_folder, parts)
-    manifest.mark_prepared(manifest_folder, arguments)
+    manifest.mark_prepared(manifest_folder, arguments, sources)
 
 
 def download_voicebank(data_folder, url=URL):

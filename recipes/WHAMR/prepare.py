@@ -79,10 +79,16 @@ def prepare_whamr(
         "task": task,
         "allow_subset": allow_subset,
     }
-    if manifest.is_prepared(manifest_folder, arguments):
+    folders = _find_folders(data_folder, task, version, sample_rate)
+    sources = [
+        path
+        for sides in folders.values()
+        for side in sides
+        for path in find_audio(side)
+    ]
+    if manifest.is_prepared(manifest_folder, arguments, sources):
         return
 
-    folders = _find_folders(data_folder, task, version, sample_rate)
     for split, sides in folders.items():
         _check_names(split, sides, allow_subset)
     copies = manifest.copies_folder(data_folder, manifest_folder)
@@ -93,7 +99,7 @@ def prepare_whamr(
         for pair in parts[split]:
             pair.row["speaker"] = pair.row["ID"][:3]  # of WSJ0: 01a of 01aa010b_...
     manifest.write_usable(manifest_folder, parts)
-    manifest.mark_prepared(manifest_folder, arguments)
+    manifest.mark_prepared(manifest_folder, arguments, sources)
 
 
 def _find_folders(data_folder, task, version, sample_rate):
