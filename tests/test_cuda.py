@@ -269,6 +269,8 @@ def training_brain(enhancer, waveform_loss, precision):
         "ssl_optimizer": lambda p: torch.optim.Adam(p, fused=True),
         "loss": sb.nnet.losses.mse_loss,
         "waveform_loss": waveform_loss,
+        "best_metric": "pesq",
+        "output_folder": "out",
     }
     run_opts = {
         "device": "cuda",
