@@ -22,6 +22,7 @@ test: setup
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --durations=5
 
 test-gpu: setup
+	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "error: torch finds no GPU here")'
 	$(BIN)/python -m pytest tests/test_cuda.py -m cuda
 
 test-browser: setup chromium
