@@ -17,7 +17,6 @@ import functools
 import hashlib
 import inspect
 import json
-import os
 import tempfile
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from speechbrain.utils.parameter_transfer import Pretrainer
 from speechbrain_cffma.errors import InputError, one_line
 from speechbrain_cffma.files import replacing
 from speechbrain_cffma.model_card import model_card
+from speechbrain_cffma.pretrained import checks
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -99,13 +99,16 @@ def config_of(value):
     return {"lobe": name, **arguments}
 
 
-def from_config(config):
+def from_config(config, shapes=None):
     """Build the lobe that a configuration describes, with new weights.
 
     Arguments
     ---------
     config : dict or list or int or float or str or bool or None
         What `config_of` returns.
+    shapes : dict or None
+        The shapes of the weights that are to be loaded, by name: then the number of
+        blocks and layers is compared with them before anything is built.
 
     Returns
     -------
@@ -115,34 +118,96 @@ def from_config(config):
     Raises
     ------
     InputError
-        If it names a lobe or argument that there isn't.
+        If it names a lobe or argument that there isn't, or a value that does not fit.
 
     Example
     -------
     >>> from_config({"lobe": "SCTA", "dim": 16}).dim
     16
+    >>> from_config({"lobe": "SCTA", "dim": "16"})
+    Traceback (most recent call last):
+    ...
+    speechbrain_cffma.errors.InputError: model.dim is '16': it must be a whole number
     """
+    return _build(config, "model", shapes)
+
+
+def _build(config, key, shapes):
+    """`from_config` of a part; `key` is its path. All is checked from the top down."""
     if isinstance(config, list):
-        return [from_config(item) for item in config]
+        return [_build(item, f"{key}.{i}", shapes) for i, item in enumerate(config)]
     if not isinstance(config, dict):
         return config
     arguments = dict(config)
     name = arguments.pop("lobe", None)
     if name == "SSL":
-        return _ssl_from_config(**arguments)
-    lobe = _registry().get(name)
+        return _ssl_from_config(key, arguments, shapes)
+    lobe = _registry().get(name) if isinstance(name, str) else None
     if lobe is None:
         raise InputError(
-            f"the model's configuration names the lobe {name!r}, which there isn't: "
-            f"{', '.join(sorted(_registry()))}"
+            f"{key}: the model's configuration names the lobe {name!r}, which there "
+            f"isn't: {', '.join(sorted(_registry()))}"
         )
-    unknown = set(arguments) - set(_arguments(lobe))
+    _check_arguments(lobe, key, arguments, shapes)
+    parts = {n: _build(v, f"{key}.{n}", shapes) for n, v in arguments.items()}
+    try:
+        return lobe(**parts)
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error
+    # The parts of a lobe may be any that there are: what it then lacks, Python says.
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:  # fmt: skip
+        raise InputError(
+            f"{key}: no {name} can be built of these arguments [{one_line(error)}]"
+        ) from error
+
+
+def _check_arguments(lobe, key, arguments, shapes):
+    """Names, types, ranges and counts of what a lobe's constructor is to be given."""
+    parameters = inspect.signature(lobe).parameters
+    unknown = sorted(set(arguments) - set(_arguments(lobe)))
     if unknown:
         raise InputError(
-            f"the model's configuration gives {name} an unknown argument: "
-            f"{', '.join(sorted(unknown))}"
+            f"{key}: the model's configuration gives {lobe.__name__} an unknown argument: "
+            f"{unknown[0]}"
         )
-    return lobe(**{key: from_config(value) for key, value in arguments.items()})
+    for name in _arguments(lobe):
+        default = parameters[name].default
+        if name not in arguments:
+            if default is inspect.Parameter.empty:
+                raise InputError(f"{key}.{name} is missing")
+            value = default
+        else:
+            value = arguments[name]
+        path = f"{key}.{name}"
+        if default is inspect.Parameter.empty:
+            default = _defaults().get(name, default)
+        if default is not inspect.Parameter.empty:
+            checks.check_argument(path, value, default)
+            if shapes is not None and name in checks.PARTS:
+                checks.check_count(path, value, shapes)
+        else:
+            _check_lobes(path, value)
+
+
+def _check_lobes(key, value):
+    """An argument that no lobe has a default for is a lobe, or a list of some."""
+    values = value if isinstance(value, list) and value else [value]
+    if not all(isinstance(item, dict) for item in values):
+        raise InputError(f"{key} is {str(value)[:60]!r}: it must be a lobe")
+
+
+@functools.cache
+def _defaults():
+    """The default of each argument that some lobe has one for."""
+    defaults = {}
+    for lobe in _registry().values():
+        for name in _arguments(lobe):
+            default = inspect.signature(lobe).parameters[name].default
+            if default is not inspect.Parameter.empty:
+                defaults.setdefault(name, default)
+    # Of the lobes that are given their sizes by others.
+    sizes = ("in_channels", "out_channels", "kernel_size")
+    return {**dict.fromkeys(sizes, 1), **defaults}
 
 
 def load_weights(model, path, sha256=None):
@@ -173,37 +238,98 @@ def load_weights(model, path, sha256=None):
     >>> model.weight.item()
     1.0
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    import torch
+    from safetensors import safe_open
 
-    if not os.path.isfile(path):
-        raise InputError(f"{path} is missing: get the model's folder again")
+    path = Path(path)
+    shapes = checks.read_header(path)
     if sha256 is not None and _sha256(path) != sha256:
         raise InputError(
             f"{path} is truncated or altered (its checksum is not that of "
             f"{CONFIG_FILE}): get the model's folder again"
         )
-    try:
-        loaded = load_file(path)
-    except SafetensorError as error:
-        raise InputError(
-            f"{path} is truncated or altered: get the model's folder again "
-            f"[{one_line(error)}]"
-        ) from error
     expected = model.state_dict()
-    faults = [f"{key} is missing" for key in expected if key not in loaded]
-    faults += [f"{key} is unknown" for key in loaded if key not in expected]
+    _compare(path, shapes, {key: tuple(v.shape) for key, v in expected.items()})
+    loaded = {}
+    with safe_open(path, "pt") as file:
+        for key, value in expected.items():
+            # A copy: what is read may lie in the file.
+            loaded[key] = file.get_tensor(key).to(value.dtype, copy=True)
+            if not torch.isfinite(loaded[key]).all():
+                raise InputError(
+                    f"{path}: {key} holds NaN or infinity: get the model's folder again"
+                )
+    is_meta = any(value.is_meta for value in expected.values())
+    model.load_state_dict(loaded, assign=is_meta)
+
+
+def _compare(path, shapes, expected):
+    faults = [f"{key} is missing" for key in expected if key not in shapes]
+    faults += [f"{key} is unknown" for key in shapes if key not in expected]
     faults += [
-        f"{key} has shape {tuple(loaded[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in loaded and loaded[key].shape != value.shape
+        f"{key} has shape {shapes[key]} instead of {shape}"
+        for key, shape in expected.items()
+        if key in shapes and shapes[key] != shape
     ]
     if faults:
         raise InputError(
             f"{path} holds the weights of another architecture: {faults[0]}"
             + (f", and {len(faults) - 1} more" if faults[1:] else "")
+            + f"; get {CONFIG_FILE} and {WEIGHTS_FILE} again, both of one model"
         )
-    model.load_state_dict(loaded)
+
+
+def _load(cls, folder):
+    """The model of a folder: checked, built without memory, then given its weights."""
+    import torch
+
+    config = checks.read_config(folder / CONFIG_FILE)
+    weights = folder / WEIGHTS_FILE
+    shapes = checks.read_header(weights)
+    name = config["model"].get("lobe")
+    lobe = _registry().get(name) if isinstance(name, str) else None
+    if lobe is not None and not issubclass(lobe, cls):
+        raise InputError(f"{folder} holds a {name}, not a {cls.__name__}")
+    try:
+        with torch.device("meta"):
+            model = from_config(config["model"], shapes)
+        _check_agreement(model)
+    except InputError as error:
+        raise InputError(
+            f"{folder / CONFIG_FILE}: {error}; get the model's folder again"
+        ) from error
+    load_weights(model, weights, config.get("weights_sha256"))
+    _fill_buffers(model)
+    return model
+
+
+def _check_agreement(model):
+    """What the parts of an enhancer must agree in, and no shape of a tensor shows."""
+    spectrogram = model.spectrogram
+    bins = spectrogram.n_fft // 2 + 1
+    if model.mask_estimator.n_freqs != bins:
+        raise InputError(
+            f"model.spectrogram.n_fft is {spectrogram.n_fft}, which gives {bins} "
+            f"frequencies: mask_estimator.n_freqs is {model.mask_estimator.n_freqs}"
+        )
+    if not spectrogram.hop_length <= spectrogram.win_length <= spectrogram.n_fft:
+        raise InputError(
+            "model.spectrogram.win_length must lie between hop_length and n_fft"
+        )
+    hop_length = getattr(model.embedding, "hop_length", spectrogram.hop_length)
+    if hop_length != spectrogram.hop_length:
+        raise InputError(
+            f"model.embedding.hop_length is {hop_length}: spectrogram.hop_length is "
+            f"{spectrogram.hop_length}"
+        )
+
+
+def _fill_buffers(model):
+    """Compute the buffers that no file holds, such as a window, of a model made on meta."""
+    for module in model.modules():
+        for name in module._non_persistent_buffers_set:
+            if getattr(module, name).is_meta:
+                setattr(module, name, getattr(from_config(config_of(module)), name))
 
 
 class WeightsPretrainer(Pretrainer):
@@ -288,13 +414,7 @@ class PretrainedMixin:
                 local_files_only=local_files_only,
                 token=token,
             )
-        config = _read_config(folder / CONFIG_FILE)
-        model = from_config(config["model"])
-        if not isinstance(model, cls):
-            raise InputError(
-                f"{folder} holds a {type(model).__name__}, not a {cls.__name__}"
-            )
-        load_weights(model, folder / WEIGHTS_FILE, config.get("weights_sha256"))
+        model = _load(cls, folder)
         if (folder / CARD_FILE).is_file():
             model.card = (folder / CARD_FILE).read_bytes().decode(errors="replace")
         return model.eval()
@@ -425,49 +545,48 @@ def _arguments(lobe):
 
 
 def _ssl_config(ssl):
-    config = ssl.model.config.to_dict()
-    # Where it was loaded from, and by which release, is no part of the architecture.
-    for key in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
-        config.pop(key, None)
+    config = ssl.model.config
+    # Where it was loaded from, by which release, and what a call returns are no part
+    # of the architecture.
+    fields = checks.architecture_fields(type(config))
     return {
         "lobe": "SSL",
-        "config": config,
+        "config": {
+            "model_type": config.model_type,
+            **{name: config_of(getattr(config, name)) for name in fields},
+        },
         "normalize_wav": bool(ssl.normalize_wav),
     }
 
 
-def _ssl_from_config(config, normalize_wav):
+def _ssl_from_config(key, arguments, shapes):
     """SpeechBrain's wrapper around an SSL model of this configuration, with new weights."""
-    from transformers import AutoConfig, Wav2Vec2FeatureExtractor
+    from transformers import Wav2Vec2FeatureExtractor
 
-    from speechbrain_cffma.lobes.ssl import wrap_ssl, wrapper_class
+    from speechbrain_cffma.lobes.ssl import wrap_ssl
 
-    config = dict(config)
-    model_type = config.pop("model_type", None)
-    wrapper_class(model_type)  # refuses other kinds
+    needed = {"config", "normalize_wav"}
+    if wrong := sorted(needed ^ set(arguments)):
+        said = "is missing" if wrong[0] in needed else "is an unknown argument"
+        raise InputError(f"{key}.{wrong[0]} {said}")
+    normalize_wav = arguments["normalize_wav"]
+    checks.check_argument(f"{key}.normalize_wav", normalize_wav, True)
+    config = checks.ssl_configuration(f"{key}.config", arguments["config"], shapes)
     with tempfile.TemporaryDirectory() as folder:
-        AutoConfig.for_model(model_type, **config).save_pretrained(folder)
+        config.save_pretrained(folder)
         Wav2Vec2FeatureExtractor(do_normalize=normalize_wav).save_pretrained(folder)
-        return wrap_ssl(
-            model_type, folder, folder, lambda auto_class, c: auto_class.from_config(c)
-        )
-
-
-def _read_config(path):
-    if not path.is_file():
-        raise InputError(
-            f"{path.parent} is not a model folder: it has no {CONFIG_FILE}"
-        )
-    try:
-        config = json.loads(path.read_text())
-        if not isinstance(config["model"], dict):
-            raise TypeError("'model' must be a mapping")
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is not the configuration of a speechbrain-cffma model "
-            f"[{one_line(error)}]"
-        ) from error
-    return config
+        try:
+            return wrap_ssl(
+                config.model_type,
+                folder,
+                folder,
+                lambda auto_class, c: auto_class.from_config(c),
+            )
+        # transformers builds what the values above, one by one, permit.
+        except Exception as error:
+            raise InputError(
+                f"{key}.config: no SSL model can be built of it [{one_line(error)}]"
+            ) from error
 
 
 def _download(source, **options):
