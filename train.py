@@ -36,6 +36,7 @@ def main(argv=None):
     from transformers.utils.logging import disable_progress_bar
 
     from speechbrain_cffma.data import evaluation_loader, training_loader
+    from speechbrain_cffma.enhance import device_named
     from speechbrain_cffma.experiment import load_experiment, read_experiment
     from speechbrain_cffma.files import lock
     from speechbrain_cffma.model_card import shareable_command
@@ -43,6 +44,8 @@ def main(argv=None):
     disable_progress_bar()  # of transformers' loading of weights
     path, run_opts, overrides = sb.parse_arguments(argv)
     experiment = read_experiment(path, overrides)
+    if run_opts.device:
+        device_named(run_opts.device)  # before data are prepared for nothing
     ddp_init_group(run_opts)
 
     output_folder = load_experiment(experiment, only="output_folder")
@@ -69,8 +72,11 @@ def main(argv=None):
         command=shareable_command(sys.argv[1:] if argv is None else argv),
     )
     world_size = torch.distributed.get_world_size() if brain.distributed_launch else 1
-    share = {"rank": getattr(brain, "rank", 0), "world_size": world_size}
-    share["pin_memory"] = torch.device(brain.device).type == "cuda"
+    share = {
+        "rank": getattr(brain, "rank", 0),
+        "world_size": world_size,
+        "device": brain.device,
+    }
     if not brain.test_only:
         train_loader = training_loader(
             hparams["train_data"],

@@ -231,7 +231,7 @@ class EnhancementBrain(TrainingBrain):
             self.on_stage_start(sb.Stage.VALID)
             world_size = len(gather(None))
             for batch in evaluation_loader(
-                self.hparams.valid_manifest, self._rank(), world_size
+                self.hparams.valid_manifest, self._rank(), world_size, self.device
             ):
                 outputs = self.compute_forward(batch, sb.Stage.VALID)
                 self.compute_objectives(outputs, batch, sb.Stage.VALID)

@@ -244,7 +244,7 @@ def training_loader(
     num_workers=0,
     rank=0,
     world_size=1,
-    pin_memory=False,
+    device="cpu",
 ):
     """The loader of training batches; its `batch_sampler` sets the epoch.
 
@@ -262,9 +262,9 @@ def training_loader(
         Which training process this is.
     world_size : int
         Of how many.
-    pin_memory : bool
-        Whether batches are read into pinned memory, from where they are copied to a GPU
-        while it computes.
+    device : torch.device or str
+        Where the batches go: for a GPU they are pinned in memory, so that they are
+        copied while it computes.
 
     Returns
     -------
@@ -301,12 +301,12 @@ def training_loader(
         batch_sampler=sampler,
         collate_fn=PaddedBatch,
         num_workers=num_workers,
-        pin_memory=pin_memory,
+        pin_memory=torch.device(device).type == "cuda",
         persistent_workers=num_workers > 0,
     )
 
 
-def evaluation_loader(manifest, rank=0, world_size=1, pin_memory=False):
+def evaluation_loader(manifest, rank=0, world_size=1, device="cpu"):
     """The loader of a process's share of whole utterances.
 
     One by one: what is padded beside others scores differently.
@@ -319,9 +319,9 @@ def evaluation_loader(manifest, rank=0, world_size=1, pin_memory=False):
         Which process this is.
     world_size : int
         Of how many.
-    pin_memory : bool
-        Whether batches are read into pinned memory, from where they are copied to a GPU
-        while it computes.
+    device : torch.device or str
+        Where the batches go: for a GPU they are pinned in memory, so that they are
+        copied while it computes.
 
     Returns
     -------
@@ -347,7 +347,7 @@ def evaluation_loader(manifest, rank=0, world_size=1, pin_memory=False):
         batch_size=1,
         sampler=share,
         collate_fn=PaddedBatch,
-        pin_memory=pin_memory,
+        pin_memory=torch.device(device).type == "cuda",
     )
 
 

@@ -14,6 +14,7 @@ from speechbrain_cffma.data import (
     EvaluationPairs,
     RecordedPairs,
     TrainingCrops,
+    evaluation_loader,
     read_crop,
     training_loader,
 )
@@ -202,6 +203,18 @@ class TestTrainingLoader:
         assert len(batch.id) == 3
         assert batch.noisy.data.shape == batch.clean.data.shape == (3, CROP)
         assert batch.noisy.data.dtype == torch.float32
+
+    @pytest.mark.parametrize("machine_has_gpu", [False, True])
+    @pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda:1", True)])
+    def test_batches_are_pinned_for_the_device_that_is_used(
+        self, pairs_csv, crops, monkeypatch, machine_has_gpu, device, pinned
+    ):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: machine_has_gpu)
+        for loader in (
+            training_loader(crops, batch_size=2, device=device),
+            evaluation_loader(pairs_csv, device=device),
+        ):
+            assert loader.pin_memory == pinned
 
 
 class TestEvaluationPairs:

@@ -373,9 +373,17 @@ def test_debug_runs_two_batches_of_each_and_replaces_no_model(
     assert systems == ["noisy"] * 2 + ["enhanced"] * 2
 
 
-def test_half_precision_on_a_cpu_is_one_line(arguments, tmp_path, capsys):
-    error = fails([*arguments(tmp_path), "--precision=fp16"], capsys)
+@pytest.mark.parametrize("option", ["precision", "eval_precision"])
+def test_half_precision_on_a_cpu_is_one_line(arguments, tmp_path, capsys, option):
+    error = fails([*arguments(tmp_path), f"--{option}=fp16"], capsys)
     assert "bf16" in error
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "mps:99", "gpu"])
+def test_a_device_that_is_not_there_is_one_line(arguments, tmp_path, capsys, device):
+    error = fails([*arguments(tmp_path / "out"), f"--device={device}"], capsys)
+    assert f"there is no device '{device}' to run on, try --device cpu" in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_second_start_of_the_same_command_is_one_line(arguments, tmp_path, capsys):

@@ -160,7 +160,7 @@ class PretrainingBrain(TrainingBrain):
         (torch.Tensor, torch.Tensor, torch.Tensor)
             What `MaskedPrediction` returns.
         """
-        batch = batch.to(self.device)
+        batch = batch.to(self.device, non_blocking=True)
         # Processes evaluate different numbers of utterances: not in step with each other.
         is_training = stage == sb.Stage.TRAIN
         predictor = self.modules.predictor if is_training else self.hparams.predictor
