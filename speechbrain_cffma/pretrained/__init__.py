@@ -163,6 +163,8 @@ def _build(config, key, shapes):
 
 def _check_arguments(lobe, key, arguments, shapes):
     """Names, types, ranges and counts of what a lobe's constructor is to be given."""
+    from torch import nn
+
     parameters = inspect.signature(lobe).parameters
     unknown = sorted(set(arguments) - set(_arguments(lobe)))
     if unknown:
@@ -179,6 +181,9 @@ def _check_arguments(lobe, key, arguments, shapes):
         else:
             value = arguments[name]
         path = f"{key}.{name}"
+        # A convolution keeps its sizes as tuples of one.
+        if issubclass(lobe, nn.Conv1d) and isinstance(value, list) and len(value) == 1:
+            value = value[0]
         if default is inspect.Parameter.empty:
             default = _defaults().get(name, default)
         if default is not inspect.Parameter.empty:
