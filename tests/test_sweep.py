@@ -268,7 +268,7 @@ class TestPreparation:
     def test_one_after_the_other_in_one_folder(self):
         prepare(sweep_of(seeds=[1, 2], overrides={"data_seed": 5}).runs)
         kept = json.loads(Path("out/manifests/prepared.json").read_text())
-        assert kept == {"data_seed": 5}
+        assert kept["arguments"] == {"data_seed": 5}
 
     def test_runs_that_would_be_tested_on_other_data_are_an_error(self):
         with pytest.raises(
