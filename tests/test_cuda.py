@@ -326,7 +326,8 @@ def test_support_of_bfloat16_is_asked_of_the_device_that_is_given():
 
 @pytest.fixture
 def gpu():
-    assert torch.cuda.is_available(), "there is no GPU"
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch finds no GPU")
     return torch.device("cuda")
 
 
@@ -382,10 +383,11 @@ def test_a_training_step_on_a_gpu_waits_for_nothing(gpu, enhancer_with, tmp_path
     enhancer = enhancer_with().to(gpu)
     brain = training_brain(enhancer, tmp_path, "fp16", MultiResolutionLoss())
     item = {"id": "a", "noisy": torch.randn(CROP), "clean": torch.randn(CROP)}
-    for _ in range(2):  # the first makes what is kept: handles, states of optimisers
-        batch = PaddedBatch([item])
+    batches = [PaddedBatch([item]) for _ in range(2)]
+    # The first makes what is kept: handles of libraries and states of the optimisers.
+    for batch, mode in zip(batches, ("default", "error"), strict=True):
         batch.pin_memory()
-        torch.cuda.set_sync_debug_mode("error" if _ else "default")
+        torch.cuda.set_sync_debug_mode(mode)
         try:
             with brain.training_ctx:
                 outputs = brain.compute_forward(batch, sb.Stage.TRAIN)
@@ -408,7 +410,7 @@ def test_a_gpu_enhances_as_a_cpu_does(gpu, speech, seconds, packed):
         enhancer.pack(packed)
     difference = enhancer.enhance(noisy) - expected
     decibels = 20 * torch.log10(difference.norm() / expected.norm())
-    assert decibels < (-25 if packed == "bf16" else -50)
+    assert decibels < (-40 if packed == "bf16" else -50)
 
 
 @pytest.mark.cuda
