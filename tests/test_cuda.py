@@ -326,8 +326,7 @@ def test_support_of_bfloat16_is_asked_of_the_device_that_is_given():
 
 @pytest.fixture
 def gpu():
-    if not torch.cuda.is_available():
-        pytest.skip("PyTorch finds no GPU")
+    assert torch.cuda.is_available(), "there is no GPU"
     return torch.device("cuda")
 
 
