@@ -317,6 +317,36 @@ def test_spectrogram_and_back_gives_the_waveform(speech, n_samples):
     assert (restored - wav).abs().max() < 1e-5
 
 
+def test_the_inverse_is_silent_where_no_frame_reaches(speech):
+    spectrogram = LogSpectrogram()
+    transformed = spectrogram(speech[:16000].unsqueeze(0))
+    restored = spectrogram.inverse(*transformed, length=17000)
+    assert (restored[0, :16000] - speech[:16000]).abs().max() < 1e-5
+    assert not restored[0, 16200:].any()
+
+
+def test_the_inverse_and_its_gradient_are_those_of_torch_bit_by_bit(speech):
+    """So that a training goes on as it would have with `torch.istft`."""
+    spectrogram = LogSpectrogram()
+    log_magnitude, phase = spectrogram(speech[:16000].view(2, 8000))
+    log_magnitude = (0.5 * log_magnitude).requires_grad_()
+    spectrum = (log_magnitude.expm1() - spectrogram.eps) * phase
+    window = torch.hamming_window(400)
+    expected = torch.istft(spectrum.mT, 400, 160, window=window, length=8000)
+    restored = spectrogram.inverse(log_magnitude, phase, 8000)
+    assert torch.equal(restored, expected)
+    upstream = torch.randn(2, 8000)
+    (expected,) = torch.autograd.grad(expected, log_magnitude, upstream)
+    (gradient,) = torch.autograd.grad(restored, log_magnitude, upstream)
+    assert torch.equal(gradient, expected)
+
+
+@pytest.mark.parametrize("sizes", [(400, 401, 400), (400, 160, 512), (400, 0, 400)])
+def test_a_transform_of_impossible_sizes_is_refused(sizes):
+    with pytest.raises(InputError, match="hop_length <= win_length <= n_fft"):
+        LogSpectrogram(*sizes)
+
+
 def test_20480_samples_give_129_frames_of_201_frequencies(speech):
     spectrogram = LogSpectrogram()
     log_magnitude, phase = spectrogram(speech[:20480].unsqueeze(0))

@@ -38,6 +38,11 @@ class LogSpectrogram(nn.Module):
     win_length : int
         Samples in a window.
 
+    Raises
+    ------
+    InputError
+        If windows are further apart than they are long, or longer than the transform.
+
     Example
     -------
     >>> spectrogram = LogSpectrogram()
@@ -55,6 +60,11 @@ class LogSpectrogram(nn.Module):
 
     def __init__(self, n_fft=400, hop_length=160, win_length=400):
         super().__init__()
+        if not 1 <= hop_length <= win_length <= n_fft:
+            raise InputError(
+                "LogSpectrogram needs hop_length <= win_length <= n_fft, not "
+                f"{hop_length}, {win_length} and {n_fft}"
+            )
         self.n_fft = n_fft
         self.hop_length = hop_length
         self.win_length = win_length
@@ -167,7 +177,7 @@ class LogSpectrogram(nn.Module):
         Returns
         -------
         torch.Tensor
-            Waveforms [B, S], 0 where they are padded.
+            Waveforms [B, S], 0 where they are padded and where no frame reaches.
         """
         dtype = statistics_dtype(log_magnitude.dtype)
         with without_autocast(log_magnitude):
@@ -182,13 +192,18 @@ class LogSpectrogram(nn.Module):
                 mask = frame_mask(self.n_frames(n_valid) / n_frames, n_frames)
                 magnitude = zero_padding(magnitude, mask)
                 squares = mask * squares  # [B, T, n_fft]
-            frames = torch.fft.irfft(magnitude * phase, self.n_fft) * window
+            # Views that hand the gradient back in the order [B, F, T] of memory, as
+            # `torch.istft` does: another order rounds it otherwise.
+            spectrum = torch.view_as_real((magnitude * phase).mT)
+            spectrum = torch.view_as_complex(spectrum).mT
+            frames = torch.fft.irfft(spectrum, self.n_fft) * window
             wav = self._overlap_add(frames, length)
-            envelope = self._overlap_add(squares, length)
+            # 0 where no window reaches, at the end of a `length` beyond the frames.
+            wav = wav / self._overlap_add(squares, length).clamp(min=1e-11)
             if lengths is None:
-                return wav / envelope
+                return wav
             padded = torch.arange(length, device=wav.device) >= n_valid.unsqueeze(1)
-            return (wav / envelope.clamp(min=1e-11)).masked_fill(padded, 0.0)
+            return wav.masked_fill(padded, 0.0)
 
     def _overlap_add(self, frames, length):
         """Add frames [B, T, n_fft] a hop apart: [B, S].
