@@ -527,6 +527,18 @@ def test_a_padded_batch_gives_the_gradients_of_its_utterances(
         assert (together[name] - gradient).abs().max() < 1e-3 * scale, name
 
 
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("n_valid", [0, 100])
+def test_an_utterance_that_is_too_short_spoils_no_gradient(ssl_folder, large, n_valid):
+    """In a batch whose padding is garbage, and where all that is given is used."""
+    enhancer = small_enhancer(load_ssl(ssl_folder("wavlm", large)), level=-20.0)
+    noisy = torch.randn(2, 8000, requires_grad=True)
+    enhanced, log_magnitude = enhancer(noisy, torch.tensor([1.0, n_valid / 8000]))
+    (enhanced.square().sum() + log_magnitude.square().sum()).backward()
+    learning = [p for p in enhancer.parameters() if p.requires_grad]
+    assert all(leaf.grad.isfinite().all() for leaf in (noisy, *learning))
+
+
 def test_a_silent_input_has_a_finite_gradient(ssl_folder):
     enhancer = small_enhancer(load_ssl(ssl_folder("wavlm")), level=0.0)
     noisy = torch.zeros(1, 8000, requires_grad=True)

@@ -306,11 +306,22 @@ def test_plain_ddp_stops_at_what_is_never_used(embedding_of, speech, one_process
             parallel(speech[None, :4000], n_frames=26).square().sum().backward()
 
 
-def test_a_mask_token_that_is_used_learns(ssl_folder):
-    ssl = load_ssl(ssl_folder("wavlm"))
+@pytest.mark.parametrize("share", [0.05, 0.0])
+def test_a_mask_token_that_is_used_learns(ssl_folder, share):
+    ssl = load_ssl(ssl_folder("hubert", mask_time_prob=share, mask_feature_prob=0.1))
     ssl.model.config.apply_spec_augment = True
     SSLEmbedding(ssl, fine_tune="entire")
-    assert ssl.model.masked_spec_embed.requires_grad
+    assert ssl.model.masked_spec_embed.requires_grad == (share > 0)
+
+
+@pytest.mark.parametrize("family", ["wavlm", "wav2vec2"])
+def test_an_adapter_behind_the_last_layer_is_never_used(ssl_folder, speech, family):
+    ssl = load_ssl(ssl_folder(family, add_adapter=True))
+    embedding = SSLEmbedding(ssl, fine_tune="entire").train()
+    embedding(speech[None, :4000], n_frames=26).square().sum().backward()
+    learning = [p for p in embedding.parameters() if p.requires_grad]
+    assert all(p.grad is not None for p in learning)
+    assert not any(p.requires_grad for p in ssl.model.adapter.parameters())
 
 
 @pytest.mark.parametrize("fine_tune", ["frozen", "partial", "entire"])

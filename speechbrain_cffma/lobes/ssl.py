@@ -275,11 +275,14 @@ class SSLEmbedding(nn.Module):
     def _never_used(self):
         """Parameters that hidden states don't depend on: plain DDP would wait for their
         gradients."""
-        model = self.ssl.model
-        if not model.config.apply_spec_augment and hasattr(model, "masked_spec_embed"):
+        model, config = self.ssl.model, self.ssl.model.config
+        masks_time = config.apply_spec_augment and config.mask_time_prob > 0
+        if not masks_time and hasattr(model, "masked_spec_embed"):
             yield model.masked_spec_embed
-        if model.config.do_stable_layer_norm:
+        if config.do_stable_layer_norm:
             yield from model.encoder.layer_norm.parameters()
+        if getattr(model, "adapter", None) is not None:  # behind the last layer
+            yield from model.adapter.parameters()
 
     def train(self, mode=True):
         """Set training mode; what is frozen stays in eval mode (no dropout)."""
@@ -359,11 +362,11 @@ class SSLEmbedding(nn.Module):
         if lengths is None:
             return self.ssl(wav, lengths)
         n_valid = n_valid_samples(lengths, wav.shape[1])
-        valid = torch.arange(wav.shape[1], device=wav.device) < n_valid.unsqueeze(1)
+        valid = frame_mask(lengths, wav.shape[1])  # [B, S, 1]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.ssl.freeze):
             if self.ssl.normalize_wav:
-                standard = standardise(wav.unsqueeze(2), valid.unsqueeze(2))
-                wav = standard.squeeze(2).to(wav.dtype)
+                wav = standardise(wav.unsqueeze(2), valid).squeeze(2).to(wav.dtype)
+            valid = valid.squeeze(2)
             wav = wav.masked_fill(~valid, 0.0)
             features = self.ssl.model.feature_extractor(wav, n_valid)
             hidden_states = self.ssl.model(
