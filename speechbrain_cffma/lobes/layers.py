@@ -88,6 +88,8 @@ def n_valid_samples(lengths, n_samples):
     >>> n_valid_samples(torch.tensor([1.0, 0.5]), 16000).tolist()
     [16000, 8000]
     """
+    # A half precision holds no such number.
+    lengths = lengths.to(statistics_dtype(lengths.dtype))
     return (lengths * n_samples).round().long()
 
 
@@ -114,7 +116,7 @@ def frame_mask(lengths, n_frames):
     """
     if lengths is None:
         return None
-    n_valid = (lengths * n_frames).round().clamp(min=1).unsqueeze(1)
+    n_valid = n_valid_samples(lengths, n_frames).clamp(min=1).unsqueeze(1)
     frames = torch.arange(n_frames, device=lengths.device)
     return (frames < n_valid).unsqueeze(-1)
 
@@ -166,9 +168,10 @@ def mean_over_time(x, mask=None):
     """
     if mask is None:
         return x.mean(dim=1, keepdim=True)
-    return zero_padding(x, mask).sum(dim=1, keepdim=True) / mask.sum(
-        dim=1, keepdim=True
-    )
+    # A sum over many frames is beyond what float16 holds.
+    wide = statistics_dtype(x.dtype)
+    total = zero_padding(x, mask).sum(dim=1, keepdim=True, dtype=wide)
+    return (total / mask.sum(dim=1, keepdim=True)).to(x.dtype)
 
 
 def statistics_dtype(dtype):
