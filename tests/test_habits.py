@@ -23,8 +23,11 @@ PARTS = ("lobes", "metrics", "losses", "noises", "mixing", "rooms", "data", "aud
 PARTS += ("files", "checkpoints", "conditions", "statistics", "spectra", "interface")
 PARTS = [path for path in SOURCES if {path.stem, path.parent.name} & set(PARTS)]
 #: Made for another one in the same file, whose example shows it.
-SHOWN_ELSEWHERE = {"wrap_ssl", "FastWavLMAttention", "FastFeatureEncoder"} | {
-    "MetricError"
+SHOWN_ELSEWHERE = {
+    "wrap_ssl",
+    "FastWavLMAttention",
+    "FastFeatureEncoder",
+    "MetricError",
 }
 RECIPES = sorted((ROOT / "recipes").rglob("*.py"))
 SCRIPTS = [ROOT / "train.py", ROOT / "sweep.py", *SOURCES, *RECIPES]

@@ -295,6 +295,8 @@ def test_plain_ddp_trains_it(embedding_of, speech, one_process_group, family, la
     parallel = torch.nn.parallel.DistributedDataParallel(embedding)
     for _ in range(3):
         parallel(speech[None, :4000], n_frames=26).square().sum().backward()
+    learning = [p for p in embedding.parameters() if p.requires_grad]
+    assert all(p.grad is not None for p in learning)
 
 
 def test_plain_ddp_stops_at_what_is_never_used(embedding_of, speech, one_process_group):

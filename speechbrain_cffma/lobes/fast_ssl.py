@@ -102,19 +102,20 @@ class FastFeatureEncoder(WavLMFeatureEncoder):
         """
         if input_values.dim() == 3:
             return input_values
+        first, *others = self.conv_layers
+        has_norm_over_time = isinstance(first.layer_norm, nn.GroupNorm)
         is_whole = self.gradient_checkpointing or torch.compiler.is_compiling()
         if is_whole or input_values.device.type != "cpu":
-            if n_valid is None:
+            if n_valid is None or not has_norm_over_time:
                 return super().forward(input_values)
             return self._whole(input_values, n_valid)
-        first, *others = self.conv_layers
         stride, reach = 1, 1  # in samples: of one frame
         for layer in self.conv_layers:
             reach += (layer.conv.kernel_size[0] - 1) * stride
             stride *= layer.conv.stride[0]
         overlap = reach - stride
         n_frames = (input_values.shape[1] - overlap) // stride
-        if isinstance(first.layer_norm, nn.GroupNorm):
+        if has_norm_over_time:
             first = fold_norm(first, input_values, n_valid)
         chunk = max(1, CHUNK // len(input_values))
         chunks = []
@@ -127,20 +128,16 @@ class FastFeatureEncoder(WavLMFeatureEncoder):
         return torch.cat(chunks, dim=2)
 
     def _whole(self, wav, n_valid):
-        """All frames at once, with the norm over time, if any, over the valid ones."""
+        """All frames at once, with the first layer's norm over the valid ones."""
         first, *others = self.conv_layers
-        x = first.conv(wav[:, None])  # [B, C, T]
-        if isinstance(first.layer_norm, nn.GroupNorm):
-            mask = first_frames(first.conv, n_valid, x.shape[2]).mT  # [B, 1, T]
-            wide = x.to(statistics_dtype(x.dtype))
-            mean = mean_over_time(wide.mT, mask.mT).mT
-            variance = mean_over_time((wide - mean).square().mT, mask.mT).mT
-            x = ((wide - mean) / (variance + first.layer_norm.eps).sqrt()).to(x.dtype)
-            weight, bias = first.layer_norm.weight, first.layer_norm.bias
-            x = x * weight.unsqueeze(1) + bias.unsqueeze(1)
-        else:
-            x = first.layer_norm(x.mT).mT
-        x = first.activation(x)
+        norm = first.layer_norm
+        x = first.conv(wav[:, None]).mT  # [B, T, C]
+        mask = first_frames(first.conv, n_valid, x.shape[1])
+        wide = x.to(statistics_dtype(x.dtype))
+        centred = wide - mean_over_time(wide, mask)
+        variance = mean_over_time(centred.square(), mask)
+        x = (centred / (variance + norm.eps).sqrt()).to(x.dtype)
+        x = first.activation((x * norm.weight + norm.bias).mT)  # [B, C, T]
         for layer in others:
             x = layer(x)
         return x
