@@ -6,7 +6,7 @@ Authors
 
 import errno
 import logging
-import os
+import secrets
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,7 +39,8 @@ def replacing(path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    # Short, so that it fits wherever the name does.
+    partial = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         yield partial
         partial.replace(path)
