@@ -237,7 +237,7 @@ def folder(device):
         for index in range(n_files):
             audio.write(inputs / f"{index}.wav", noisy(10)[0].numpy())
         start = time.perf_counter()
-        enhance_all(plan([inputs], output), lambda: enhancer)
+        enhance_all(plan([inputs], output)[0], lambda: enhancer)
         seconds = time.perf_counter() - start
     yield f"{n_files} files of 10 s, auto: real-time factor {seconds / n_files / 10:.4f}"
 

@@ -202,7 +202,7 @@ def _load_enhancer(model, device, precision):
     nargs=-1,
     required=True,
     metavar="IN...",
-    type=click.Path(exists=True, allow_dash=True),
+    type=click.Path(allow_dash=True),
 )
 @click.option(
     "-o",
@@ -263,8 +263,9 @@ def enhance(inputs, output, model, device, precision, overwrite, **options):
     load_enhancer = partial(_load_enhancer, model, device, precision)
     try:
         with enhancing.pipes(inputs, output) as (inputs, output):
-            jobs = enhancing.plan(inputs, output)
+            jobs, failures = enhancing.plan(inputs, output)
             outcome = enhancing.enhance_all(jobs, load_enhancer, overwrite, **options)
+            outcome.failures[:0] = failures
     except KeyboardInterrupt:
         click.echo("interrupted: the same command goes on from here", err=True)
         raise SystemExit(130) from None

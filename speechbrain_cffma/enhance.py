@@ -6,6 +6,7 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import os
 import shutil
 import sys
 import tempfile
@@ -50,7 +51,7 @@ class Outcome(NamedTuple):
     limited : dict
         By how many dB the highest peak was turned down, by target, where any was.
     failures : list of str
-        A line a file that failed, with its name and the reason.
+        A line for each file that failed, with its name and the reason.
     """
 
     enhanced: list
@@ -66,7 +67,7 @@ def plan(inputs, output):
     ---------
     inputs : list of str or Path
         Files and folders. Folders are searched with their subfolders, but for the
-        output.
+        output. A file that is given twice is one job.
     output : str or Path
         A folder, in which the tree of each input folder is kept; for a single file
         also a file, by its extension. In a folder, files keep their names; what can't be
@@ -74,53 +75,84 @@ def plan(inputs, output):
 
     Returns
     -------
-    list of Job
+    jobs : list of Job
         In the order of the inputs.
+    failures : list of str
+        A line for each file that is no job: it is missing, would replace an input, or
+        has the same target as another file.
 
     Raises
     ------
     InputError
-        If a folder has no files, a file would replace its own or another's source, or
-        two files have one target.
+        If a folder has no files, or the output is one file for several.
 
     Example
     -------
     >>> folder = getfixture("tmp_path")
     >>> (folder / "in" / "a").mkdir(parents=True)
     >>> (folder / "in" / "a" / "b.flac").touch()
-    >>> (job,) = plan([folder / "in"], folder / "out")
-    >>> job.target.relative_to(folder).as_posix()
-    'out/a/b.flac'
+    >>> (job,), failures = plan([folder / "in"], folder / "out")
+    >>> job.target.relative_to(folder).as_posix(), failures
+    ('out/a/b.flac', [])
     """
     inputs, output = [Path(path) for path in inputs], Path(output)
-    is_file = output.suffix.lower() in EXTENSIONS and not output.is_dir()
-    if is_file and len(inputs) == 1 and not inputs[0].is_dir():
+    is_file = output.suffix.lower() in EXTENSIONS and not os.path.isdir(output)
+    if is_file and len(inputs) == 1 and not os.path.isdir(inputs[0]):
         jobs = [Job(inputs[0], output)]
     elif is_file:
         raise InputError(f"{output} is one file: name a folder for several")
     else:
         jobs = [job for path in inputs for job in _jobs_of(path, output)]
-    sources = {job.source.resolve() for job in jobs}
-    targets = {}
-    for source, target in jobs:
-        if target.resolve() in sources:
-            raise InputError(f"{target} would replace an input: choose another output")
-        other = targets.setdefault(target, source)
-        if other != source:
-            raise InputError(f"{other} and {source} would both become {target}")
-    return jobs
+    return _check_jobs(jobs)
 
 
 def _jobs_of(path, output):
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [Job(path, output / _writable(path.name))]
     if path.resolve() == output.resolve():
         raise InputError(f"{path} is input and output: choose another output")
-    return [
-        Job(file, output / _writable(file.relative_to(path)))
-        for file in find_audio(path, EXTENSIONS | media.VIDEO_EXTENSIONS)
-        if output.resolve() not in file.resolve().parents
-    ]
+    found = find_audio(path, EXTENSIONS | media.VIDEO_EXTENSIONS, leave_out=[output])
+    return [Job(file, output / _writable(file.relative_to(path))) for file in found]
+
+
+def _check_jobs(jobs):
+    """Jobs that don't get in each other's way, and a line for each of the others."""
+    sources, failures = {}, []  # the sources of each target, by what identifies them
+    for source, target in jobs:
+        try:
+            sources.setdefault(target, {}).setdefault(_identity(source), source)
+        except OSError as error:
+            failures.append(f"{source} can't be read ({error.strerror})")
+    inputs = {file for of_target in sources.values() for file in of_target}
+    good = []
+    for target, of_target in sources.items():
+        for source in of_target.values():
+            others = [str(other) for other in of_target.values() if other != source]
+            if others:
+                failures.append(
+                    f"{source}: {target} would be made of {' and '.join(others)} too: "
+                    "rename one, or enhance it to a file of another name"
+                )
+            elif _is_one_of(target, inputs):
+                failures.append(
+                    f"{source}: {target} would replace an input: choose another output"
+                )
+            else:
+                good.append(Job(source, target))
+    return good, failures
+
+
+def _identity(path):
+    """Equal for all paths to a file."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _is_one_of(path, files):
+    try:
+        return _identity(path) in files
+    except OSError:  # It is not there, or its name is too long: writing it says so.
+        return False
 
 
 def _writable(name):
@@ -199,16 +231,21 @@ def enhance_all(jobs, load_enhancer, overwrite=False, **options):
     >>> enhance_all([], load_enhancer=None).enhanced
     []
     """
-    skipped = [job for job in jobs if not overwrite and _is_done(job)]
-    waiting = [job for job in jobs if job not in skipped]
-    outcome = Outcome([], skipped, {}, [])
+    outcome = Outcome([], [], {}, [])
+    waiting = []
+    for job in jobs:
+        is_skipped = not overwrite and _is_done(job)
+        (outcome.skipped if is_skipped else waiting).append(job)
     if not waiting:
         return outcome
     enhancer = load_enhancer()
-    lengths = [_seconds(job.source) for job in waiting]
-    with _AudioBar(sum(lengths)) as progress, warnings.catch_warnings():
+    with (
+        _AudioBar([job.source for job in waiting]) as progress,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore", PeakWarning)  # told at the end
-        for i, job in enumerate(waiting):
+        for job in waiting:
+            progress.begin(job.source)
             try:
                 excess = enhancer.enhance_file(
                     *job, progress=progress.advance, **options
@@ -221,14 +258,66 @@ def enhance_all(jobs, load_enhancer, overwrite=False, **options):
                 outcome.enhanced.append(job)
                 if excess:
                     outcome.limited[job.target] = excess
-            progress.update(sum(lengths[: i + 1]) - progress.n)
+            progress.end()
     return outcome
 
 
 def _is_done(job):
-    return (
-        job.target.exists() and job.target.stat().st_mtime >= job.source.stat().st_mtime
-    )
+    if not os.path.isfile(job.target):
+        return False
+    try:
+        return os.stat(job.target).st_mtime >= os.stat(job.source).st_mtime
+    except OSError:  # One of them is gone, which its turn tells.
+        return False
+
+
+class _AudioBar(tqdm):
+    """A bar of seconds of audio.
+
+    Files are opened one by one, so that the first begins at once: the seconds of those
+    to come are estimated by their sizes.
+    """
+
+    def __init__(self, paths):
+        self.coming = sum(map(_size, paths))  # bytes
+        self.opened = 0  # bytes
+        self.seconds = 0.0  # of the opened files
+        super().__init__(
+            total=0,
+            desc="enhancing",
+            dynamic_ncols=True,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio "
+            "[{elapsed}<{remaining}{postfix}]",
+        )
+
+    def begin(self, path):
+        """Go on to a file."""
+        size, seconds = _size(path), _seconds(path)
+        self.coming = max(0, self.coming - size)
+        if seconds:
+            self.opened += size
+            self.seconds += seconds
+        per_byte = self.seconds / self.opened if self.opened else 0
+        self.total = self.seconds + self.coming * per_byte
+        self.refresh()
+
+    def advance(self, seconds):
+        """Go on by what has been enhanced."""
+        self.total = max(self.total, self.n + seconds)  # Headers may tell too little.
+        self.update(seconds)
+        speed = self.n / max(self.format_dict["elapsed"], 1e-3)
+        self.set_postfix_str(f"{speed:.1f} x real time")
+
+    def end(self):
+        """Go on to the end of the file, also where it failed."""
+        self.update(self.seconds - self.n)
+
+
+def _size(path):
+    try:
+        return os.stat(path).st_size
+    except OSError:  # It is gone, which is reported when it is its turn.
+        return 0
 
 
 def _seconds(path):
@@ -238,25 +327,6 @@ def _seconds(path):
             return source.seconds
     except CFFMAError:
         return 0
-
-
-class _AudioBar(tqdm):
-    """A bar of seconds of audio."""
-
-    def __init__(self, seconds):
-        super().__init__(
-            total=seconds,
-            desc="enhancing",
-            dynamic_ncols=True,
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio "
-            "[{elapsed}<{remaining}{postfix}]",
-        )
-
-    def advance(self, seconds):
-        """Go on by what has been enhanced."""
-        self.update(seconds)
-        speed = self.n / max(self.format_dict["elapsed"], 1e-3)
-        self.set_postfix_str(f"{speed:.1f} x real time")
 
 
 def device_named(name):

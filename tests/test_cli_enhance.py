@@ -13,6 +13,8 @@ import pytest
 import soundfile
 
 from speechbrain_cffma import cli
+from speechbrain_cffma import enhance as enhancing
+from speechbrain_cffma.enhance import Job, enhance_all, plan
 from speechbrain_cffma.lobes import CFFMAEnhancer
 
 REPOSITORY = Path(__file__).parents[1]
@@ -94,6 +96,46 @@ class TestFiles:
             assert enhance("talks", "-o", "talks/enhanced")[0] == 0
         assert tree("talks/enhanced") == ["a.wav", "day1/b.flac"]
 
+    @pytest.mark.parametrize("name", ["c" * 251, "音" * 83], ids=["ascii", "CJK"])
+    def test_the_longest_names_can_be_written(self, enhance, folder, name):
+        (folder / "talks" / "a.wav").rename(folder / "talks" / f"{name}.wav")
+        code, shown = enhance(f"talks/{name}.wav", "-o", "out")
+        assert code == 0, shown
+        assert tree("out") == [f"{name}.wav"]
+
+    def test_a_file_that_is_given_twice_is_enhanced_once(self, folder, monkeypatch):
+        monkeypatch.chdir(folder)
+        (folder / "link").symlink_to("talks")
+        again = ["talks/a.wav", "talks/../talks/a.wav", "link/a.wav", "talks"]
+        jobs, failures = plan(again, "out")
+        assert [job.target.as_posix() for job in jobs] == [
+            "out/a.wav",
+            "out/day1/b.flac",
+        ]
+        assert failures == []
+
+    def test_the_first_of_many_begins_at_once(self, folder, monkeypatch):
+        """No later file is opened, and none is searched for among those that are done."""
+        opened, compared = [], []
+
+        class Watched(Job):
+            def __eq__(self, other):
+                compared.append(other)
+                return super().__eq__(other)
+
+        class Enhancer:
+            def enhance_file(self, *_, **__):
+                raise KeyboardInterrupt
+
+        done = Watched(folder / "talks" / "a.wav", folder / "talks" / "a.wav")
+        jobs = [done] * 5 + [Watched(done.source, folder / "out.wav")] * 5
+        monkeypatch.setattr(
+            enhancing, "_seconds", lambda path: opened.append(path) or 1
+        )
+        with pytest.raises(KeyboardInterrupt):
+            enhance_all(jobs, Enhancer)
+        assert (len(opened), len(compared)) == (1, 0)
+
     def test_what_can_t_be_written_as_it_was_becomes_wav(self, enhance, folder):
         pytest.importorskip("av")
         (folder / "talks" / "c.mp4").write_text("no video")
@@ -163,6 +205,53 @@ class TestFailures:
         assert "talks/0.wav can't be read" in lines[2]
         assert "talks/1.wav: sample 0, channel 0 is nan" in lines[3]
 
+    def test_a_missing_file_costs_only_itself(self, enhance, folder):
+        """Also where a result of it is there."""
+        (folder / "talks" / "link.wav").symlink_to(folder / "gone.wav")
+        (folder / "out").mkdir()
+        (folder / "out" / "link.wav").touch()
+        code, shown = enhance("talks", "nowhere.wav", "-o", "out")
+        assert code == 1
+        assert shown.splitlines()[-4:] == [
+            "2 enhanced",
+            "2 failed:",
+            "  talks/link.wav can't be read (No such file or directory)",
+            "  nowhere.wav can't be read (No such file or directory)",
+        ]
+
+    def test_a_file_that_vanishes_costs_only_itself(self, folder, tiny_enhancer):
+        jobs, _ = plan([folder / "talks"], folder / "out")
+
+        def load_enhancer():
+            (folder / "talks" / "a.wav").unlink()
+            return tiny_enhancer
+
+        outcome = enhance_all(jobs, load_enhancer)
+        assert outcome.enhanced == jobs[1:]
+        (failure,) = outcome.failures
+        assert str(folder / "talks" / "a.wav") in failure
+
+    def test_files_of_one_target_are_all_named_and_the_rest_goes_on(self, folder):
+        copy = folder / "copy"
+        (copy / "day1").mkdir(parents=True)
+        for name in ("a.wav", "day1/b.flac", "c.wav"):
+            (copy / name).touch()
+        jobs, failures = plan([folder / "talks", copy], folder / "out")
+        assert [job.source for job in jobs] == [copy / "c.wav"]
+        named = {failure.partition(": ")[0] for failure in failures}
+        sources = (folder / "talks", copy)
+        assert named == {
+            f"{s}/{name}" for s in sources for name in ("a.wav", "day1/b.flac")
+        }
+        assert f"would be made of {copy / 'a.wav'} too" in failures[0]
+
+    @pytest.mark.parametrize("output", ["talks", "talks/a.wav", "link"])
+    def test_no_input_is_replaced(self, folder, monkeypatch, output):
+        monkeypatch.chdir(folder)
+        (folder / "link").symlink_to("talks")
+        jobs, (failure,) = plan(["talks/a.wav"], output)
+        assert jobs == [] and "a.wav would replace an input" in failure
+
     def test_an_error_of_the_network_names_the_file(self, enhance, monkeypatch):
         def out_of_memory(*_, **__):
             raise RuntimeError("out of\nmemory")
@@ -192,11 +281,8 @@ class TestFailures:
         ("arguments", "message"),
         [
             (["talks", "-o", "talks"], "talks is input and output"),
-            (["talks/a.wav", "-o", "talks"], "talks/a.wav would replace an input"),
-            (["talks/a.wav", "-o", "talks/a.wav"], "would replace an input"),
             (["talks", "-o", "b.wav"], "b.wav is one file: name a folder"),
             (["talks", "talks/a.wav", "-o", "b.wav"], "name a folder for several"),
-            (["talks", "copy", "-o", "out"], "would both become out/a.wav"),
             (["model", "-o", "out"], "the folder model has no audio files"),
             (["-", "talks", "-o", "out"], "must be the only input"),
             (["talks", "-o", "-"], "is one file: name a folder"),
@@ -205,8 +291,6 @@ class TestFailures:
         ],
     )
     def test_what_can_t_be_meant_is_one_line(self, enhance, folder, arguments, message):
-        (folder / "copy").mkdir()
-        (folder / "copy" / "a.wav").write_bytes((folder / "talks/a.wav").read_bytes())
         before = tree(folder)
         code, shown = enhance(*arguments)
         (line,) = shown.splitlines()
@@ -216,7 +300,6 @@ class TestFailures:
     @pytest.mark.parametrize(
         "arguments",
         [
-            ["nowhere.wav", "-o", "out"],
             ["talks"],
             ["talks", "-o", "o", "--batch-size=0"],
         ],
