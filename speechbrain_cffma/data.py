@@ -7,6 +7,8 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from speechbrain.dataio.batch import PaddedBatch
@@ -15,6 +17,67 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from speechbrain_cffma import audio
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.manifest import read_manifest
+
+
+def group_by_speaker(rows):
+    """Which rows are of the same speaker.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Rows of a manifest.
+
+    Returns
+    -------
+    list of list of int
+        The indices of each speaker's rows. Rows without a speaker are one group.
+
+    Example
+    -------
+    >>> group_by_speaker([{"speaker": name} for name in ("anna", "ben", "anna")])
+    [[0, 2], [1]]
+    """
+    groups = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(row["speaker"], []).append(index)
+    return list(groups.values())
+
+
+def in_turns(groups, position, key):
+    """The item at a position of an endless order in which groups take turns.
+
+    Each round goes through all groups in another order, and each group through its
+    items in an order of its own, time and again. One group alone is shuffled.
+
+    Arguments
+    ---------
+    groups : sequence of (sequence of int)
+        The items of each group.
+    position : int
+        The position, from 0.
+    key : tuple of int
+        Seeds of the order.
+
+    Returns
+    -------
+    int
+        The item.
+
+    Example
+    -------
+    >>> order = [in_turns([[0, 1, 2, 3], [4, 5]], i, key=(0,)) for i in range(8)]
+    >>> sorted(order)
+    [0, 1, 2, 3, 4, 4, 5, 5]
+    """
+    n_round, turn = divmod(position, len(groups))
+    group = groups[_permutation(len(groups), (*key, n_round))[turn]]
+    n_pass, place = divmod(n_round, len(group))
+    return int(group[_permutation(len(group), (*key, n_pass))[place]])
+
+
+@lru_cache(maxsize=32)
+def _permutation(n_items, key):
+    return np.random.default_rng(key).permutation(n_items)
 
 
 class EpochBatchSampler(Sampler):
@@ -35,6 +98,8 @@ class EpochBatchSampler(Sampler):
         Which process this is.
     world_size : int
         Of how many.
+    groups : list of (list of int) or None
+        Groups of items that take turns, see `in_turns`; None for one group.
 
     Example
     -------
@@ -49,9 +114,16 @@ class EpochBatchSampler(Sampler):
     """
 
     def __init__(
-        self, n_items, batch_size, n_batches=None, seed=0, rank=0, world_size=1
+        self,
+        n_items,
+        batch_size,
+        n_batches=None,
+        seed=0,
+        rank=0,
+        world_size=1,
+        groups=None,
     ):
-        self.n_items = n_items
+        self.groups = groups or [range(n_items)]
         self.batch_size = batch_size
         self.n_batches = n_batches or max(1, n_items // (batch_size * world_size))
         self.seed = seed
@@ -76,21 +148,13 @@ class EpochBatchSampler(Sampler):
         return self.n_batches
 
     def __iter__(self):
+        key = (self.seed, self.epoch)
         for batch in range(self.first_batch, self.n_batches):
             first = (batch * self.world_size + self.rank) * self.batch_size
             yield [
-                (self.epoch, position, self._index(position))
+                (self.epoch, position, in_turns(self.groups, position, key))
                 for position in range(first, first + self.batch_size)
             ]
-
-    def _index(self, position):
-        """The item at a position: a new order for each pass through the items."""
-        n_pass, place = divmod(position, self.n_items)
-        order = (self.seed, self.epoch, n_pass)
-        if getattr(self, "_order", None) != order:
-            self._order = order
-            self._permutation = np.random.default_rng(order).permutation(self.n_items)
-        return int(self._permutation[place])
 
 
 class RecordedPairs:
@@ -147,6 +211,9 @@ class TrainingCrops(Dataset):
         Bounds of the uniform gain.
     seed : int
         Seed of everything random.
+    by_speaker : bool
+        Whether speakers take turns, so that each is heard as often, whatever the number
+        of their files.
 
     Example
     -------
@@ -160,13 +227,22 @@ class TrainingCrops(Dataset):
     torch.Size([20480])
     """
 
-    def __init__(self, manifest, pairs, crop_samples=20480, gain=(1.0, 2.5), seed=0):
+    def __init__(
+        self,
+        manifest,
+        pairs,
+        crop_samples=20480,
+        gain=(1.0, 2.5),
+        seed=0,
+        by_speaker=False,
+    ):
         self.manifest = manifest
         self.rows = read_manifest(manifest)
         self.pairs = pairs
         self.crop_samples = crop_samples
         self.gain = gain
         self.seed = seed
+        self.groups = group_by_speaker(self.rows) if by_speaker else None
 
     def __len__(self):
         return len(self.rows)
@@ -294,7 +370,13 @@ def training_loader(
             "data to train on, or --test_only to evaluate"
         )
     sampler = EpochBatchSampler(
-        len(dataset), batch_size, n_batches, dataset.seed, rank, world_size
+        len(dataset),
+        batch_size,
+        n_batches,
+        dataset.seed,
+        rank,
+        world_size,
+        dataset.groups,
     )
     return DataLoader(
         dataset,

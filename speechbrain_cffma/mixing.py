@@ -8,12 +8,15 @@ import numpy as np
 from scipy.signal import fftconvolve, resample_poly
 
 from speechbrain_cffma import audio
-from speechbrain_cffma.data import random_start, read_crop
+from speechbrain_cffma.augmentations import SPEED_STEPS, augment, check_augmentations
+from speechbrain_cffma.data import group_by_speaker, random_start, read_crop
 from speechbrain_cffma.manifest import read_manifest
-from speechbrain_cffma.noises import shape_spectrum, training_noise
+from speechbrain_cffma.noises import babble, shape_spectrum, training_noise
 
-#: The speed of speech is a whole number of these parts of its own.
-SPEED_STEPS = 20
+#: Bounds of the number of voices of the recorded babble.
+CROWD = (3, 30)
+#: Bounds of the level of a noise over that of a second one, in dB.
+SECOND_NOISE = (-10.0, 10.0)
 
 
 def rms(samples):
@@ -191,6 +194,20 @@ class DynamicMixer:
         each pair, see `random_equalizer`; 0 for none.
     level : (float, float) or None
         Bounds of the level of the noisy side, in dB of full scale; None leaves it.
+    simulated_rir_manifest : str or Path or None
+        Simulated rooms, besides those of `rir_manifest` if there are any; None or an empty
+        one for none.
+    simulated_share : float
+        Share of pairs in simulated rooms among those in rooms, where there are both.
+    babble_share : float
+        Share of noise that is babble of 3 to 30 voices of the training speech.
+    second_noise_share : float
+        Share of noise that is two noises at once, at levels that differ by at most 10 dB.
+    noise_augmentations : dict or None
+        Probabilities of what each noise is changed by, see `augmentations.augment`.
+    by_speaker : bool
+        Whether the voices of babble and speech-shaped noise are drawn by speakers, and
+        not by files.
 
     Example
     -------
@@ -219,10 +236,25 @@ class DynamicMixer:
         speed=(1.0, 1.0),
         equalizer=0.0,
         level=None,
+        simulated_rir_manifest=None,
+        simulated_share=0.0,
+        babble_share=0.0,
+        second_noise_share=0.0,
+        noise_augmentations=None,
+        by_speaker=False,
     ):
+        self.noise_augmentations = noise_augmentations or {}
+        check_augmentations(self.noise_augmentations)
         self.speech = read_manifest(speech_manifest)
-        self.noises = read_manifest(noise_manifest) if noise_manifest else []
-        self.rirs = read_manifest(rir_manifest) if rir_manifest else []
+        self.speakers = [range(len(self.speech))]
+        if by_speaker:
+            self.speakers = group_by_speaker(self.speech)
+        self.noises, self.rirs, self.simulated_rirs = (
+            read_manifest(path) if path else []
+            for path in (noise_manifest, rir_manifest, simulated_rir_manifest)
+        )
+        if not self.rirs:
+            self.rirs, self.simulated_rirs = self.simulated_rirs, []
         self.snr = snr
         self.synthetic_share = synthetic_share
         self.reverberant_share = reverberant_share
@@ -232,6 +264,9 @@ class DynamicMixer:
         self.speed = [round(bound * SPEED_STEPS) for bound in speed]
         self.equalizer = equalizer
         self.level = level
+        self.simulated_share = simulated_share
+        self.babble_share = babble_share
+        self.second_noise_share = second_noise_share
 
     def __call__(self, row, n_samples, rng):
         """Mix one pair.
@@ -282,7 +317,10 @@ class DynamicMixer:
         clean = read_crop(row["clean_wav"], start, n_read)
         noisy = clean
         if self.rirs and rng.random() < self.reverberant_share:
-            rir = audio.read(self.rirs[rng.integers(len(self.rirs))]["rir_wav"])
+            rirs = self.rirs
+            if self.simulated_rirs and rng.random() < self.simulated_share:
+                rirs = self.simulated_rirs
+            rir = audio.read(rirs[rng.integers(len(rirs))]["rir_wav"])
             # The room still sounds of what was said before the crop.
             before = min(start, len(rir))
             speech = read_crop(row["clean_wav"], start - before, before + n_read)
@@ -316,9 +354,14 @@ class DynamicMixer:
             low, high = self.snr
             parts.append(f"{noise} at {low:g} to {high:g} dB")
         if self.rirs:
+            rooms = f"{len(self.rirs)} room impulse responses"
+            if self.simulated_rirs:
+                rooms += (
+                    f" and {len(self.simulated_rirs)} of simulated rooms (share "
+                    f"{self.simulated_share:g} of these)"
+                )
             parts.append(
-                f"{len(self.rirs)} room impulse responses (share "
-                f"{self.reverberant_share:g}), towards the dry speech"
+                f"{rooms} (share {self.reverberant_share:g}), towards the dry speech"
             )
         text = f"mixed on the fly with {', and '.join(parts)}"
         for share, name in (
@@ -327,6 +370,14 @@ class DynamicMixer:
         ):
             if share:
                 text += f"; {100 * share:g} % {name}"
+        noises = {
+            "babble of many voices": self.babble_share,
+            "two at once": self.second_noise_share,
+            **self.noise_augmentations,
+        }
+        if any(noises.values()):
+            shares = (f"{100 * p:g} % {name}" for name, p in noises.items() if p)
+            text += f"; of the noises {', '.join(shares)}"
         if self.speed != [SPEED_STEPS, SPEED_STEPS]:
             slowest, fastest = (steps / SPEED_STEPS for steps in self.speed)
             text += f"; speech at {slowest:g} to {fastest:g} of its speed"
@@ -351,13 +402,27 @@ class DynamicMixer:
         np.ndarray
             [n_samples]
         """
+        noise = self._one_noise(n_samples, rng)
+        if self.second_noise_share and rng.random() < self.second_noise_share:
+            second = self._one_noise(n_samples, rng)
+            noise = add_noise(noise, second, rng.uniform(*SECOND_NOISE))
+        return noise
+
+    def _one_noise(self, n_samples, rng):
+        return augment(self._source(n_samples, rng), self.noise_augmentations, rng)
+
+    def _source(self, n_samples, rng):
+        """Noise as it was recorded or made."""
+        if self.babble_share and rng.random() < self.babble_share:
+            return babble(n_samples, rng, self._speech, CROWD)
         if not self.noises or rng.random() < self.synthetic_share:
             return training_noise(n_samples, rng, self._speech)
         row = self.noises[rng.integers(len(self.noises))]
         return self.crop(row, "noise_wav", n_samples, rng)
 
     def _speech(self, n_samples, rng):
-        row = self.speech[rng.integers(len(self.speech))]
+        files = self.speakers[rng.integers(len(self.speakers))]
+        row = self.speech[files[rng.integers(len(files))]]
         return self.crop(row, "clean_wav", n_samples, rng)
 
     @staticmethod

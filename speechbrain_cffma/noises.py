@@ -201,7 +201,7 @@ def speech_shaped(n_samples, rng, speech):
     return noise.astype(np.float32)
 
 
-def babble(n_samples, rng, speech):
+def babble(n_samples, rng, speech, voices=(4, 9)):
     """Several people at once.
 
     Arguments
@@ -212,6 +212,8 @@ def babble(n_samples, rng, speech):
         Source of randomness.
     speech : callable
         `speech(n_samples, rng)` gives a random crop of speech.
+    voices : (int, int)
+        Bounds of their number.
 
     Returns
     -------
@@ -226,7 +228,8 @@ def babble(n_samples, rng, speech):
     (16000,)
     """
     total = np.zeros(n_samples, np.float32)
-    for _ in range(rng.integers(4, 10)):
+    fewest, most = voices
+    for _ in range(rng.integers(fewest, most + 1)):
         voice = speech(n_samples, rng)
         rms = np.sqrt(np.mean(voice**2)) + 1e-4
         total += voice / rms * np.float32(rng.uniform(0.3, 1))

@@ -15,6 +15,7 @@ from speechbrain_cffma.data import (
     RecordedPairs,
     TrainingCrops,
     evaluation_loader,
+    in_turns,
     read_crop,
     training_loader,
 )
@@ -54,6 +55,37 @@ def indices(batches):
     return [index for batch in batches for _, _, index in batch]
 
 
+class TestTurns:
+    #: The files of three speakers.
+    GROUPS = ([0, 1, 2, 3, 4], [5, 6], [7])
+
+    def order(self, n_items, key=(3, 1)):
+        return [in_turns(self.GROUPS, position, key) for position in range(n_items)]
+
+    def test_each_group_has_one_item_in_each_round(self):
+        of_group = {i: n for n, group in enumerate(self.GROUPS) for i in group}
+        rounds = np.reshape([of_group[i] for i in self.order(60)], (20, 3))
+        assert all(sorted(turns) == [0, 1, 2] for turns in rounds)
+        assert len({tuple(turns) for turns in rounds}) == 6  # in any order
+
+    def test_each_group_s_items_come_equally_often(self):
+        counts = np.bincount(self.order(60))
+        assert counts.tolist() == [4, 4, 4, 4, 4, 10, 10, 20]
+
+    def test_an_order_depends_on_its_key(self):
+        assert self.order(30) == self.order(30) != self.order(30, key=(3, 2))
+
+    def test_speakers_are_heard_equally_often_in_training(self, pairs_csv):
+        rows = manifest.read_manifest(pairs_csv)
+        for row in rows:
+            row["speaker"] = "ben" if row["ID"] == "u6" else "anna"
+        manifest.write_manifest(pairs_csv, rows)
+        crops = TrainingCrops(pairs_csv, RecordedPairs(), CROP, by_speaker=True)
+        loader = training_loader(crops, batch_size=2, n_batches=6)
+        names = [name for batch in loader for name in batch.id]
+        assert names.count("u6") == 6 and len(set(names)) == 7
+
+
 class TestEpochBatchSampler:
     SIZES = {"n_items": 11, "batch_size": 2, "n_batches": 8, "seed": 3}
 
@@ -79,6 +111,11 @@ class TestEpochBatchSampler:
     def test_each_item_comes_once_a_pass(self):
         order = indices(batches_of(n_items=10, batch_size=4, n_batches=5))
         assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
+
+    def test_the_order_of_0_1_0_is_kept(self):
+        order = indices(batches_of(5, **self.SIZES))
+        passes = [np.random.default_rng((3, 5, n)).permutation(11) for n in (0, 1)]
+        assert order == np.concatenate(passes)[:16].tolist()
 
     def test_each_pass_has_another_order(self):
         order = indices(batches_of(n_items=10, batch_size=4, n_batches=5))

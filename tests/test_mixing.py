@@ -20,16 +20,16 @@ N = 16000
 
 @pytest.fixture
 def write_manifest(tmp_path):
-    """`write_manifest(key, signals)`: a manifest of WAV files of these signals."""
+    """`write_manifest(key, signals, name)`: a manifest of WAV files of these signals."""
 
-    def write(key, signals):
+    def write(key, signals, name="given"):
         rows = []
         for i, samples in enumerate(signals):
-            path = tmp_path / f"{key}_{i}.wav"
+            path = tmp_path / f"{key}_{name}_{i}.wav"
             soundfile.write(path, samples, 16000, "FLOAT")
             rows.append({"ID": i, "duration": len(samples) / 16000, key: path})
-        manifest.write_manifest(tmp_path / f"{key}.csv", rows)
-        return tmp_path / f"{key}.csv"
+        manifest.write_manifest(tmp_path / f"{key}_{name}.csv", rows)
+        return tmp_path / f"{key}_{name}.csv"
 
     return write
 
@@ -57,6 +57,50 @@ def rir_csv(write_manifest):
 
 def mix(mixer, seed=0, n_samples=N):
     return mixer(mixer.speech[seed % 2], n_samples, np.random.default_rng(seed))
+
+
+#: For some seeds, samples of the noisy and of the clean side as version 0.1.0 mixed them.
+GOLDEN = [
+    (
+        1,
+        [
+            0.021504,
+            0.019298,
+            0.026724,
+            0.010166,
+            0.002539,
+            0.000333,
+            0.007759,
+            -0.008799,
+        ],
+    ),
+    (
+        2,
+        [
+            -0.00377,
+            -0.042119,
+            0.026465,
+            -0.02531,
+            0.005452,
+            -0.016182,
+            -0.001611,
+            -0.017196,
+        ],
+    ),
+    (
+        5,
+        [
+            -0.020539,
+            -0.009627,
+            -0.046131,
+            -0.017591,
+            -0.025037,
+            0.000128,
+            -0.048183,
+            -0.018006,
+        ],
+    ),
+]
 
 
 def is_the_tone(samples):
@@ -326,9 +370,102 @@ class TestDynamicMixer:
         assert is_the_tone(noisy - clean)
         assert rms(clean) / rms(noisy - clean) == pytest.approx(1, abs=0.01)
 
+    def test_a_share_of_rooms_is_simulated(self, speech_csv, rir_csv, write_manifest):
+        simulated = np.zeros(4000)
+        simulated[[0, 800]] = 1, 0.5
+        mixer = DynamicMixer(
+            speech_csv,
+            rir_manifest=rir_csv,
+            with_noise=False,
+            reverberant_share=1.0,
+            simulated_rir_manifest=write_manifest("rir_wav", [simulated], "simulated"),
+            simulated_share=0.25,
+        )
+        echoes = []
+        for seed in range(100):
+            noisy, clean = mix(mixer, seed)
+            echo = (noisy - clean)[1600:]
+            echoes.append(np.abs(echo - 0.5 * clean[800:-800]).max() < 1e-4)
+        assert np.mean(echoes) == pytest.approx(0.25, abs=0.1)
+
+    def test_without_recorded_rooms_all_are_simulated(self, speech_csv, rir_csv):
+        arguments = {"with_noise": False, "reverberant_share": 1.0}
+        simulated = DynamicMixer(
+            speech_csv, simulated_rir_manifest=rir_csv, **arguments
+        )
+        rooms = DynamicMixer(speech_csv, rir_manifest=rir_csv, **arguments)
+        np.testing.assert_array_equal(mix(simulated), mix(rooms))
+
+    def test_a_share_of_noise_is_two_at_once(self, speech_csv, write_manifest):
+        frequencies = np.array([1000, 3000])
+        time = np.arange(3 * N) / 16000
+        noise_csv = write_manifest(
+            "noise_wav", np.sin(2 * np.pi * np.outer(frequencies, time))
+        )
+        mixer = DynamicMixer(
+            speech_csv, noise_csv, synthetic_share=0.0, second_noise_share=0.5
+        )
+        rng, ratios = np.random.default_rng(0), []
+        for _ in range(200):
+            levels = np.abs(np.fft.rfft(mixer.noise(N, rng)))[frequencies]
+            ratios.append(20 * np.log10(levels[0] / levels[1]))
+        both = [ratio for ratio in ratios if abs(ratio) < 10.1]
+        # Half of the second ones are the same recording.
+        assert len(both) / 200 == pytest.approx(0.25, abs=0.08)
+        assert min(both) < -8 and max(both) > 8
+
+    def test_a_share_of_noise_is_babble_of_the_speakers(self, speech_csv, tone_csv):
+        mixer = DynamicMixer(speech_csv, tone_csv, synthetic_share=0, babble_share=0.25)
+        rng = np.random.default_rng(0)
+        babble = [not is_the_tone(mixer.noise(N, rng)) for _ in range(100)]
+        assert np.mean(babble) == pytest.approx(0.25, abs=0.1)
+
+    def test_voices_of_babble_are_drawn_by_speakers(self, speech, write_manifest):
+        path = write_manifest("clean_wav", np.split(speech.numpy(), 6))
+        rows = manifest.read_manifest(path)
+        for row in rows:
+            row["speaker"] = "ben" if row["ID"] == "5" else "anna"
+        manifest.write_manifest(path, rows)
+        ben = audio.read(rows[5]["clean_wav"])[0]
+        rng, shares = np.random.default_rng(0), []
+        for by_speaker in (False, True):
+            mixer = DynamicMixer(path, by_speaker=by_speaker)
+            first = [mixer._speech(8000, rng)[0] for _ in range(200)]
+            shares.append(np.mean([sample == ben for sample in first]))
+        assert shares == [pytest.approx(1 / 6, abs=0.06), pytest.approx(0.5, abs=0.08)]
+
+    def test_augmentations_change_the_noise_alone(self, speech_csv, tone_csv):
+        arguments = {"synthetic_share": 0.0, "snr": (0, 0)}
+        plain = DynamicMixer(speech_csv, tone_csv, **arguments)
+        mixer = DynamicMixer(
+            speech_csv, tone_csv, **arguments, noise_augmentations={"speed": 1.0}
+        )
+        noisy, clean = mix(mixer)
+        np.testing.assert_array_equal(clean, mix(plain)[1])
+        assert not is_the_tone(noisy - clean)
+
+    def test_what_0_1_0_mixed_stays_the_same(self, speech_csv, tone_csv, rir_csv):
+        mixer = DynamicMixer(
+            speech_csv,
+            tone_csv,
+            rir_csv,
+            clean_share=0.1,
+            noise_share=0.1,
+            speed=(0.8, 1.25),
+            equalizer=5.0,
+            level=(-40.0, -20.0),
+        )
+        for seed, expected in GOLDEN:
+            noisy, clean = mix(mixer, seed)
+            measured = [*noisy[2000::4000], *clean[2000::4000]]
+            np.testing.assert_allclose(measured, expected, atol=2e-5)
+
     def test_the_model_card_tells_all_of_it(self, speech_csv):
         mixer = DynamicMixer(
             speech_csv,
+            babble_share=0.05,
+            second_noise_share=0.2,
+            noise_augmentations={"speed": 0.3, "codec": 0.1},
             clean_share=0.06,
             noise_share=0.04,
             speed=(0.9, 1.15),
@@ -337,6 +474,7 @@ class TestDynamicMixer:
         )
         assert mixer.describe() == (
             "mixed on the fly with synthetic noise at -5 to 20 dB; 6 % clean on both sides; "
-            "4 % noise alone, towards silence; speech at 0.9 to 1.15 of its speed; "
+            "4 % noise alone, towards silence; of the noises 5 % babble of many voices, "
+            "20 % two at once, 30 % speed, 10 % codec; speech at 0.9 to 1.15 of its speed; "
             "speech and noise equalized at random by 5 dB; at levels of -45 to -15 dB"
         )
