@@ -1,4 +1,4 @@
-"""Training losses beside the published L1 distance of log1p magnitudes.
+"""A loss of compressed spectra over several sizes of the STFT.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -6,6 +6,8 @@ Authors
 
 import torch
 from torch import nn
+
+from speechbrain_cffma.losses.common import cut, mean_over_items, mean_power
 
 #: Magnitudes far below it, 60 dB under the level, count alike: the slope of the
 #: compression is infinite at 0, so that all would hang on what nobody hears.
@@ -55,7 +57,7 @@ class MultiResolutionLoss(nn.Module):
         self.phase_weight = phase_weight
         self.asymmetry = asymmetry
 
-    def forward(self, enhanced, clean):
+    def forward(self, enhanced, clean, lengths=None):
         """Compare waveforms.
 
         Arguments
@@ -64,28 +66,31 @@ class MultiResolutionLoss(nn.Module):
             Waveforms [B, S].
         clean : torch.Tensor
             Waveforms [B, S].
+        lengths : torch.Tensor or None
+            Relative lengths [B].
 
         Returns
         -------
         torch.Tensor
             The loss, a scalar.
         """
-        enhanced, clean = enhanced.float(), clean.float()
-        levels = torch.stack([enhanced.detach(), clean]).square().mean(2).sqrt()
-        level = levels.amax(0).clamp(min=1e-4).unsqueeze(1)  # [B, 1]
-        enhanced, clean = enhanced / level, clean / level
-        distances = [self._distance(enhanced, clean, n_fft) for n_fft in self.n_ffts]
+        enhanced, clean = (cut(x.float(), lengths) for x in (enhanced, clean))
+        sides = torch.stack([enhanced.detach(), clean])
+        level = mean_power(sides, lengths).sqrt().amax(0).clamp(min=1e-4)
+        enhanced, clean = (x / level.unsqueeze(1) for x in (enhanced, clean))
+        distances = [self._distance(enhanced, clean, n, lengths) for n in self.n_ffts]
         return sum(distances) / len(distances)
 
-    def _distance(self, enhanced, clean, n_fft):
+    def _distance(self, enhanced, clean, n_fft, lengths):
         enhanced_magnitude, enhanced = self._compressed(enhanced, n_fft)
         with torch.no_grad():
             clean_magnitude, clean = self._compressed(clean, n_fft)
         error = enhanced_magnitude - clean_magnitude
-        distance = ((1 + self.asymmetry * (error < 0)) * error.square()).mean()
+        errors = (1 + self.asymmetry * (error < 0)) * error.square()
+        distance = mean_over_items(errors, lengths)
         if not self.phase_weight:
             return distance
-        with_phase = (enhanced - clean).square().sum(-1).mean()
+        with_phase = mean_over_items((enhanced - clean).square().sum(-1), lengths)
         return (1 - self.phase_weight) * distance + self.phase_weight * with_phase
 
     def _compressed(self, wav, n_fft):
