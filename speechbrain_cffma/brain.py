@@ -13,6 +13,12 @@ import joblib
 import numpy as np
 import speechbrain as sb
 import torch
+import yaml
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
 from speechbrain.utils.distributed import if_main_process
 from tqdm import tqdm
 
@@ -20,29 +26,32 @@ from speechbrain_cffma import audio, evaluate, plots
 from speechbrain_cffma.data import evaluation_loader
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.files import replacing
+from speechbrain_cffma.losses import WeightedSum
 from speechbrain_cffma.metrics import available_metrics, mean_scores, score_all
 from speechbrain_cffma.metrics.scoring import BASIC, PACKAGES
 from speechbrain_cffma.model_card import describe_training, extent, model_card
 from speechbrain_cffma.pretrained import CARD_FILE
 from speechbrain_cffma.report import tables, write_report
-from speechbrain_cffma.training import TrainingBrain, gather
+from speechbrain_cffma.training import RunningMeans, TrainingBrain, gather
 
 logger = logging.getLogger(__name__)
 
 
+@register_checkpoint_hooks
 class EnhancementBrain(TrainingBrain):
     """Trains a `CFFMAEnhancer`, or any module of the same interface, and scores it.
 
     The module is `modules.enhancer`. Besides what `TrainingBrain` takes it takes from
     the hparams: enhancer, pretrained, head_optimizer, ssl_optimizer, loss,
-    waveform_loss, best_metric, metric_workers, valid_manifest, train_logger,
-    tensorboard, output_folder and n_examples, and what `describe_training` puts into
-    the model card; see hparams/base.yaml.
+    waveform_loss, loss_weights, best_metric, metric_workers, valid_manifest,
+    train_logger, tensorboard, output_folder and n_examples, and what
+    `describe_training` puts into the model card; see hparams/base.yaml.
 
     Raises
     ------
     InputError
-        If `best_metric` is none that validation computes.
+        If `best_metric` is none that validation computes, or `loss_weights` does not
+        fit the terms of the loss.
     """
 
     def __init__(self, *args, **kwargs):
@@ -53,6 +62,10 @@ class EnhancementBrain(TrainingBrain):
             raise InputError(
                 f"best_metric is one of {', '.join(BASIC)}, not {self.best_metric}"
             )
+        self.loss = WeightedSum(
+            self.hparams.loss, self.hparams.waveform_loss, self.hparams.loss_weights
+        ).to(self.device)
+        self.terms = RunningMeans()
 
     # --- one batch ---
 
@@ -82,12 +95,11 @@ class EnhancementBrain(TrainingBrain):
         if stage != sb.Stage.TRAIN:
             # Processes evaluate different numbers of utterances: not in step with each other.
             return self.hparams.enhancer(noisy, self.lengths)
-        if self.hparams.waveform_loss is None:
-            return self.modules.enhancer(noisy, self.lengths, waveform=False)
-        return self.modules.enhancer(noisy, self.lengths)
+        waveform = self.loss.needs_waveform
+        return self.modules.enhancer(noisy, self.lengths, waveform=waveform)
 
     def compute_objectives(self, predictions, batch, stage):
-        """Distance of the enhanced log1p magnitude, and of the waveform, to the clean one.
+        """The weighted sum of the terms of the loss.
 
         Arguments
         ---------
@@ -113,9 +125,10 @@ class EnhancementBrain(TrainingBrain):
             (name,) = batch.id
             self.tested.append(name)
             audio.write(self._test_paths(self.test_rows[name])["enhanced"], samples)
-        loss = self.hparams.loss(log_magnitude, target, length=self.lengths)
-        if self.hparams.waveform_loss is not None:
-            loss = loss + self.hparams.waveform_loss(enhanced, clean)
+        loss, values = self.loss(
+            (enhanced, clean), (log_magnitude, target), self.lengths
+        )
+        self.terms.add(values)
         return loss
 
     def optimizers(self):
@@ -132,6 +145,22 @@ class EnhancementBrain(TrainingBrain):
         if ssl:
             optimizers["ssl_optimizer"] = self.hparams.ssl_optimizer(ssl)
         return optimizers
+
+    # --- checkpoints ---
+
+    @mark_as_saver
+    def _save(self, path):
+        """Keep the means of the terms with SpeechBrain's mean of the loss."""
+        super()._save(path)
+        with open(path, "a", encoding="utf-8") as file:
+            yaml.safe_dump({"terms": self.terms.state()}, file)
+
+    @mark_as_loader
+    def _recover(self, path, end_of_epoch):
+        super()._recover(path, end_of_epoch)
+        with open(path, encoding="utf-8") as file:
+            # Checkpoints of 0.1.0 have none.
+            self.terms = RunningMeans(**yaml.safe_load(file).get("terms", {}))
 
     # --- stages ---
 
@@ -153,24 +182,26 @@ class EnhancementBrain(TrainingBrain):
     def on_stage_start(self, stage, epoch=None):
         """Collect anew for the scores."""
         super().on_stage_start(stage, epoch)
+        if self.step == 0:  # else a checkpoint within the epoch holds those before it
+            self.terms = RunningMeans()
         self.validation_pairs = []
         self.tested = []
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Score, log and save at the end of a stage."""
-        stage_loss = self.mean_over_processes(stage, stage_loss)
+        means = {"loss": stage_loss}
+        means |= {f"loss_{name}": mean for name, mean in self.terms.read().items()}
+        losses = {k: self.mean_over_processes(stage, v) for k, v in means.items()}
         if stage == sb.Stage.TRAIN:
-            self.train_loss = stage_loss
+            self.train_losses = losses
         elif stage == sb.Stage.VALID:
-            self._end_validation(stage_loss, epoch)
+            self._end_validation(losses, epoch)
         else:
             tested = {name for share in gather(self.tested) for name in share}
             self.test_rows = {k: v for k, v in self.test_rows.items() if k in tested}
             if if_main_process():
                 self._end_test()
-            self.hparams.train_logger.log_stats(
-                {"epoch": "best"}, test_stats={"loss": stage_loss}
-            )
+            self.hparams.train_logger.log_stats({"epoch": "best"}, test_stats=losses)
 
     def on_evaluate_start(self, max_key=None, min_key=None):
         """Load the best checkpoint, and write it as a model folder.
@@ -275,7 +306,7 @@ class EnhancementBrain(TrainingBrain):
             )
         return means
 
-    def _end_validation(self, loss, epoch):
+    def _end_validation(self, losses, epoch):
         means = self._score_validation()
         self.hparams.epoch_counter.update_metric(means[self.best_metric])
         rates = {
@@ -283,9 +314,9 @@ class EnhancementBrain(TrainingBrain):
             for name, schedule in self.schedulers.items()
         }
         stats = {
-            "train": {"loss": self.train_loss},
+            "train": self.train_losses,
             "valid": {
-                "loss": loss,
+                **losses,
                 **{name: value for name, value in means.items() if value is not None},
             },
         }

@@ -194,6 +194,66 @@ class TrainingBrain(sb.Brain):
         return getattr(self, "rank", 0)
 
 
+class RunningMeans:
+    """Means of named values that are summed where they are.
+
+    A GPU is waited for when the means are read, not when values are added.
+
+    Arguments
+    ---------
+    sums : dict or None
+        Sums by names, to go on from.
+    count : int
+        How many values each of them holds.
+
+    Example
+    -------
+    >>> means = RunningMeans()
+    >>> for value in (1.0, 2.0):
+    ...     means.add({"loss": torch.tensor(value)})
+    >>> means.read()
+    {'loss': 1.5}
+    """
+
+    def __init__(self, sums=None, count=0):
+        self.sums = dict(sums or {})
+        self.count = count
+
+    def add(self, values):
+        """Add one value to each.
+
+        Arguments
+        ---------
+        values : dict
+            Scalar tensors by names, without a gradient.
+        """
+        for name, value in values.items():
+            self.sums[name] = value + self.sums.get(name, 0.0)
+        self.count += 1
+
+    def state(self):
+        """What a checkpoint holds.
+
+        Returns
+        -------
+        dict
+            Arguments of an object that goes on from here.
+        """
+        sums = {name: float(value) for name, value in self.sums.items()}
+        return {"sums": sums, "count": self.count}
+
+    def read(self):
+        """Read the means.
+
+        Returns
+        -------
+        dict
+            Floats by names.
+        """
+        sums = self.state()["sums"]
+        return {name: value / self.count for name, value in sums.items()}
+
+
 def gather(value):
     """Collect what each process has.
 

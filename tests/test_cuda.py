@@ -24,7 +24,7 @@ from speechbrain_cffma.lobes import (
 )
 from speechbrain_cffma.lobes import packed as packed_lobes
 from speechbrain_cffma.lobes.attention import attend, relative_to_absolute
-from speechbrain_cffma.losses import MultiResolutionLoss
+from speechbrain_cffma.losses import MultiResolutionLoss, PESQLoss, SISDRLoss
 
 #: Frames T. From 257 on, and where T - 1 is a multiple of 8, PyTorch would not copy a
 #: bias that begins at an odd element.
@@ -210,6 +210,7 @@ def training_brain(enhancer, tmp_path, precision, waveform_loss, brain=FakeBrain
         "ssl_optimizer": lambda p: torch.optim.Adam(p, lr=1e-5, fused=True),
         "loss": sb.nnet.losses.mse_loss,
         "waveform_loss": waveform_loss,
+        "loss_weights": None,
     }
     run_opts = {
         "device": "cuda",
@@ -239,18 +240,20 @@ def fake_batch(length=1.0):
 
 @each_precision
 @pytest.mark.parametrize("length", [1.0, 0.7])
-@pytest.mark.parametrize("waveform_loss", [None, MultiResolutionLoss()])
+@pytest.mark.parametrize("losses", [(), (MultiResolutionLoss, SISDRLoss, PESQLoss)])
 def test_a_training_step_waits_for_nothing(
-    enhancer_with, tmp_path, precision, length, waveform_loss
+    enhancer_with, tmp_path, precision, length, losses
 ):
     enhancer = enhancer_with(suppression=20.0)
+    losses = {loss.__name__: loss() for loss in losses}
     inverse = LogSpectrogram.inverse
     with (
         pretended(),
         mock.patch.object(LogSpectrogram, "inverse", autospec=True) as inversed,
     ):
         inversed.side_effect = inverse
-        brain = training_brain(pretend(enhancer), tmp_path, precision, waveform_loss)
+        losses = {name: pretend(loss) for name, loss in losses.items()}
+        brain = training_brain(pretend(enhancer), tmp_path, precision, losses)
         batch = fake_batch(length)
         with brain.training_ctx, NoWaiting(host_has_tensors=True):
             outputs = brain.compute_forward(batch, sb.Stage.TRAIN)
@@ -259,7 +262,7 @@ def test_a_training_step_waits_for_nothing(
         brain.scaler.scale(loss).backward()
         with NoWaiting():
             brain.optimizers_step()
-    assert inversed.called == (waveform_loss is not None)
+    assert inversed.called == bool(losses)
 
 
 @each_precision

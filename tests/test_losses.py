@@ -7,7 +7,13 @@ import torch
 from scipy.stats import spearmanr
 
 from speechbrain_cffma import audio
-from speechbrain_cffma.losses import MultiResolutionLoss, PESQLoss, SISDRLoss
+from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.losses import (
+    MultiResolutionLoss,
+    PESQLoss,
+    SISDRLoss,
+    WeightedSum,
+)
 from speechbrain_cffma.metrics import pesq, si_sdr
 
 NOISES = Path(__file__).parents[1] / "recipes" / "DynamicMix" / "noise"
@@ -179,3 +185,79 @@ class TestPESQLoss:
     def test_knows_nothing_of_weights(self):
         """A checkpoint, a model folder and an optimiser do not hold it."""
         assert not PESQLoss().state_dict() and not list(PESQLoss().parameters())
+
+
+def constant(value):
+    """A term that gives the same value for anything."""
+    return lambda enhanced, clean, **_: torch.tensor(value, requires_grad=True)
+
+
+def never(*args, **kwargs):
+    raise AssertionError("a term of weight 0 is computed")
+
+
+class TestWeightedSum:
+    PAIR = (torch.zeros(1, 8), torch.zeros(1, 8))
+
+    @pytest.mark.parametrize(
+        ("waveform", "weights", "expected"),
+        [
+            (None, None, 2.0),
+            (constant(3.0), None, 5.0),  # the keys of 0.1.0
+            ({"a": constant(3.0), "b": constant(5.0)}, None, 10.0),
+            (constant(3.0), {"log1p": 0.5, "waveform": 2}, 7.0),
+            ({"a": constant(3.0), "b": never}, {"log1p": 1, "a": 0.1, "b": 0}, 2.3),
+        ],
+    )
+    def test_is_the_sum_of_terms_by_their_weights(self, waveform, weights, expected):
+        loss = WeightedSum(constant(2.0), waveform, weights)
+        total, values = loss(self.PAIR, self.PAIR)
+        assert total.item() == pytest.approx(expected)
+        assert values["log1p"] == 2 and not values["log1p"].requires_grad
+
+    def test_magnitudes_alone_need_no_waveform(self):
+        terms = {"a": constant(1.0)}
+        assert not WeightedSum(constant(1.0)).needs_waveform
+        assert not WeightedSum(
+            constant(1.0), terms, {"log1p": 1, "a": 0}
+        ).needs_waveform
+        assert WeightedSum(constant(1.0), terms).needs_waveform
+
+    def test_lengths_are_given_where_items_are_padded(self):
+        """A term of 0.1.0, of two arguments, does without them."""
+        seen = []
+
+        def term(enhanced, clean, **lengths):
+            seen.append(lengths)
+            return torch.tensor(0.0)
+
+        loss = WeightedSum(constant(1.0), term)
+        loss(self.PAIR, self.PAIR)
+        lengths = torch.ones(1)
+        loss(self.PAIR, self.PAIR, lengths)
+        assert seen == [{}, {"lengths": lengths}]
+
+    def test_goes_to_the_device_with_what_its_terms_hold(self):
+        term = PESQLoss()
+        WeightedSum(constant(1.0), {"pesq": term}).to("meta")
+        assert {buffer.device.type for buffer in term.buffers()} == {"meta"}
+
+    @pytest.mark.parametrize(
+        ("weights", "message"),
+        [
+            ({"log1p": 1}, "a weight to each of log1p, pesq and to nothing else"),
+            ({"log1p": 1, "pesq": 1, "stoi": 1}, "and to nothing else"),
+            (0.5, "a weight to each of log1p, pesq"),
+            ({"log1p": 1, "pesq": -1}, "pesq is -1, not a number from 0"),
+            ({"log1p": 1, "pesq": "1e-1"}, "pesq is '1e-1', not a number"),
+            ({"log1p": 1, "pesq": float("nan")}, "pesq is nan, not a number"),
+            ({"log1p": 0, "pesq": 0}, "all weights are 0"),
+        ],
+    )
+    def test_weights_that_do_not_fit_are_one_line(self, weights, message):
+        with pytest.raises(InputError, match=message):
+            WeightedSum(constant(1.0), {"pesq": constant(1.0)}, weights)
+
+    def test_the_name_log1p_is_taken(self):
+        with pytest.raises(InputError, match="'log1p' is the name of the key loss"):
+            WeightedSum(constant(1.0), {"log1p": constant(1.0)})

@@ -356,6 +356,11 @@ def test_the_metric_that_chooses_is_a_key(arguments, tmp_path):
     assert "best_metric: stoi" in (tmp_path / "hyperparams.yaml").read_text()
 
 
+def test_weights_that_fit_no_term_are_one_line(arguments, tmp_path, capsys):
+    error = fails(arguments(tmp_path, loss_weights="{pesq: 0.1}"), capsys)
+    assert "loss_weights must give a weight to each of log1p" in error
+
+
 def test_another_metric_can_not_choose(arguments, tmp_path, capsys):
     error = fails(arguments(tmp_path, best_metric="dnsmos_ovrl"), capsys)
     assert "best_metric is one of pesq, stoi, si_sdr, not dnsmos_ovrl" in error
@@ -463,6 +468,13 @@ def assert_same_model(a, b):
         assert torch.equal(value, weights[1][key]), key
 
 
+def epochs_of(folder):
+    """What the log says of each epoch, the means of the loss and its terms among it."""
+    lines = (folder / "train_log.txt").read_text().splitlines()
+    assert "train loss_log1p" in lines[0]
+    return sorted(set(lines))
+
+
 @pytest.fixture(scope="module")
 def resumable(arguments):
     """Arguments of a run with dropout, accumulation and checkpoints within epochs."""
@@ -507,6 +519,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     code, error = run(resumable(tmp_path))
     assert code == 0, error
     assert_same_model(uninterrupted, tmp_path)
+    assert epochs_of(tmp_path) == epochs_of(uninterrupted)
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_batch(

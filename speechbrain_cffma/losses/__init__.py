@@ -1,6 +1,6 @@
-"""Terms of the training loss, besides the distance of log1p magnitudes.
+"""The training loss: a weighted sum of a distance of log1p magnitudes and losses of waveforms.
 
-Each is called as `term(enhanced, clean, lengths=None)` with waveforms [B, S].
+A loss of waveforms [B, S] is called as `term(enhanced, clean, lengths=None)`.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -9,5 +9,6 @@ Authors
 from speechbrain_cffma.losses.multi_resolution import MultiResolutionLoss
 from speechbrain_cffma.losses.pesq import PESQLoss
 from speechbrain_cffma.losses.si_sdr import SISDRLoss
+from speechbrain_cffma.losses.weighted import WeightedSum
 
-__all__ = ["MultiResolutionLoss", "PESQLoss", "SISDRLoss"]
+__all__ = ["MultiResolutionLoss", "PESQLoss", "SISDRLoss", "WeightedSum"]
