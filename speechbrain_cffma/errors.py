@@ -38,8 +38,53 @@ def one_line(error):
     >>> one_line(KeyError("no\\n  such key"))
     "KeyError: 'no\\\\n such key'"
     """
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = printable(" ".join(f"{type(error).__name__}: {error}".split()))
     return text if len(text) <= 300 else text[:297] + "..."
+
+
+def printable(text):
+    """Escape what would steer a terminal or can't be encoded, such as in a file's name.
+
+    Arguments
+    ---------
+    text : str
+        Any text.
+
+    Returns
+    -------
+    str
+        The same with escapes as in a Python literal.
+
+    Example
+    -------
+    >>> printable("Grüße" + chr(27) + "[2J")
+    'Grüße\\\\x1b[2J'
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def quoted(value):
+    """A value from a file, as a message shows it.
+
+    Arguments
+    ---------
+    value : object
+        Any plain value.
+
+    Returns
+    -------
+    str
+        Its literal without control characters, at most 60 characters.
+
+    Example
+    -------
+    >>> quoted("text"), quoted(list(range(100)))
+    ("'text'", '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16...')
+    """
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _without_traceback(message):
@@ -86,7 +131,7 @@ def command(main):
                 f"the package {error.name} is not installed: "
                 "pip install 'speechbrain-cffma[train]'"
             )
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
         raise SystemExit(1)
 
     return wrapped

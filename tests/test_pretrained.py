@@ -209,14 +209,16 @@ def test_from_pretrained_reads_neither_the_yaml_nor_the_python_file(folder, enha
 @pytest.mark.parametrize("name", ["os.system", "Linear", "load_ssl", None])
 def test_only_lobes_of_the_registry_are_built(folder, name):
     edit_config(folder, lambda c: c["model"]["spectrogram"].update(lobe=name))
-    with pytest.raises(InputError, match="names the lobe") as error:
+    with pytest.raises(
+        InputError, match="spectrogram is .*: it must be a lobe, LogSpectrogram"
+    ) as error:
         CFFMAEnhancer.from_pretrained(folder)
     assert one_line(error)
 
 
 def test_an_unknown_argument_is_refused(folder):
     edit_config(folder, lambda c: c["model"]["spectrogram"].update(nfft=400))
-    with pytest.raises(InputError, match="unknown argument: nfft"):
+    with pytest.raises(InputError, match="unknown argument: 'nfft'"):
         CFFMAEnhancer.from_pretrained(folder)
 
 
@@ -292,10 +294,18 @@ def test_a_folder_without_configuration(tmp_path):
         CFFMAEnhancer.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"model": 3}'])
-def test_a_configuration_of_something_else(folder, text):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "config.json is not the configuration"),
+        ("[]", "config.json is not the configuration"),
+        ("{}", "model is None: it must be a lobe, CFFMAEnhancer"),
+        ('{"model": 3}', "model is 3: it must be a lobe, CFFMAEnhancer"),
+    ],
+)
+def test_a_configuration_of_something_else(folder, text, said):
     (folder / "config.json").write_text(text)
-    with pytest.raises(InputError, match="is not the configuration") as error:
+    with pytest.raises(InputError, match=said) as error:
         CFFMAEnhancer.from_pretrained(folder)
     assert one_line(error)
 
@@ -309,7 +319,9 @@ def test_a_name_that_is_neither_folder_nor_on_the_hub():
 def test_a_folder_of_another_lobe(folder):
     config = config_of(RHMA(dim=16))
     (folder / "config.json").write_text(json.dumps({"model": config}))
-    with pytest.raises(InputError, match="holds a RHMA, not a CFFMAEnhancer"):
+    with pytest.raises(
+        InputError, match="model is 'RHMA': it must be a lobe, CFFMAEnhancer"
+    ):
         CFFMAEnhancer.from_pretrained(folder)
 
 

@@ -42,11 +42,8 @@ from speechbrain_cffma.lobes.scta import (  # noqa: E402
     SelectiveTimeAttention,
 )
 from speechbrain_cffma.lobes.spectrogram import LogSpectrogram  # noqa: E402
-from speechbrain_cffma.lobes.ssl import (  # noqa: E402
-    NoEmbedding,
-    SSLEmbedding,
-    load_ssl,
-)
+from speechbrain_cffma.lobes.ssl import NoEmbedding, SSLEmbedding  # noqa: E402
+from speechbrain_cffma.lobes.ssl_models import load_ssl  # noqa: E402
 from speechbrain_cffma.lobes.transformer import TransformerStack  # noqa: E402
 
 __all__ = [

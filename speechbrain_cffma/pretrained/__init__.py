@@ -17,12 +17,13 @@ import functools
 import hashlib
 import inspect
 import json
+import os
 import tempfile
 from pathlib import Path
 
 from speechbrain.utils.parameter_transfer import Pretrainer
 
-from speechbrain_cffma.errors import InputError, one_line
+from speechbrain_cffma.errors import InputError, one_line, quoted
 from speechbrain_cffma.files import replacing
 from speechbrain_cffma.model_card import model_card
 from speechbrain_cffma.pretrained import checks
@@ -34,6 +35,47 @@ HYPERPARAMS_FILE = "hyperparams.yaml"
 INTERFACE_FILE = "custom.py"
 #: The name of the model that comes with the package, in a folder beside this file.
 DEFAULT_MODEL = "default"
+#: A longer card is none.
+MAX_CARD_BYTES = 1 << 20
+#: No network nests its lobes deeper.
+MAX_DEPTH = 16
+
+SEQUENCE_LOBES = (
+    "BLSTM",
+    "FeedForward",
+    "PostNormBlock",
+    "PostNormStack",
+    "RHMA",
+    "RelativeSelfAttention",
+    "SCTA",
+    "SelectiveChannelAttention",
+    "SelectiveTimeAttention",
+    "TransformerStack",
+)
+FUSIONS = (
+    "Concatenation",
+    "CrossAttentionFusion",
+    "EmbeddingOnly",
+    "GatedFusion",
+    "MSCFF",
+    "SpectrogramOnly",
+)
+#: Which lobes an argument may be; in a list, it is a list of such.
+ROLES = {
+    "embedding": ("NoEmbedding", "SSLEmbedding"),
+    "ssl": ("SSL",),
+    "spectrogram": ("LogSpectrogram",),
+    "mask_estimator": ("CFFMA", "MaskEstimator"),
+    "fusion": FUSIONS,
+    "enhancer": SEQUENCE_LOBES,
+    "gates": [("ConvGate", "OpenGate")],
+    "blocks": [SEQUENCE_LOBES],
+    "sub_blocks": [SEQUENCE_LOBES],
+}
+#: What to do about a configuration and weights that do not fit.
+OF_ONE_MODEL = f"get {CONFIG_FILE} and {WEIGHTS_FILE} again, both of one model"
+#: What torch and Python raise of parts that don't fit one another.
+MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # fmt: skip
 
 HYPERPARAMS = """\
 # Loads this model with SpeechBrain's stock interface:
@@ -138,6 +180,8 @@ def _build(config, key, shapes):
         return [_build(item, f"{key}.{i}", shapes) for i, item in enumerate(config)]
     if not isinstance(config, dict):
         return config
+    if key.count(".") > MAX_DEPTH:
+        raise InputError(f"{key[:80]} is nested too deeply")
     arguments = dict(config)
     name = arguments.pop("lobe", None)
     if name == "SSL":
@@ -145,8 +189,8 @@ def _build(config, key, shapes):
     lobe = _registry().get(name) if isinstance(name, str) else None
     if lobe is None:
         raise InputError(
-            f"{key}: the model's configuration names the lobe {name!r}, which there "
-            f"isn't: {', '.join(sorted(_registry()))}"
+            f"{key}.lobe names the lobe {quoted(name)}, which there isn't: "
+            f"{', '.join(sorted(_registry()))}"
         )
     _check_arguments(lobe, key, arguments, shapes)
     parts = {n: _build(v, f"{key}.{n}", shapes) for n, v in arguments.items()}
@@ -154,8 +198,7 @@ def _build(config, key, shapes):
         return lobe(**parts)
     except InputError as error:
         raise InputError(f"{key}: {error}") from error
-    # The parts of a lobe may be any that there are: what it then lacks, Python says.
-    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:  # fmt: skip
+    except MISFITS as error:
         raise InputError(
             f"{key}: no {name} can be built of these arguments [{one_line(error)}]"
         ) from error
@@ -169,50 +212,40 @@ def _check_arguments(lobe, key, arguments, shapes):
     unknown = sorted(set(arguments) - set(_arguments(lobe)))
     if unknown:
         raise InputError(
-            f"{key}: the model's configuration gives {lobe.__name__} an unknown argument: "
-            f"{unknown[0]}"
+            f"{key} gives {lobe.__name__} an unknown argument: {quoted(unknown[0])}"
         )
     for name in _arguments(lobe):
-        default = parameters[name].default
+        path, default = f"{key}.{name}", parameters[name].default
+        if name not in arguments and default is inspect.Parameter.empty:
+            raise InputError(f"{path} is missing")
         if name not in arguments:
-            if default is inspect.Parameter.empty:
-                raise InputError(f"{key}.{name} is missing")
-            value = default
-        else:
-            value = arguments[name]
-        path = f"{key}.{name}"
+            continue
+        value = arguments[name]
+        if name in ROLES:
+            _check_role(path, value, ROLES[name])
+            continue
         # A convolution keeps its sizes as tuples of one.
         if issubclass(lobe, nn.Conv1d) and isinstance(value, list) and len(value) == 1:
             value = value[0]
-        if default is inspect.Parameter.empty:
-            default = _defaults().get(name, default)
-        if default is not inspect.Parameter.empty:
-            checks.check_argument(path, value, default)
-            if shapes is not None and name in checks.PARTS:
-                checks.check_count(path, value, shapes)
-        else:
-            _check_lobes(path, value)
+        # Sizes are what has no default.
+        default = 1 if default is inspect.Parameter.empty else default
+        checks.check_value(path, value, default)
+        if name in checks.PARTS:
+            checks.check_count(path, value, shapes)
 
 
-def _check_lobes(key, value):
-    """An argument that no lobe has a default for is a lobe, or a list of some."""
-    values = value if isinstance(value, list) and value else [value]
-    if not all(isinstance(item, dict) for item in values):
-        raise InputError(f"{key} is {str(value)[:60]!r}: it must be a lobe")
-
-
-@functools.cache
-def _defaults():
-    """The default of each argument that some lobe has one for."""
-    defaults = {}
-    for lobe in _registry().values():
-        for name in _arguments(lobe):
-            default = inspect.signature(lobe).parameters[name].default
-            if default is not inspect.Parameter.empty:
-                defaults.setdefault(name, default)
-    # Of the lobes that are given their sizes by others.
-    sizes = ("in_channels", "out_channels", "kernel_size")
-    return {**dict.fromkeys(sizes, 1), **defaults}
+def _check_role(key, value, names):
+    """An argument that is a lobe, or some: whether it is such as is needed there."""
+    if isinstance(names, list):
+        if not isinstance(value, list):
+            raise InputError(f"{key} is {quoted(value)}: it must be a list of lobes")
+        for index, part in enumerate(value):
+            _check_role(f"{key}.{index}", part, names[0])
+        return
+    name = value.get("lobe") if isinstance(value, dict) else None
+    if name not in names:
+        said = quoted(value if name is None else name)
+        raise InputError(f"{key} is {said}: it must be a lobe, {' or '.join(names)}")
 
 
 def load_weights(model, path, sha256=None):
@@ -247,69 +280,54 @@ def load_weights(model, path, sha256=None):
     from safetensors import safe_open
 
     path = Path(path)
-    shapes = checks.read_header(path)
-    if sha256 is not None and _sha256(path) != sha256:
-        raise InputError(
-            f"{path} is truncated or altered (its checksum is not that of "
-            f"{CONFIG_FILE}): get the model's folder again"
-        )
-    expected = model.state_dict()
-    _compare(path, shapes, {key: tuple(v.shape) for key, v in expected.items()})
-    loaded = {}
-    with safe_open(path, "pt") as file:
-        for key, value in expected.items():
-            # A copy: what is read may lie in the file.
-            loaded[key] = file.get_tensor(key).to(value.dtype, copy=True)
-            if not torch.isfinite(loaded[key]).all():
-                raise InputError(
-                    f"{path}: {key} holds NaN or infinity: get the model's folder again"
-                )
+    expected, loaded = model.state_dict(), {}
+    try:
+        checks.check_shapes(checks.read_header(path), model)
+        if sha256 is not None and _sha256(path) != sha256:
+            raise InputError(
+                f"{path.name} is truncated or altered: its checksum is not that of "
+                f"{CONFIG_FILE}"
+            )
+        with safe_open(path, "pt") as file:
+            for key, value in expected.items():
+                # A copy: what is read may lie in the file.
+                loaded[key] = file.get_tensor(key).to(value.dtype, copy=True)
+                if not torch.isfinite(loaded[key]).all():
+                    raise InputError(f"{key} holds NaN or infinity")
+    except InputError as error:
+        raise InputError(f"{path.parent}: {error}; {OF_ONE_MODEL}") from error
     is_meta = any(value.is_meta for value in expected.values())
     model.load_state_dict(loaded, assign=is_meta)
 
 
-def _compare(path, shapes, expected):
-    faults = [f"{key} is missing" for key in expected if key not in shapes]
-    faults += [f"{key} is unknown" for key in shapes if key not in expected]
-    faults += [
-        f"{key} has shape {shapes[key]} instead of {shape}"
-        for key, shape in expected.items()
-        if key in shapes and shapes[key] != shape
-    ]
-    if faults:
-        raise InputError(
-            f"{path} holds the weights of another architecture: {faults[0]}"
-            + (f", and {len(faults) - 1} more" if faults[1:] else "")
-            + f"; get {CONFIG_FILE} and {WEIGHTS_FILE} again, both of one model"
-        )
-
-
 def _load(cls, folder):
-    """The model of a folder: checked, built without memory, then given its weights."""
+    """The model of a folder: checked, built and tried out without memory, then filled."""
     import torch
 
-    config = checks.read_config(folder / CONFIG_FILE)
-    weights = folder / WEIGHTS_FILE
-    shapes = checks.read_header(weights)
-    name = config["model"].get("lobe")
-    lobe = _registry().get(name) if isinstance(name, str) else None
-    if lobe is not None and not issubclass(lobe, cls):
-        raise InputError(f"{folder} holds a {name}, not a {cls.__name__}")
+    if not (folder / CONFIG_FILE).is_file():
+        raise InputError(f"{folder} is not a model folder: it has no {CONFIG_FILE}")
     try:
+        config = checks.read_json(folder / CONFIG_FILE)
+        shapes = checks.read_header(folder / WEIGHTS_FILE)
+        if "weights_sha256" in config:
+            checks.check_value("weights_sha256", config["weights_sha256"], "")
+        names = [name for name, lobe in _registry().items() if issubclass(lobe, cls)]
+        _check_role("model", config.get("model"), tuple(names))
         with torch.device("meta"):
             model = from_config(config["model"], shapes)
-        _check_agreement(model)
+            checks.check_shapes(shapes, model)
+            _try_out(model)
     except InputError as error:
-        raise InputError(
-            f"{folder / CONFIG_FILE}: {error}; get the model's folder again"
-        ) from error
-    load_weights(model, weights, config.get("weights_sha256"))
+        raise InputError(f"{folder}: {error}; {OF_ONE_MODEL}") from error
+    load_weights(model, folder / WEIGHTS_FILE, config.get("weights_sha256"))
     _fill_buffers(model)
     return model
 
 
-def _check_agreement(model):
-    """What the parts of an enhancer must agree in, and no shape of a tensor shows."""
+def _try_out(model):
+    """Whether the parts of an enhancer on the meta device fit one another."""
+    import torch
+
     spectrogram = model.spectrogram
     bins = spectrogram.n_fft // 2 + 1
     if model.mask_estimator.n_freqs != bins:
@@ -317,16 +335,34 @@ def _check_agreement(model):
             f"model.spectrogram.n_fft is {spectrogram.n_fft}, which gives {bins} "
             f"frequencies: mask_estimator.n_freqs is {model.mask_estimator.n_freqs}"
         )
-    if not spectrogram.hop_length <= spectrogram.win_length <= spectrogram.n_fft:
-        raise InputError(
-            "model.spectrogram.win_length must lie between hop_length and n_fft"
-        )
     hop_length = getattr(model.embedding, "hop_length", spectrogram.hop_length)
     if hop_length != spectrogram.hop_length:
         raise InputError(
             f"model.embedding.hop_length is {hop_length}: spectrogram.hop_length is "
             f"{spectrogram.hop_length}"
         )
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.empty(1, 1600 + spectrogram.n_fft))
+    except MISFITS as error:
+        raise InputError(
+            f"model: its lobes do not fit one another [{one_line(error)}]"
+        ) from error
+
+
+def _read_card(path):
+    if not path.is_file():
+        return None
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_CARD_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path} can't be read [{one_line(error)}]") from error
+    if len(content) > MAX_CARD_BYTES:
+        raise InputError(
+            f"{path} is larger than {MAX_CARD_BYTES >> 20} MiB: shorten or delete it"
+        )
+    return content.decode(errors="replace")
 
 
 def _fill_buffers(model):
@@ -411,7 +447,7 @@ class PretrainedMixin:
         """
         is_default = source == DEFAULT_MODEL
         folder = Path(__file__).parent / DEFAULT_MODEL if is_default else Path(source)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # `Path.is_dir` raises for names that can't be
             folder = _download(
                 str(source),
                 revision=revision,
@@ -420,8 +456,7 @@ class PretrainedMixin:
                 token=token,
             )
         model = _load(cls, folder)
-        if (folder / CARD_FILE).is_file():
-            model.card = (folder / CARD_FILE).read_bytes().decode(errors="replace")
+        model.card = _read_card(folder / CARD_FILE)
         return model.eval()
 
     def save_pretrained(self, folder, card=None, half=False):
@@ -550,48 +585,35 @@ def _arguments(lobe):
 
 
 def _ssl_config(ssl):
-    config = ssl.model.config
+    from speechbrain_cffma.lobes.ssl_models import encoder_fields
+
     # Where it was loaded from, by which release, and what a call returns are no part
     # of the architecture.
-    fields = checks.architecture_fields(type(config))
+    config = ssl.model.config
+    fields = {n: config_of(getattr(config, n)) for n in encoder_fields(type(config))}
     return {
         "lobe": "SSL",
-        "config": {
-            "model_type": config.model_type,
-            **{name: config_of(getattr(config, name)) for name in fields},
-        },
+        "config": {"model_type": config.model_type, **fields},
         "normalize_wav": bool(ssl.normalize_wav),
     }
 
 
 def _ssl_from_config(key, arguments, shapes):
     """SpeechBrain's wrapper around an SSL model of this configuration, with new weights."""
-    from transformers import Wav2Vec2FeatureExtractor
-
-    from speechbrain_cffma.lobes.ssl import wrap_ssl
+    from speechbrain_cffma.lobes.ssl_models import ssl_configuration, wrap_ssl
 
     needed = {"config", "normalize_wav"}
     if wrong := sorted(needed ^ set(arguments)):
         said = "is missing" if wrong[0] in needed else "is an unknown argument"
-        raise InputError(f"{key}.{wrong[0]} {said}")
-    normalize_wav = arguments["normalize_wav"]
-    checks.check_argument(f"{key}.normalize_wav", normalize_wav, True)
-    config = checks.ssl_configuration(f"{key}.config", arguments["config"], shapes)
-    with tempfile.TemporaryDirectory() as folder:
-        config.save_pretrained(folder)
-        Wav2Vec2FeatureExtractor(do_normalize=normalize_wav).save_pretrained(folder)
-        try:
-            return wrap_ssl(
-                config.model_type,
-                folder,
-                folder,
-                lambda auto_class, c: auto_class.from_config(c),
-            )
-        # transformers builds what the values above, one by one, permit.
-        except Exception as error:
-            raise InputError(
-                f"{key}.config: no SSL model can be built of it [{one_line(error)}]"
-            ) from error
+        raise InputError(f"{key}: {quoted(wrong[0])} {said}")
+    checks.check_value(f"{key}.normalize_wav", arguments["normalize_wav"], True)
+    config = ssl_configuration(f"{key}.config", arguments["config"], shapes)
+    try:
+        return wrap_ssl(config, arguments["normalize_wav"])
+    except MISFITS as error:
+        raise InputError(
+            f"{key}.config: no SSL model can be built of it [{one_line(error)}]"
+        ) from error
 
 
 def _download(source, **options):
