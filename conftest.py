@@ -97,7 +97,7 @@ def call_all_here():
     """`workers.call_all` in this process: to start others takes longer than a small run."""
     from speechbrain_cffma.workers import Outcome
 
-    def call_all(function, arguments, n_jobs):
+    def call_all(function, arguments, n_jobs, time_limits=None):
         for index, its_arguments in enumerate(arguments):
             yield Outcome(index, function(*its_arguments))
 
@@ -106,10 +106,10 @@ def call_all_here():
 
 @pytest.fixture
 def scored_here(call_all_here, monkeypatch):
-    """Evaluation scores in this process."""
-    from speechbrain_cffma import evaluate
+    """Training and evaluation score in this process."""
+    from speechbrain_cffma.metrics import scoring
 
-    monkeypatch.setattr(evaluate, "call_all", call_all_here)
+    monkeypatch.setattr(scoring, "call_all", call_all_here)
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from speechbrain_cffma.data import evaluation_loader
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.files import replacing
 from speechbrain_cffma.losses import WeightedSum
-from speechbrain_cffma.metrics import available_metrics, mean_scores, score_all
-from speechbrain_cffma.metrics.scoring import BASIC, PACKAGES
+from speechbrain_cffma.metrics import available_metrics, mean_scores, score_each
+from speechbrain_cffma.metrics.scoring import BASIC, PACKAGES, as_given
 from speechbrain_cffma.model_card import describe_training, extent, model_card
 from speechbrain_cffma.pretrained import CARD_FILE
 from speechbrain_cffma.report import tables, write_report
@@ -173,11 +173,17 @@ class EnhancementBrain(TrainingBrain):
     def on_fit_start(self):
         """Score the checkpoints that lack the metric, then resume."""
         self.best_metric = self._usable_metric()
-        scores = self._score_checkpoints()
+        self._score_checkpoints()
         super().on_fit_start()
-        if scores:
-            # What it counts epochs from was of another metric.
-            self.hparams.epoch_counter.best_score = max(scores)
+        best = self.checkpointer.find_checkpoint(max_key=self.best_metric)
+        if best is not None:
+            # A checkpoint is saved before its score is known, or had that of another
+            # metric: what the counter in it counts from is older.
+            counter = self.hparams.epoch_counter
+            counter.best_score = best.meta[self.best_metric]
+            counter.best_limit = best.meta["epoch"]
+            n_worse = counter.current - counter.best_limit
+            counter.should_stop = n_worse >= counter.limit_to_stop
 
     def on_stage_start(self, stage, epoch=None):
         """Collect anew for the scores."""
@@ -248,14 +254,13 @@ class EnhancementBrain(TrainingBrain):
 
     @torch.no_grad()
     def _score_checkpoints(self):
-        """Give the checkpoints that lack the metric their score, as they were trained
-        where its package is not installed; return the scores."""
+        """Give the checkpoints that lack the metric their score: the run was stopped
+        before it was known, or the metric's package was not installed."""
         if self.best_metric not in self.metrics:
-            return []
+            return
         unscored = self.checkpointer.find_checkpoints(
             ckpt_predicate=lambda c: "loss" in c.meta and self.best_metric not in c.meta
         )
-        scores = []
         for checkpoint in unscored:
             self.checkpointer.load_checkpoint(checkpoint)
             self.hparams.enhancer.eval()
@@ -266,12 +271,11 @@ class EnhancementBrain(TrainingBrain):
             ):
                 outputs = self.compute_forward(batch, sb.Stage.VALID)
                 self.compute_objectives(outputs, batch, sb.Stage.VALID)
-            score = self._score_validation()[self.best_metric]
-            logger.info("%s: %s %.3f", checkpoint.path, self.best_metric, score)
-            if if_main_process():
-                self.checkpointer.note(checkpoint, {self.best_metric: float(score)})
-            scores.append(score)
-        return scores
+            scores = self._score_validation()
+            self._note_scores(checkpoint, scores)
+            self.hparams.train_logger.log_stats(
+                {"epoch": checkpoint.meta["epoch"]}, valid_stats=_known(scores)
+            )
 
     def _score_validation(self):
         """Mean scores of the validation pairs of all processes.
@@ -281,13 +285,22 @@ class EnhancementBrain(TrainingBrain):
         InputError
             If none has the metric that chooses the best checkpoint.
         """
-        progress = tqdm(
+        seconds = [len(clean) / audio.SAMPLE_RATE for clean, _ in self.validation_pairs]
+        scored = score_each(
+            as_given,
             self.validation_pairs,
+            self.metrics,
+            seconds,
+            self._metric_workers(),
+        )
+        progress = tqdm(
+            scored,
+            total=len(seconds),
             desc="scoring",
             leave=False,
             disable=not if_main_process(),
         )
-        rows = score_all(progress, self.metrics, self._metric_workers())
+        rows = [row for _, row, _ in sorted(progress, key=lambda one: one.index)]
         rows = [row for share in gather(rows) for row in share]
         failed = [row["failed"] for row in rows if row["failed"]]
         if failed:
@@ -301,13 +314,25 @@ class EnhancementBrain(TrainingBrain):
         means = mean_scores(rows, self.metrics)
         if means[self.best_metric] is None:
             raise InputError(
-                f"no validation utterance has a {self.best_metric} score: they are silent "
-                "or shorter than 0.25 s"
+                f"no validation utterance has a {self.best_metric} score "
+                f"({', '.join(sorted(set(failed)))}): mend them, or choose by "
+                "another metric, --best_metric=..."
             )
         return means
 
+    def _note_scores(self, checkpoint, scores):
+        """Keep mean scores with the checkpoint they are of."""
+        if if_main_process():
+            self.checkpointer.note(checkpoint, _known(scores))
+        gather(None)  # The others read them once they are written.
+
     def _end_validation(self, losses, epoch):
+        # First of all: whatever becomes of the scoring, the epoch is not lost.
+        meta = {name: float(value) for name, value in losses.items()}
+        saved = self.checkpointer.save_checkpoint({"epoch": epoch, **meta})
         means = self._score_validation()
+        self._note_scores(saved, means)
+        self.checkpointer.delete_checkpoints(max_keys=[self.best_metric])
         self.hparams.epoch_counter.update_metric(means[self.best_metric])
         rates = {
             f"lr_{name.removesuffix('_schedule')}": schedule.get_last_lr()[0]
@@ -315,10 +340,7 @@ class EnhancementBrain(TrainingBrain):
         }
         stats = {
             "train": self.train_losses,
-            "valid": {
-                **losses,
-                **{name: value for name, value in means.items() if value is not None},
-            },
+            "valid": {**losses, **_known(means)},
         }
         # On all processes: SpeechBrain's logger picks the main one itself.
         self.hparams.train_logger.log_stats(
@@ -328,10 +350,6 @@ class EnhancementBrain(TrainingBrain):
         )
         if if_main_process():
             self._log_to_tensorboard(stats, rates)
-        self.checkpointer.save_and_keep_only(
-            meta={"epoch": epoch, **{k: float(v) for k, v in stats["valid"].items()}},
-            max_keys=[self.best_metric],
-        )
 
     def _metric_workers(self):
         """Processes that score: all of them together are as many as there are cores."""
@@ -474,3 +492,8 @@ class EnhancementBrain(TrainingBrain):
         for name, value in rates.items():
             self.hparams.tensorboard.add_scalar(name, value, self.optimizer_step)
         self.hparams.tensorboard.flush()
+
+
+def _known(scores):
+    """The mean scores without those that no utterance has."""
+    return {name: float(mean) for name, mean in scores.items() if mean is not None}

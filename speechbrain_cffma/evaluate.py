@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from speechbrain_cffma import __version__, conditions
 from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, read
-from speechbrain_cffma.errors import InputError, InstallError, one_line
+from speechbrain_cffma.errors import InputError, InstallError
 from speechbrain_cffma.files import replacing
 from speechbrain_cffma.manifest import find_twins, names_of
 from speechbrain_cffma.metrics import (
@@ -28,9 +28,8 @@ from speechbrain_cffma.metrics import (
     PACKAGES,
     SCALES,
     available_metrics,
-    score,
+    score_each,
 )
-from speechbrain_cffma.workers import call_all
 
 #: The metrics of most papers.
 DEFAULT = ("pesq", "csig", "cbak", "covl", "ssnr", "stoi", "si_sdr")
@@ -356,22 +355,19 @@ def failures(rows):
 
 
 def _score_pairs(pairs, journal, done, settings, n_jobs):
-    if n_jobs < 0:
-        import joblib
-
-        n_jobs = joblib.cpu_count()
     keys = [_key(pair) for pair in pairs]
     waiting = [i for i, key in enumerate(keys) if key not in done]
-    arguments = [
-        (
-            str(pairs[i]["clean"]),
-            str(pairs[i]["path"]),
-            settings["metrics"],
-            settings["sample_rate"],
-            settings["scale"],
-        )
-        for i in waiting
-    ]
+    sample_rate = settings["sample_rate"]
+    sources = [(pairs[i]["clean"], pairs[i]["path"], sample_rate) for i in waiting]
+    scores = score_each(
+        _read_pair,
+        sources,
+        settings["metrics"],
+        [_seconds(clean) for clean, *_ in sources],
+        n_jobs,
+        sample_rate,
+        settings["scale"],
+    )
     with (
         _open_journal(journal, settings, done) as file,
         tqdm(
@@ -380,42 +376,27 @@ def _score_pairs(pairs, journal, done, settings, n_jobs):
             desc="scoring",
             dynamic_ncols=True,
         ) as progress,
-        closing(call_all(_score_files, arguments, n_jobs)) as outcomes,
+        closing(scores),
     ):
-        for outcome in outcomes:
-            key = keys[waiting[outcome.index]]
-            if outcome.crash:
-                # Not in the journal: the next run tries again.
-                done[key] = _failed(settings["metrics"], outcome.crash)
-            else:
-                done[key] = outcome.result
-                _append(file, key, outcome.result)
+        for index, row, crashed in scores:
+            key = keys[waiting[index]]
+            done[key] = row
+            if not crashed:  # Else the next run tries again.
+                _append(file, key, row)
             progress.update()
     return [done[key] for key in keys]
 
 
-def _score_files(clean, path, metrics, sample_rate, scale):
+def _read_pair(clean, path, sample_rate):
+    return read_at(clean, sample_rate), read_at(path, sample_rate)
+
+
+def _seconds(path):
+    """The length of a file; 0 if it can't be read, which is reported when it is its turn."""
     try:
-        signals = [read_at(p, sample_rate) for p in (clean, path)]
-        return _checked(score(*signals, metrics, sample_rate, scale), metrics)
-    except InputError as error:
-        return _failed(metrics, str(error))
-    except Exception as error:  # One file's failure is not that of all.
-        return _failed(metrics, one_line(error))
-
-
-def _checked(row, metrics):
-    """The row without infinite scores, and a reason that all metrics share only once."""
-    for name in metrics:
-        if row[name] is not None and not math.isfinite(row[name]):
-            reasons = [row["failed"], f"{name} is {row[name]}"]
-            row |= {name: None, "failed": "; ".join(filter(None, reasons))}
-    if all(row[name] is None for name in metrics):
-        # Such as "PESQ: the signal is silent; STOI: the signal is silent".
-        shared = {reason.partition(": ")[2] for reason in row["failed"].split("; ")}
-        if len(shared) == 1 and shared != {""}:
-            row["failed"] = shared.pop()
-    return row
+        return soundfile.info(path).duration
+    except (soundfile.LibsndfileError, OSError):
+        return 0.0
 
 
 def read_at(path, sample_rate):
@@ -455,10 +436,6 @@ def read_at(path, sample_rate):
 
     common = math.gcd(sample_rate, info.samplerate)
     return resample_poly(samples, sample_rate // common, info.samplerate // common)
-
-
-def _failed(metrics, reason):
-    return {**dict.fromkeys(metrics), "failed": reason}
 
 
 def _key(pair):

@@ -7,9 +7,11 @@ Authors
 """
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
+import time
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
@@ -29,7 +31,7 @@ class Outcome(NamedTuple):
     result : object
         What it returned; None if its process died.
     crash : str
-        How its process died, or "".
+        How its process died, or that it was stopped as it took too long; or "".
     """
 
     index: int
@@ -37,7 +39,7 @@ class Outcome(NamedTuple):
     crash: str = ""
 
 
-def call_all(function, arguments, n_jobs):
+def call_all(function, arguments, n_jobs, time_limits=None):
     """Call a function many times in worker processes.
 
     Close the generator (`contextlib.closing`) to stop the workers before the end. They
@@ -52,6 +54,9 @@ def call_all(function, arguments, n_jobs):
         The arguments of each call.
     n_jobs : int
         Processes, at least 1.
+    time_limits : list of float or None
+        Seconds that each call may take: its process is ended after them, as a crash
+        ends it. None sets no limit.
 
     Yields
     ------
@@ -72,6 +77,7 @@ def call_all(function, arguments, n_jobs):
     if n_jobs < 1:
         raise ValueError(f"{n_jobs} processes can't do anything")
     waiting = list(enumerate(arguments))[::-1]
+    limits = time_limits or [math.inf] * len(waiting)
     workers = {}  # its connection: the worker
     try:
         while n_left := len(waiting) + sum(
@@ -80,18 +86,31 @@ def call_all(function, arguments, n_jobs):
             for _ in range(min(n_jobs, n_left) - len(workers)):
                 worker = _Worker(function)
                 workers[worker.connection] = worker
-            for connection in wait(list(workers)):
+            ready = wait(list(workers), _until_the_first_is_late(workers.values()))
+            late = [
+                c
+                for c, w in workers.items()
+                if c not in ready and w.seconds_left() <= 0
+            ]
+            for connection in (*ready, *late):
                 worker = workers[connection]
-                outcome = worker.outcome()
+                outcome = worker.give_up() if connection in late else worker.outcome()
                 if outcome and outcome.crash:
                     del workers[connection]
                 elif waiting:
-                    worker.call(*waiting.pop())
+                    index, its_arguments = waiting.pop()
+                    worker.call(index, its_arguments, limits[index])
                 if outcome:
                     yield outcome
     finally:
         for worker in workers.values():
             worker.stop()
+
+
+def _until_the_first_is_late(workers):
+    """Seconds, or None where no call has a limit."""
+    left = min(worker.seconds_left() for worker in workers)
+    return None if math.isinf(left) else max(left, 0)
 
 
 class _Worker:
@@ -113,9 +132,11 @@ class _Worker:
         self.connection.send(function)
         self.is_ready = False
         self.index = None
+        self.limit = self.deadline = math.inf
 
-    def call(self, index, arguments):
+    def call(self, index, arguments, limit):
         self.index = index
+        self.limit, self.deadline = limit, time.monotonic() + limit
         with contextlib.suppress(OSError):  # It has died: `outcome` will say so.
             self.connection.send(arguments)
 
@@ -135,7 +156,18 @@ class _Worker:
             self.is_ready = True
             return None
         index, self.index = self.index, None
+        self.deadline = math.inf
         return Outcome(index, result)
+
+    def seconds_left(self):
+        return self.deadline - time.monotonic()
+
+    def give_up(self):
+        """End a process that takes too long; the outcome of its call."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+        return Outcome(self.index, crash=f"it took longer than {self.limit:.0f} s")
 
     def stop(self):
         self.process.terminate()

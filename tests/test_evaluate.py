@@ -22,7 +22,7 @@ from speechbrain_cffma.evaluate import (
     pair_systems,
     settings_of,
 )
-from speechbrain_cffma.metrics import score
+from speechbrain_cffma.metrics import score, scoring
 from speechbrain_cffma.mixing import add_noise
 from speechbrain_cffma.workers import call_all
 
@@ -73,11 +73,11 @@ def scored(monkeypatch):
     """The files that are scored, and not taken from the journal."""
     paths = []
 
-    def recorded(function, arguments, n_jobs):
-        paths.extend(Path(path) for _, path, *_ in arguments)
-        return call_all(function, arguments, n_jobs)
+    def recorded(function, arguments, *options):
+        paths.extend(path for _, (_, path, _), *_ in arguments)
+        return call_all(function, arguments, *options)
 
-    monkeypatch.setattr(evaluate, "call_all", recorded)
+    monkeypatch.setattr(scoring, "call_all", recorded)
     return paths
 
 
@@ -349,7 +349,7 @@ class TestProcesses:
         return [
             sys.executable,
             str(FAULTY_METRIC),
-            *["evaluate", "--metrics=si_sdr", "--n-jobs=2"],
+            *["evaluate", "--metrics=si_sdr,ssnr", "--n-jobs=2"],
             f"--clean={corpus / 'clean'}",
             f"--enhanced={system}={corpus / system}",
             f"--output={corpus / 'report'}",
@@ -360,7 +360,7 @@ class TestProcesses:
         lines = (corpus / "report" / JOURNAL).read_text().splitlines()
         return [json.loads(line) for line in lines[1:]]
 
-    def test_one_that_is_killed_costs_only_its_file(self, corpus):
+    def test_one_that_is_killed_costs_one_file_one_metric(self, corpus):
         fatal = find_audio(corpus / "noisy")[1]
         samples = read(fatal)
         write(fatal, read(corpus / "clean" / fatal.relative_to(corpus / "noisy")))
@@ -368,13 +368,14 @@ class TestProcesses:
         run = subprocess.run(command, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         assert (
-            "noisy: 1 file failed (s0/u2_white_5dB): its process was killed by SIGKILL"
-            in run.stderr
-        )
+            "noisy: 1 file failed (s0/u2_white_5dB): si_sdr: its process was killed by "
+            "SIGKILL (cut the file into shorter ones, or leave this metric out)"
+        ) in run.stderr
         summary = json.loads((corpus / "report" / "summary.json").read_text())
         entry = summary["overall"]["noisy"]
         assert (entry["n"], entry["failed"]) == (4, 1)
         assert entry["scores"]["si_sdr"]["n"] == 3
+        assert entry["scores"]["ssnr"]["n"] == 4
         assert entry["scores"]["si_sdr"]["mean"] == pytest.approx(5, abs=0.1)
         # The next run tries again.
         assert len(self.rows(corpus)) == 3
@@ -411,6 +412,12 @@ class TestProcesses:
         assert len(rows) == 24
         assert [row for row in rows if row in kept] == rows[: len(kept)]
         assert len((corpus / "report" / "scores.csv").read_text().splitlines()) == 25
+
+    def test_one_that_takes_too_long_costs_only_its_call(self):
+        calls = [(60,), (0,)]
+        late, done = sorted(call_all(time.sleep, calls, 1, time_limits=[1, 60]))
+        assert (late.index, late.crash) == (0, "it took longer than 1 s")
+        assert (done.index, done.crash) == (1, "")
 
     def test_that_do_not_start_are_an_error(self, tmp_path):
         script = tmp_path / "unguarded.py"

@@ -14,6 +14,7 @@ from speechbrain_cffma.metrics import (
     available_metrics,
     dnsmos,
     estoi,
+    intrusive,
     mean_scores,
     pesq,
     score,
@@ -75,6 +76,42 @@ class TestPESQIsRefused:
     def test_for_other_modes(self, clean):
         with pytest.raises(ValueError, match="not 'fullband'"):
             pesq(clean, clean, mode="fullband")
+
+
+class TestLongPESQ:
+    """`pesq` ends its process where speech has more than 50 stretches between pauses."""
+
+    @pytest.fixture
+    def bursts(self, clean):
+        """28 s: 0.25 s of speech and 0.25 s of pause in turn."""
+        speech = np.resize(clean[8000:40000], (56, 4000))
+        return np.pad(speech, ((0, 0), (0, 4000))).ravel()
+
+    def test_parts_are_short_and_together_the_whole(self, bursts):
+        parts = intrusive._parts(bursts, 16000)
+        assert len(parts) == 2
+        assert np.array_equal(np.concatenate([bursts[p] for p in parts]), bursts)
+        assert all(len(bursts[p]) <= 19 * 16000 for p in parts)
+
+    def test_cuts_lie_in_pauses(self, bursts):
+        _, second = intrusive._parts(bursts, 16000)
+        assert not bursts[second.start - 1000 : second.start + 1000].any()
+
+    def test_it_is_the_mean_over_the_parts(self, bursts):
+        rng = np.random.default_rng(0)
+        noisy = bursts + 0.01 * rng.standard_normal(len(bursts))
+        parts = intrusive._parts(bursts, 16000)
+        scores = [pesq(bursts[p], noisy[p]) for p in parts]
+        lengths = [len(bursts[p]) for p in parts]
+        expected = np.average(scores, weights=lengths)
+        assert pesq(bursts, noisy) == pytest.approx(expected, abs=1e-6)
+
+    def test_a_part_without_speech_is_left_out(self, bursts):
+        padded = np.append(bursts, np.zeros(40 * 16000))
+        assert pesq(padded, padded) == pytest.approx(4.64, abs=0.01)
+
+    def test_speech_with_few_pauses_is_scored_as_a_whole(self, clean):
+        assert len(intrusive._parts(np.tile(clean, 7), 16000)) == 1
 
 
 class TestESTOI:

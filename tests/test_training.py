@@ -77,7 +77,7 @@ def arguments(few_files, ssl_folder):
 
 
 @pytest.fixture(autouse=True)
-def in_the_repository(monkeypatch):
+def in_the_repository(monkeypatch, scored_here):
     monkeypatch.chdir(ROOT)
 
 
@@ -520,6 +520,22 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     assert code == 0, error
     assert_same_model(uninterrupted, tmp_path)
     assert epochs_of(tmp_path) == epochs_of(uninterrupted)
+
+
+def test_the_epoch_is_not_lost_where_the_scoring_fails(
+    arguments, tmp_path, monkeypatch, capsys
+):
+    argv = arguments(tmp_path, number_of_epochs=1, steps_per_epoch=1)
+    with monkeypatch.context() as patch:
+        unscored = {"pesq": None, "stoi": None, "si_sdr": None, "failed": "no memory"}
+        patch.setattr("speechbrain_cffma.metrics.scoring.score", lambda *_: unscored)
+        line = fails(argv, capsys)
+    assert "no validation utterance has a pesq score (no memory)" in line
+    assert not scores_of_checkpoints(tmp_path)
+    train.main(argv)
+    assert len(scores_of_checkpoints(tmp_path)) == 1
+    # It was scored, not trained again.
+    assert "train loss" not in (tmp_path / "train_log.txt").read_text()
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_batch(

@@ -21,6 +21,7 @@ from speechbrain_cffma.metrics.scoring import (
     mean_scores,
     score,
     score_all,
+    score_each,
 )
 from speechbrain_cffma.metrics.segmental import SCALES, llr, measures, ssnr, wss
 from speechbrain_cffma.metrics.signals import MetricError
@@ -44,6 +45,7 @@ __all__ = [
     "ratings",
     "score",
     "score_all",
+    "score_each",
     "si_sdr",
     "ssnr",
     "stoi",

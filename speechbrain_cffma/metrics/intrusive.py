@@ -4,18 +4,31 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import itertools
 import math
 import warnings
 
 import numpy as np
 
-from speechbrain_cffma.audio import SAMPLE_RATE
+from speechbrain_cffma.audio import SAMPLE_RATE, SILENCE
 from speechbrain_cffma.metrics.signals import MetricError, pair
+
+#: More stretches of speech than this are scored in parts: `pesq` has room for 50, and
+#: where it finds one may differ a little from where we do.
+MAX_STRETCHES = 40
+#: Seconds. Each stretch takes 0.2 s with 0.2 s of pause, so that no part holds 50.
+LONGEST_PART = 19.0
 
 
 def pesq(clean, enhanced, sample_rate=SAMPLE_RATE, mode=None):
     """Perceptual evaluation of speech quality (ITU-T P.862) by the package `pesq`,
     as the listening quality MOS-LQO.
+
+    PESQ is made for utterances of some seconds. Its code has room for 50 stretches of
+    speech between pauses of 0.2 s, and writes beyond it where there are more, which ends
+    the process. A signal with more than 40 is therefore cut into parts of equal length,
+    19 s at most, each cut moved by up to 1 s to the quietest place of the clean signal.
+    The score is the mean over the parts with speech, weighted by their lengths.
 
     Arguments
     ---------
@@ -38,7 +51,8 @@ def pesq(clean, enhanced, sample_rate=SAMPLE_RATE, mode=None):
     ------
     MetricError
         If it is not defined at the sample rate, either signal is silent or not finite,
-        it finds no speech, or the signals are shorter than 0.25 s.
+        it finds no speech, or the signals are shorter than 0.25 s. In parts, also if the
+        signal is silent throughout a part with speech.
 
     Example
     -------
@@ -48,9 +62,6 @@ def pesq(clean, enhanced, sample_rate=SAMPLE_RATE, mode=None):
     >>> round(pesq(clean, clean, mode="nb"), 2)
     4.55
     """
-    from pesq import PesqError
-    from pesq import pesq as pesq_score
-
     modes = {16000: ("wb", "nb"), 8000: ("nb",)}.get(sample_rate, ())
     if mode not in (None, "wb", "nb"):
         raise ValueError(f'the mode of PESQ is "wb" or "nb", not {mode!r}')
@@ -58,8 +69,70 @@ def pesq(clean, enhanced, sample_rate=SAMPLE_RATE, mode=None):
         band = {"wb": "wide-band ", "nb": "narrow-band ", None: ""}[mode]
         raise MetricError(f"PESQ: {band}is not defined at {sample_rate} Hz")
     clean, enhanced = pair("PESQ", clean, enhanced, sample_rate)
+    mode = mode or modes[0]
+    parts = _parts(clean, sample_rate)
+    if len(parts) == 1:
+        return _pesq(clean, enhanced, sample_rate, mode)
+    total, length = 0.0, 0
+    for part in parts:
+        if np.abs(clean[part]).max() < SILENCE:
+            continue  # a pause
+        signals = pair("PESQ", clean[part], enhanced[part], sample_rate)
+        total += len(clean[part]) * _pesq(*signals, sample_rate, mode)
+        length += len(clean[part])
+    return total / length
+
+
+def _parts(clean, sample_rate):
+    """Slices of a signal that PESQ takes at once."""
+    n_parts = math.ceil(len(clean) / sample_rate / (LONGEST_PART - 2))
+    if n_parts == 1 or _n_stretches(clean, sample_rate) <= MAX_STRETCHES:
+        return [slice(0, len(clean))]
+    from scipy.ndimage import uniform_filter1d
+
+    # The level around each sample: over as long as a pause has to be.
+    level = uniform_filter1d(np.square(clean), round(0.2 * sample_rate))
+    cuts = [0]
+    for cut in np.linspace(0, len(clean), n_parts + 1).round().astype(int)[1:-1]:
+        first = cut - sample_rate
+        cuts.append(first + int(level[first : cut + sample_rate].argmin()))
+    return [slice(*ends) for ends in itertools.pairwise([*cuts, len(clean)])]
+
+
+def _n_stretches(clean, sample_rate):
+    """How many stretches of speech PESQ will find between pauses of 0.2 s, roughly.
+
+    It finds them in the power of frames of 4 ms of the telephone band, above the mean
+    and twice the deviation of what is below.
+    """
+    from scipy.signal import butter, sosfilt
+
+    telephone = butter(2, [300, 3400], "bandpass", fs=sample_rate, output="sos")
+    frame = sample_rate // 250
+    power = np.square(sosfilt(telephone, clean)[: len(clean) // frame * frame])
+    power = power.reshape(-1, frame).mean(1)
+    power = power.clip(1e-4 * power.max())
+    threshold = power.mean()
+    for _ in range(12):
+        below = power[power <= threshold]
+        threshold = 1.001 * (below.mean() + 2 * below.std())
+    edges = np.flatnonzero(np.diff(power > threshold, prepend=False, append=False))
+    begins, ends = edges[::2], edges[1::2]
+    begins, ends = begins[ends - begins > 4], ends[ends - begins > 4]  # no clicks
+    if not len(begins):
+        return 0
+    is_pause = begins[1:] - ends[:-1] > 50
+    begins = np.append(begins[0], begins[1:][is_pause])
+    ends = np.append(ends[:-1][is_pause], ends[-1])
+    return int((ends - begins >= 50).sum())
+
+
+def _pesq(clean, enhanced, sample_rate, mode):
+    from pesq import PesqError
+    from pesq import pesq as pesq_score
+
     try:
-        return float(pesq_score(sample_rate, clean, enhanced, mode or modes[0]))
+        return float(pesq_score(sample_rate, clean, enhanced, mode))
     except PesqError as error:
         reason = error.args[0]
         reason = reason.decode() if isinstance(reason, bytes) else reason

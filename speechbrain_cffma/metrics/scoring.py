@@ -5,14 +5,19 @@ Authors
 """
 
 import importlib.util
+import math
+from contextlib import closing
 from functools import partial
+from typing import NamedTuple
 
 from speechbrain_cffma.audio import SAMPLE_RATE
+from speechbrain_cffma.errors import CFFMAError, one_line
 from speechbrain_cffma.metrics.composite import composite
 from speechbrain_cffma.metrics.intrusive import estoi, pesq, si_sdr, stoi
 from speechbrain_cffma.metrics.nonintrusive import DNSMOS, dnsmos
 from speechbrain_cffma.metrics.segmental import llr, ssnr, wss
 from speechbrain_cffma.metrics.signals import MetricError
+from speechbrain_cffma.workers import call_all
 
 
 def pesq_nb(clean, enhanced, sample_rate=SAMPLE_RATE):
@@ -163,8 +168,163 @@ def score(clean, enhanced, metrics, sample_rate=SAMPLE_RATE, scale="int16"):
     return row
 
 
-def score_all(pairs, metrics, n_jobs=1, sample_rate=SAMPLE_RATE, scale="int16"):
-    """Score many utterances, in parallel.
+class Scored(NamedTuple):
+    """The scores of one of many utterances.
+
+    Arguments
+    ---------
+    index : int
+        Which of them.
+    row : dict
+        What `score` returns.
+    crashed : bool
+        Whether a metric's process died or took too long: another try may succeed.
+    """
+
+    index: int
+    row: dict
+    crashed: bool
+
+
+def score_each(
+    load, sources, metrics, seconds, n_jobs=-1, sample_rate=SAMPLE_RATE, scale="int16"
+):
+    """Score utterances in processes of their own.
+
+    A process that dies or takes too long costs one utterance one metric: the other
+    metrics of the utterance are then computed one by one. A metric may take a minute and
+    20 times the length of the utterance.
+
+    Arguments
+    ---------
+    load : callable
+        Gives the clean and the enhanced samples [S] of a source; a function of a module
+        that can be imported.
+    sources : list of tuple
+        The arguments of `load` for each utterance.
+    metrics : list of str
+        Names in `METRICS`.
+    seconds : list of float
+        The length of each utterance.
+    n_jobs : int
+        Processes; -1 for one a core.
+    sample_rate : int
+        In Hz.
+    scale : str
+        "int16" or "unit"; see `composite`.
+
+    Yields
+    ------
+    Scored
+        In the order in which they end.
+
+    Example
+    -------
+    >>> clean = getfixture("speech").numpy()
+    >>> sources = [(clean, clean + 0.1 * clean[::-1])]
+    >>> (scored,) = score_each(as_given, sources, ["si_sdr"], [3.0], n_jobs=1)
+    >>> scored.index, round(scored.row["si_sdr"]), scored.crashed
+    (0, 20, False)
+    """
+    if n_jobs < 0:
+        import joblib
+
+        n_jobs = joblib.cpu_count()
+
+    def call(jobs):
+        """Score (utterance, metrics) pairs."""
+        arguments = [(load, sources[i], names, sample_rate, scale) for i, names in jobs]
+        limits = [len(names) * (60 + 20 * seconds[i]) for i, names in jobs]
+        with closing(call_all(_score_source, arguments, n_jobs, limits)) as outcomes:
+            for outcome in outcomes:
+                index, names = jobs[outcome.index]
+                row = outcome.result or _crashed(names, outcome.crash)
+                yield Scored(index, row, bool(outcome.crash))
+
+    again = {}  # utterance: its rows of one metric each
+    for scored in call([(i, metrics) for i in range(len(sources))]):
+        if scored.crashed and len(metrics) > 1:
+            again[scored.index] = []
+        else:
+            yield scored
+    for scored in call([(i, [name]) for i in again for name in metrics]):
+        parts = again[scored.index]
+        parts.append(scored)
+        if len(parts) == len(metrics):
+            yield _merged(parts, metrics)
+
+
+def as_given(clean, enhanced):
+    """What `score_each` takes to load signals that are there already.
+
+    Arguments
+    ---------
+    clean : np.ndarray
+        Samples [S].
+    enhanced : np.ndarray
+        Samples [S].
+
+    Returns
+    -------
+    clean : np.ndarray
+        The same.
+    enhanced : np.ndarray
+        The same.
+
+    Example
+    -------
+    >>> as_given(1, 2)
+    (1, 2)
+    """
+    return clean, enhanced
+
+
+def _score_source(load, source, metrics, sample_rate, scale):
+    """In a process of its own: what `score` returns, whatever happens."""
+    try:
+        return _checked(score(*load(*source), metrics, sample_rate, scale), metrics)
+    except CFFMAError as error:
+        return {**dict.fromkeys(metrics), "failed": str(error)}
+    except Exception as error:  # One file's failure is not that of all.
+        return {**dict.fromkeys(metrics), "failed": one_line(error)}
+
+
+def _checked(row, metrics):
+    """The row without infinite scores, and a reason that all metrics share only once."""
+    for name in metrics:
+        if row[name] is not None and not math.isfinite(row[name]):
+            reasons = [row["failed"], f"{name} is {row[name]}"]
+            row |= {name: None, "failed": "; ".join(filter(None, reasons))}
+    if all(row[name] is None for name in metrics):
+        # Such as "PESQ: the signal is silent; STOI: the signal is silent".
+        shared = {reason.partition(": ")[2] for reason in row["failed"].split("; ")}
+        if len(shared) == 1 and shared != {""}:
+            row["failed"] = shared.pop()
+    return row
+
+
+def _crashed(metrics, crash):
+    reason = f"{crash} (cut the file into shorter ones, or leave this metric out)"
+    return {**dict.fromkeys(metrics), "failed": reason}
+
+
+def _merged(parts, metrics):
+    """One row of an utterance from those of each metric."""
+    row, names = {}, {}  # the metrics by the reason for which they failed
+    for name in metrics:
+        part = next(part.row for part in parts if name in part.row)
+        row[name] = part[name]
+        names.setdefault(part["failed"], []).append(name)
+    row["failed"] = "; ".join(
+        reason if len(failed) == len(metrics) else f"{', '.join(failed)}: {reason}"
+        for reason, failed in names.items()
+        if reason
+    )
+    return Scored(parts[0].index, row, any(part.crashed for part in parts))
+
+
+def score_all(pairs, metrics, n_jobs=0, sample_rate=SAMPLE_RATE, scale="int16"):
+    """Score many utterances.
 
     Arguments
     ---------
@@ -173,7 +333,8 @@ def score_all(pairs, metrics, n_jobs=1, sample_rate=SAMPLE_RATE, scale="int16"):
     metrics : list of str
         Names in `METRICS`.
     n_jobs : int
-        Processes; -1 for one a core.
+        Processes, of which one that dies costs one utterance one metric, see
+        `score_each`; -1 for one a core, 0 for none but this one.
     sample_rate : int
         In Hz.
     scale : str
@@ -192,12 +353,12 @@ def score_all(pairs, metrics, n_jobs=1, sample_rate=SAMPLE_RATE, scale="int16"):
     >>> [round(row["si_sdr"]) for row in score_all([(clean, enhanced)] * 2, ["si_sdr"])]
     [20, 20]
     """
-    from joblib import Parallel, delayed
-
-    return Parallel(n_jobs=n_jobs)(
-        delayed(score)(clean, enhanced, metrics, sample_rate, scale)
-        for clean, enhanced in pairs
-    )
+    pairs = list(pairs)
+    if n_jobs == 0:
+        return [score(*pair, metrics, sample_rate, scale) for pair in pairs]
+    seconds = [len(clean) / sample_rate for clean, _ in pairs]
+    scored = score_each(as_given, pairs, metrics, seconds, n_jobs, sample_rate, scale)
+    return [row for _, row, _ in sorted(scored, key=lambda one: one.index)]
 
 
 def mean_scores(rows, metrics):
