@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.errors import InputError, reason
 from speechbrain_cffma.files import replacing
 
 SAMPLE_RATE = 16000
@@ -118,6 +118,27 @@ def _is_result(folder):
     return any((folder / name).is_file() for name in RESULT_FILES)
 
 
+def encoded(path):
+    """A path for soundfile, which can't encode a name that is not UTF-8 itself.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    bytes or str
+        The bytes of its name; on Windows, where names are text, the path itself.
+
+    Example
+    -------
+    >>> encoded(os.fsdecode(b"caf\\xe9.wav"))
+    b'caf\\xe9.wav'
+    """
+    return os.fspath(path) if os.name == "nt" else os.fsencode(path)
+
+
 def read(path, start=0, n_samples=-1):
     """Read a file or a part of it as mono.
 
@@ -149,10 +170,14 @@ def read(path, start=0, n_samples=-1):
     """
     try:
         samples, _ = soundfile.read(
-            path, frames=n_samples, start=start, dtype="float32", always_2d=True
+            encoded(path),
+            frames=n_samples,
+            start=start,
+            dtype="float32",
+            always_2d=True,
         )
     except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{path} can't be read ({error})") from error
+        raise InputError(f"{path} can't be read ({reason(error)})") from error
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
 
 
@@ -183,9 +208,11 @@ def write(path, samples):
     subtype = "FLOAT" if np.abs(samples).max(initial=0) >= 1 else "PCM_16"
     try:
         with replacing(path) as partial:
-            soundfile.write(partial, samples, SAMPLE_RATE, subtype, format="WAV")
+            soundfile.write(
+                encoded(partial), samples, SAMPLE_RATE, subtype, format="WAV"
+            )
     except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{path} can't be written ({error})") from error
+        raise InputError(f"{path} can't be written ({reason(error)})") from error
 
 
 def prepare_files(sources, targets, n_jobs=-1, label="checking audio"):
@@ -239,22 +266,24 @@ def prepare_files(sources, targets, n_jobs=-1, label="checking audio"):
 
 def _prepare_file(source, target):
     try:
-        info = soundfile.info(source)
+        # Before it is read: what changes meanwhile is not what was copied.
+        time = os.stat(source).st_mtime_ns
+        info = soundfile.info(encoded(source))
         is_usable = info.format in ("WAV", "FLAC") and info.channels == 1
         if is_usable and info.samplerate == SAMPLE_RATE:
             path, samples = source, read(source)
-        elif _is_copy(target, source):
+        elif _is_copy(target, time):
             path, samples = target, read(target)
         else:
             path, samples = target, _resample(read(source), info.samplerate)
     except (InputError, soundfile.LibsndfileError, OSError) as error:
-        return AudioFile(source, fault=f"unreadable ({error})")
+        return AudioFile(source, fault=f"unreadable ({reason(error)})")
     fault = _fault(samples)
     if fault:
         return AudioFile(source, fault=fault)
-    if path == target and not _is_copy(target, source):
+    if path == target and not _is_copy(target, time):
         write(target, samples)
-        os.utime(target, ns=(os.stat(source).st_mtime_ns,) * 2)
+        os.utime(target, ns=(time, time))
     return AudioFile(path, len(samples), info.samplerate, info.frames)
 
 
@@ -268,11 +297,9 @@ def _fault(samples):
     return ""
 
 
-def _is_copy(path, source):
-    return (
-        os.path.exists(path)
-        and os.stat(path).st_mtime_ns == os.stat(source).st_mtime_ns
-    )
+def _is_copy(path, time):
+    """Whether it is the copy of a source that was changed at this time."""
+    return os.path.exists(path) and os.stat(path).st_mtime_ns == time
 
 
 def _resample(samples, sample_rate):

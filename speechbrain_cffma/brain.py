@@ -25,7 +25,7 @@ from tqdm import tqdm
 from speechbrain_cffma import audio, evaluate, plots
 from speechbrain_cffma.data import evaluation_loader
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.files import replacing
+from speechbrain_cffma.files import fitting, replacing
 from speechbrain_cffma.losses import WeightedSum
 from speechbrain_cffma.metrics import available_metrics, mean_scores, score_each
 from speechbrain_cffma.metrics.scoring import BASIC, PACKAGES, as_given
@@ -463,7 +463,7 @@ class EnhancementBrain(TrainingBrain):
                 f"{row['snr']:g} dB" if row["snr"] is not None else "",
             ]
             plots.plot_enhancement(
-                folder / f"{row['ID'].replace('/', '-')}.png",
+                folder / fitting(f"{row['ID'].replace('/', '-')}.png"),
                 title=", ".join(filter(None, [row["ID"], *details])),
                 frame_shift=spectrogram.hop_length / audio.SAMPLE_RATE,
                 **self._spectra(row),

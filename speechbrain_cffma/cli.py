@@ -9,7 +9,7 @@ import sys
 import click
 
 from speechbrain_cffma import __version__
-from speechbrain_cffma.errors import InputError, command
+from speechbrain_cffma.errors import InputError, command, printable
 
 FOLDER = click.Path(exists=True, file_okay=False)
 
@@ -269,7 +269,7 @@ def enhance(inputs, output, model, device, precision, overwrite, **options):
     except KeyboardInterrupt:
         click.echo("interrupted: the same command goes on from here", err=True)
         raise SystemExit(130) from None
-    click.echo("\n".join(_summary(outcome)), err=True)
+    click.echo("\n".join(map(printable, _summary(outcome))), err=True)
     if outcome.failures:
         raise SystemExit(1)
 
@@ -377,7 +377,7 @@ def _systems(noisy, enhanced):
             raise InputError(f"--enhanced {argument} is not of the form NAME=DIR")
         if name in systems:
             raise InputError(f"there are two systems of the name {name}")
-        systems[name] = folder
+        systems[printable(name)] = folder
     if not systems:
         raise InputError("there is no system to score: give --noisy or --enhanced")
     return systems

@@ -42,6 +42,28 @@ def one_line(error):
     return text if len(text) <= 300 else text[:297] + "..."
 
 
+def reason(error):
+    """Why a file can't be read or written, without its name, which messages begin with.
+
+    Arguments
+    ---------
+    error : Exception
+        Of the system, of libsndfile or of PyAV.
+
+    Returns
+    -------
+    str
+        What it says.
+
+    Example
+    -------
+    >>> reason(FileNotFoundError(2, "No such file or directory", "a.wav"))
+    'No such file or directory'
+    """
+    text = getattr(error, "error_string", None) or getattr(error, "strerror", None)
+    return text or str(error)
+
+
 def printable(text):
     """Escape what would steer a terminal or can't be encoded, such as in a file's name.
 

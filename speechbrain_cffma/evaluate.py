@@ -19,9 +19,9 @@ import soundfile
 from tqdm import tqdm
 
 from speechbrain_cffma import __version__, conditions
-from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, read
-from speechbrain_cffma.errors import InputError, InstallError
-from speechbrain_cffma.files import replacing
+from speechbrain_cffma.audio import SAMPLE_RATE, encoded, find_audio, read
+from speechbrain_cffma.errors import InputError, InstallError, printable
+from speechbrain_cffma.files import replacing, state_of
 from speechbrain_cffma.manifest import find_twins, names_of
 from speechbrain_cffma.metrics import (
     METRICS,
@@ -192,7 +192,7 @@ def check_sample_rates(paths, sample_rate):
     differing = []
     for path in paths:
         try:
-            rate = soundfile.info(path).samplerate
+            rate = soundfile.info(encoded(path)).samplerate
         except (soundfile.LibsndfileError, OSError):
             continue
         if rate != sample_rate:
@@ -348,8 +348,10 @@ def failures(rows):
     for row in failed:
         first.setdefault((row["system"], row["failed"]), row["ID"])
     return [
-        f"{system}: {count} {'file' if count == 1 else 'files'} failed "
-        f"({first[system, reason]}{', ...' if count > 1 else ''}): {reason}"
+        printable(
+            f"{system}: {count} {'file' if count == 1 else 'files'} failed "
+            f"({first[system, reason]}{', ...' if count > 1 else ''}): {reason}"
+        )
         for (system, reason), count in counts.items()
     ]
 
@@ -427,7 +429,7 @@ def read_at(path, sample_rate):
     (1600,)
     """
     samples = read(path)
-    info = soundfile.info(path)
+    info = soundfile.info(encoded(path))
     if info.channels > 1:
         raise InputError(f"{path} has {info.channels} channels")
     if info.samplerate == sample_rate:
@@ -440,11 +442,8 @@ def read_at(path, sample_rate):
 
 def _key(pair):
     """Both files as they are now, and what is made of them."""
-    stamps = []
-    for path in (pair["clean"], pair["path"]):
-        stat = os.stat(path)
-        stamps.append([os.path.abspath(path), stat.st_size, stat.st_mtime_ns])
-    return json.dumps(stamps)
+    paths = [os.path.abspath(pair[side]) for side in ("clean", "path")]
+    return json.dumps([[path, *(state_of(path) or ())] for path in paths])
 
 
 def _read_journal(path, settings):

@@ -99,7 +99,8 @@ def export_onnx(enhancer, path):
             onnx.save_model(program.model_proto, partial, format="protobuf")
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3  # errors
-            session = onnxruntime.InferenceSession(partial, options)
+            # By its bytes: onnxruntime takes only paths that are UTF-8.
+            session = onnxruntime.InferenceSession(partial.read_bytes(), options)
             difference = _largest_difference(network, enhancer.spectrogram, session)
             # Also where it is not a number.
             if not difference <= TOLERANCE:

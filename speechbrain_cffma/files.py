@@ -6,6 +6,7 @@ Authors
 
 import errno
 import logging
+import os
 import secrets
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from pathlib import Path
 from speechbrain_cffma.errors import InputError
 
 logger = logging.getLogger(__name__)
+
+#: How CSV files are opened: the names of files in them may hold any bytes.
+CSV = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
 
 @contextmanager
@@ -46,6 +50,61 @@ def replacing(path):
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def fitting(name, n_bytes=255):
+    """Cut a file's name that is made of others, so that the system takes it.
+
+    Arguments
+    ---------
+    name : str
+        The name with its extension.
+    n_bytes : int
+        How long it may be.
+
+    Returns
+    -------
+    str
+        The name; without the end of its stem where it is too long.
+
+    Example
+    -------
+    >>> fitting("a.wav"), len(fitting("音" * 100 + ".wav").encode())
+    ('a.wav', 253)
+    """
+    if len(os.fsencode(name)) <= n_bytes:
+        return name
+    stem, suffix = os.path.splitext(name)
+    stem = os.fsencode(stem)[: n_bytes - len(os.fsencode(suffix))]
+    return stem.decode(errors="ignore") + suffix
+
+
+def state_of(path):
+    """What tells whether a file has changed.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    (int, int) or None
+        Its size in bytes and its time of change in ns; None if it can't be found, such
+        as behind a broken link.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> _ = path.write_bytes(b"RIFF")
+    >>> state_of(path)[0], state_of("no/such.wav")
+    (4, None)
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def lock(file, shared_with_children=False):

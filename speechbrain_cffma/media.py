@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from speechbrain_cffma.audio import EXTENSIONS
-from speechbrain_cffma.errors import InputError, InstallError
+from speechbrain_cffma.audio import EXTENSIONS, encoded
+from speechbrain_cffma.errors import InputError, InstallError, reason
 from speechbrain_cffma.files import replacing
 
 #: Read by PyAV.
@@ -91,9 +91,9 @@ def open_source(path):
 @contextmanager
 def _open_audio(path):
     try:
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(encoded(path))
     except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{path} can't be read ({error})") from error
+        raise InputError(f"{path} can't be read ({reason(error)})") from error
     with file:
         rate = file.samplerate
         blocks = _audio_blocks(file)
@@ -121,7 +121,7 @@ def _open_video(path):
     try:
         container = av.open(str(path))
     except (av.FFmpegError, OSError) as error:
-        raise InputError(f"{path} can't be read ({error})") from error
+        raise InputError(f"{path} can't be read ({reason(error)})") from error
     with container:
         if not container.streams.audio:
             raise InputError(f"{path} has no sound")
@@ -218,7 +218,7 @@ def open_target(path, source, subtype=None):
         with (
             replacing(path) as partial,
             soundfile.SoundFile(
-                partial,
+                encoded(partial),
                 "w",
                 source.sample_rate,
                 source.channels,
@@ -228,7 +228,7 @@ def open_target(path, source, subtype=None):
         ):
             yield Target(file)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{path} can't be written ({error})") from error
+        raise InputError(f"{path} can't be written ({reason(error)})") from error
 
 
 def _format_of(path, source, subtype):

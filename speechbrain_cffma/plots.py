@@ -11,6 +11,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from speechbrain_cffma.audio import SAMPLE_RATE
+from speechbrain_cffma.errors import printable
 
 
 def plot_enhancement(path, noisy, enhanced, clean, mask, title="", frame_shift=0.01):
@@ -49,7 +50,7 @@ def plot_enhancement(path, noisy, enhanced, clean, mask, title="", frame_shift=0
     extent = (0, (len(noisy) - 1) * frame_shift, 0, SAMPLE_RATE / 2000)
 
     figure = Figure(figsize=(10, 6), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(printable(title), parse_math=False)
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
     names = ("Noisy", "Enhanced", "Clean")
     for axis, name, spectrum in zip(

@@ -103,6 +103,15 @@ class TestFiles:
         assert code == 0, shown
         assert tree("out") == [f"{name}.wav"]
 
+    def test_names_may_hold_any_bytes(self, enhance, folder):
+        name = os.fsdecode(b"caf\xe9\n\x1b[31m.wav")
+        (folder / "talks" / "a.wav").rename(folder / "talks" / name)
+        (folder / "talks" / f"no_{name}").write_text("no sound")
+        code, shown = enhance("talks", "-o", "out")
+        assert tree("out") == [name, "day1/b.flac"]
+        failed = r"  talks/no_caf\udce9\n\x1b[31m.wav can't be read ("
+        assert shown.splitlines()[-1].startswith(failed)
+
     def test_a_file_that_is_given_twice_is_enhanced_once(self, folder, monkeypatch):
         monkeypatch.chdir(folder)
         (folder / "link").symlink_to("talks")

@@ -24,6 +24,13 @@ def test_an_error_of_ours_is_one_line(kind, capsys):
     )
 
 
+def test_names_in_it_leave_the_terminal_as_it_is(capsys):
+    name = "a\nb\x1b[31m\udce9 ü.wav"
+    assert ends_with(InputError(f"{name} is silent"), capsys) == (
+        "error: a\\nb\\x1b[31m\\udce9 ü.wav is silent\n"
+    )
+
+
 def test_a_missing_package_is_one_line_that_says_how_to_install_it(capsys):
     error = ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
     assert ends_with(error, capsys) == (

@@ -1,5 +1,6 @@
 """Scoring of systems: pairing, conditions, failures, and going on after an interruption."""
 
+import csv
 import json
 import os
 import signal
@@ -22,8 +23,10 @@ from speechbrain_cffma.evaluate import (
     pair_systems,
     settings_of,
 )
+from speechbrain_cffma.files import CSV
 from speechbrain_cffma.metrics import score, scoring
 from speechbrain_cffma.mixing import add_noise
+from speechbrain_cffma.report import write_report
 from speechbrain_cffma.workers import call_all
 
 REPOSITORY = Path(__file__).parents[1]
@@ -283,6 +286,25 @@ class TestScores:
         row = run(corpus, "noisy", settings=settings)[0]
         assert row["pesq"] is None and row["si_sdr"] is not None
         assert row["failed"].startswith("PESQ: ")
+
+    def test_a_file_that_is_gone_fails_alone(self, corpus, scored_here):
+        link = find_audio(corpus / "noisy")[1]
+        link.unlink()
+        link.symlink_to(corpus / "gone.wav")
+        rows = run(corpus, "noisy")
+        assert [bool(row["failed"]) for row in rows] == [False, True, False, False]
+        assert str(link) in rows[1]["failed"]
+
+    def test_names_may_hold_any_bytes(self, corpus, scored_here):
+        name = os.fsdecode(b"caf\xe9\n_hum_5dB")
+        for system in ("clean", "noisy"):
+            old = find_audio(corpus / system)[1]
+            old.rename(old.with_name(f"{name}.wav"))
+        rows = run(corpus, "noisy")
+        write_report(corpus / "report", rows, SI_SDR)
+        assert [row["failed"] for row in rows] == [""] * 4
+        with open(corpus / "report" / "scores.csv", **CSV) as file:
+            assert [row["ID"] for row in csv.DictReader(file)][0] == f"s0/{name}"
 
     def test_failures_of_one_kind_are_shown_as_one_line(self):
         rows = [

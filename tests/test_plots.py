@@ -37,6 +37,12 @@ class TestPlots:
         plots.plot_enhancement(tmp_path / "a.png", *[silence] * 4)
         assert self.read(tmp_path / "a.png").std() > 0.05
 
+    def test_a_title_is_shown_as_it_stands(self, tmp_path):
+        """No formula, no escape code, and no error for bytes that are not UTF-8."""
+        silence = np.zeros((50, 201))
+        for title in (r"a$\b$", "a\x1b[31m\udce9"):
+            plots.plot_enhancement(tmp_path / "a.png", *[silence] * 4, title=title)
+
     def test_layer_weights_show_the_weights(self, tmp_path):
         weights = np.full(13, 0.02)
         weights[4] = 0.76

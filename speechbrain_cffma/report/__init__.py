@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.files import CSV
 from speechbrain_cffma.report import tables
 from speechbrain_cffma.statistics import LEVEL, N_RESAMPLES, SEED, summarize_systems
 
@@ -60,15 +61,15 @@ def write_report(folder, rows, settings):
     document = {"settings": settings, "bootstrap": bootstrap, **summary}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "scores.csv", "w", newline="", encoding="utf-8") as file:
+        with open(folder / "scores.csv", "w", **CSV) as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
         (folder / "summary.json").write_text(json.dumps(document, indent=2) + "\n")
         markdown = tables.markdown(summary, settings)
-        (folder / "summary.md").write_text(markdown, encoding="utf-8")
+        (folder / "summary.md").write_text(markdown, "utf-8", "backslashreplace")
         html = page.render(rows, summary, settings)
-        (folder / "report.html").write_text(html, encoding="utf-8")
+        (folder / "report.html").write_text(html, "utf-8", "backslashreplace")
     except OSError as error:
         raise InputError(f"the report can't be written ({error})") from error
     return summary

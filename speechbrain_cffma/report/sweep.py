@@ -12,6 +12,7 @@ import numpy as np
 from speechbrain_cffma import plots
 from speechbrain_cffma.complexity import count_parameters, multiply_adds_per_audio
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.files import CSV
 from speechbrain_cffma.lobes import CFFMAEnhancer
 from speechbrain_cffma.report.tables import DISPLAY, cell, heading, pipes
 from speechbrain_cffma.statistics import (
@@ -180,7 +181,7 @@ def _read(run, system):
     folder = run.folder / "test"
     try:
         settings = json.loads((folder / "summary.json").read_text())["settings"]
-        with open(folder / "scores.csv", newline="", encoding="utf-8") as file:
+        with open(folder / "scores.csv", **CSV) as file:
             rows = [row for row in csv.DictReader(file) if row["system"] == system]
         rows.sort(key=lambda row: row["ID"])
         values = [[float(r[m] or "nan") for m in settings["metrics"]] for r in rows]
@@ -307,7 +308,7 @@ def _write_csv(path, comparison):
             seeds = difference.get("seeds", [])
             row[f"{metric}_difference_seeds"] = " ".join(map(str, seeds))
         rows.append(row)
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with open(path, "w", **CSV) as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
