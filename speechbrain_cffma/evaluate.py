@@ -396,7 +396,7 @@ def _read_pair(clean, path, sample_rate):
 def _seconds(path):
     """The length of a file; 0 if it can't be read, which is reported when it is its turn."""
     try:
-        return soundfile.info(path).duration
+        return soundfile.info(encoded(path)).duration
     except (soundfile.LibsndfileError, OSError):
         return 0.0
 

@@ -14,12 +14,13 @@ import logging
 import os
 import re
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from speechbrain_cffma.audio import SAMPLE_RATE, AudioFile, find_audio, prepare_files
-from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.files import replacing
+from speechbrain_cffma.errors import InputError, printable
+from speechbrain_cffma.files import CSV, replacing, state_of
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def write_manifest(path, rows):
     >>> read_manifest(path)[0]["clean_wav"]
     'a.wav'
     """
-    with replacing(path) as partial, open(partial, "w", newline="") as file:
+    with replacing(path) as partial, open(partial, "w", **CSV) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
@@ -81,7 +82,7 @@ def read_manifest(path):
         If it is missing or has other columns.
     """
     try:
-        with open(path, newline="") as file:
+        with open(path, **CSV) as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise InputError(
@@ -321,25 +322,22 @@ class Pair(NamedTuple):
     sources: tuple[Path, Path]
 
 
-def prepare_pairs(
-    noisy_folder, clean_folder, copies, n_jobs=-1, pair_by=None, leave_out=()
-):
+def prepare_pairs(folders, files, copies, n_jobs=-1, pair_by=None):
     """Pair the files of two folders, check each, and convert what is not 16 kHz mono.
 
     Arguments
     ---------
-    noisy_folder : str or Path
-        Noisy files, in subfolders or not.
-    clean_folder : str or Path
-        Their clean twins; one may be the twin of several.
+    folders : (str or Path, str or Path)
+        Those of the noisy files, in subfolders or not, and of their clean twins; one may
+        be the twin of several.
+    files : dict
+        The files of each folder, see `find_sources`.
     copies : (Path, Path)
         Folders of the converted copies of noisy and of clean files.
     n_jobs : int
         Processes; -1 for one a core.
     pair_by : str or None
         What twins have in common, see `find_twins`; None: their paths without extension.
-    leave_out : iterable of (str or Path)
-        Folders in these that are not searched.
 
     Returns
     -------
@@ -358,28 +356,22 @@ def prepare_pairs(
     >>> for side in ("noisy", "clean"):
     ...     audio.write(folder / side / "p1/a_5dB.wav", getfixture("speech").numpy())
     >>> sides = folder / "noisy", folder / "clean"
-    >>> (pair,) = prepare_pairs(*sides, copies=sides, n_jobs=1)
+    >>> files = find_sources(sides).files
+    >>> (pair,) = prepare_pairs(sides, files, copies=sides, n_jobs=1)
     >>> pair.row["ID"], pair.row["duration"]
     ('p1/a_5dB', 3.0)
     """
-    found = pair_files(
-        find_audio(noisy_folder, leave_out=leave_out),
-        noisy_folder,
-        find_audio(clean_folder, leave_out=leave_out),
-        clean_folder,
-        pair_by,
-    )
+    noisy, clean = folders
+    found = pair_files(files[noisy], noisy, files[clean], clean, pair_by)
     ids, *sides = zip(*found, strict=True)
-    files = []
-    for paths, folder, target in zip(
-        sides, (noisy_folder, clean_folder), copies, strict=True
-    ):
+    checked = []
+    for paths, folder, target in zip(sides, folders, copies, strict=True):
         once = list(dict.fromkeys(paths))
         targets = [Path(target) / f"{name}.wav" for name in names_of(once, folder)]
-        checked = prepare_files(once, targets, n_jobs, label=Path(folder).name)
-        by_path = dict(zip(once, checked, strict=True))
-        files.append([by_path[path] for path in paths])
-    check_twins(ids, *files)
+        prepared = prepare_files(once, targets, n_jobs, label=Path(folder).name)
+        by_path = dict(zip(once, prepared, strict=True))
+        checked.append([by_path[path] for path in paths])
+    check_twins(ids, *checked)
     return [
         Pair(
             {
@@ -391,7 +383,7 @@ def prepare_pairs(
             (noisy, clean),
             sources,
         )
-        for name, noisy, clean, *sources in zip(ids, *files, *sides, strict=True)
+        for name, noisy, clean, *sources in zip(ids, *checked, *sides, strict=True)
     ]
 
 
@@ -493,42 +485,68 @@ def usable(files, split):
                 f"{n_bad} of {len(good)} {split} files can't be used; mend or remove "
                 f"them: {names}"
             )
-        logger.warning("skipping %d of %d training files: %s", n_bad, len(good), names)
+        logger.warning(
+            "skipping %d of %d training files: %s", n_bad, len(good), printable(names)
+        )
     return good
 
 
-def states(paths):
-    """What tells whether files have changed: their sizes and times.
+class Sources(NamedTuple):
+    """What a prepare step reads, as it was before the step began to read.
 
     Arguments
     ---------
-    paths : iterable of (str or Path)
-        The files.
+    files : dict
+        Lists of the audio files, by folder.
+    states : dict
+        `files.state_of` each file, by path.
+    """
+
+    files: dict
+    states: dict
+
+
+def find_sources(folders, leave_out=(), others=()):
+    """Find the files that a prepare step reads, for `is_prepared` and `mark_prepared`.
+
+    Arguments
+    ---------
+    folders : iterable of (str or Path)
+        Folders of audio files; each is searched once.
+    leave_out : iterable of (str or Path)
+        Folders in these that are not searched.
+    others : iterable of (str or Path)
+        Further files, such as metadata.
 
     Returns
     -------
-    dict
-        Size in bytes and time of change in ns by path.
+    Sources
+        The files and their states.
+
+    Raises
+    ------
+    InputError
+        As of `audio.find_audio`.
 
     Example
     -------
-    >>> path = getfixture("tmp_path") / "a.wav"
-    >>> _ = path.write_bytes(b"RIFF")
-    >>> states([path])[str(path)][0]
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "a.wav").write_bytes(b"RIFF")
+    >>> sources = find_sources([folder])
+    >>> sources.files[folder] == [folder / "a.wav"]
+    True
+    >>> sources.states[str(folder / "a.wav")][0]
     4
     """
-    found = {}
-    for path in paths:
-        try:
-            status = os.stat(path)
-        except OSError:  # a broken link: reading it says so
-            found[str(path)] = None
-        else:
-            found[str(path)] = [status.st_size, status.st_mtime_ns]
-    return found
+    files = {
+        folder: find_audio(folder, leave_out=leave_out)
+        for folder in dict.fromkeys(folders)
+    }
+    paths = [*chain.from_iterable(files.values()), *others]
+    return Sources(files, {str(path): state_of(path) for path in paths})
 
 
-def is_prepared(save_folder, arguments, sources=()):
+def is_prepared(save_folder, arguments, states=None):
     """Whether a prepare step has already run with the same arguments and files.
 
     If not, it says which files have changed, and the mark of the step is removed, since
@@ -540,8 +558,8 @@ def is_prepared(save_folder, arguments, sources=()):
         Where its manifests go.
     arguments : dict
         Its arguments.
-    sources : iterable of (str or Path)
-        The files that it reads.
+    states : dict
+        Of the files that it reads, see `find_sources`.
 
     Returns
     -------
@@ -562,7 +580,7 @@ def is_prepared(save_folder, arguments, sources=()):
     manifests = [folder / f"{split}.csv" for split in ("train", "valid", "test")]
     before = prepared_from(folder)
     if before is not None and all(path.is_file() for path in manifests):
-        now = _mark(arguments, sources)
+        now = _mark(arguments, states)
         if before == now:
             return True
         _say_changes(folder, json.loads(before), json.loads(now))
@@ -587,7 +605,7 @@ def _say_changes(folder, before, now):
                 len(paths),
                 what,
                 folder,
-                ", ".join(paths[:5]) + (" ..." if len(paths) > 5 else ""),
+                printable(", ".join(paths[:5])) + (" ..." if len(paths) > 5 else ""),
             )
 
 
@@ -614,7 +632,7 @@ def prepared_from(save_folder):
     return marker.read_text(encoding="utf-8") if marker.is_file() else None
 
 
-def mark_prepared(save_folder, arguments, sources=()):
+def mark_prepared(save_folder, arguments, states=None):
     """Note that a prepare step has run to its end.
 
     Arguments
@@ -623,8 +641,9 @@ def mark_prepared(save_folder, arguments, sources=()):
         Where its manifests are.
     arguments : dict
         Its arguments.
-    sources : iterable of (str or Path)
-        The files that it has read.
+    states : dict
+        Of the files that it has read, from before: one that has changed meanwhile makes
+        the step run again.
 
     Example
     -------
@@ -634,13 +653,13 @@ def mark_prepared(save_folder, arguments, sources=()):
     True
     """
     with replacing(_marker(save_folder)) as partial:
-        partial.write_text(_mark(arguments, sources), encoding="utf-8")
+        partial.write_text(_mark(arguments, states), encoding="utf-8")
 
 
 def _marker(save_folder):
     return Path(save_folder) / "prepared.json"
 
 
-def _mark(arguments, sources):
-    mark = {"arguments": arguments, "sources": states(sources)}
+def _mark(arguments, states):
+    mark = {"arguments": arguments, "sources": states or {}}
     return json.dumps(mark, default=str, sort_keys=True, indent=2)

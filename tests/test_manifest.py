@@ -242,27 +242,31 @@ class TestPrepared:
         paths = [tmp_path / "a.wav", tmp_path / "b.wav"]
         for path in paths:
             path.write_bytes(b"RIFF")
-        manifest.mark_prepared(tmp_path, self.ARGUMENTS, paths)
+        manifest.mark_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
         return paths
 
+    @staticmethod
+    def states(folder):
+        return manifest.find_sources([folder]).states
+
     def test_with_the_same_files(self, tmp_path, sources):
-        assert manifest.is_prepared(tmp_path, self.ARGUMENTS, sources)
+        assert manifest.is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
 
     def test_not_when_a_file_has_another_length(self, tmp_path, sources, caplog):
         times = sources[0].stat()
         sources[0].write_bytes(b"RIFF and more")
         os.utime(sources[0], ns=(times.st_atime_ns, times.st_mtime_ns))
-        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS, sources)
+        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
         assert f"1 files changed since {tmp_path} was prepared" in caplog.text
         assert caplog.text.count("a.wav") == 1
 
     def test_not_when_a_file_was_replaced_by_one_of_its_length(self, tmp_path, sources):
         os.utime(sources[0], ns=(0, 0))
-        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS, sources)
+        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
 
     def test_not_when_a_file_was_renamed(self, tmp_path, sources, caplog):
-        renamed = sources[1].rename(tmp_path / "c.wav")
-        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS, [sources[0], renamed])
+        sources[1].rename(tmp_path / "c.wav")
+        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
         assert "1 files are new" in caplog.text
         assert "1 files have gone" in caplog.text
 

@@ -1,6 +1,7 @@
 """Data of one's own: paired folders of any form, and trained models to start from."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from test_voicebank import speech, write_tree
 
 import train
 from recipes.PairedFolders.prepare import prepare_paired_folders
-from speechbrain_cffma import audio, cli, lobes
+from speechbrain_cffma import audio, cli, lobes, manifest
 from speechbrain_cffma.brain import EnhancementBrain
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes import CFFMAEnhancer
@@ -51,7 +52,7 @@ def write_pairs(folder, names, clean_names=None, noisy="noisy", clean="clean"):
         ):
             path = folder / side / its_name
             path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, signal / 4, 16000)
+            soundfile.write(audio.encoded(path), signal / 4, 16000)
     return {"noisy_folder": folder / noisy, "clean_folder": folder / clean}
 
 
@@ -148,7 +149,46 @@ def test_files_that_come_later_are_prepared(tmp_path):
     assert ids(prepared(tmp_path / "out", **tested))[2] == {"x", "y"}
 
 
+def test_a_file_that_changes_meanwhile_is_prepared_anew(tmp_path, monkeypatch):
+    tested = for_testing(write_pairs(tmp_path, ["x.wav"]))
+    prepare_files = manifest.prepare_files
+
+    def changing(paths, *arguments, **options):
+        files = prepare_files(paths, *arguments, **options)
+        for path in paths:
+            soundfile.write(path, audio.read(path)[: SAMPLES // 2], 16000)
+        return files
+
+    monkeypatch.setattr(manifest, "prepare_files", changing)
+    prepared(tmp_path / "out", **tested)
+    monkeypatch.undo()
+    test = prepared(tmp_path / "out", **tested)[2]
+    assert [row["duration"] for row in test] == [SAMPLES / 2 / 16000]
+
+
+def test_each_folder_is_searched_once(tmp_path, monkeypatch):
+    find_audio, searched = manifest.find_audio, []
+
+    def counted(folder, **options):
+        searched.append(folder)
+        return find_audio(folder, **options)
+
+    monkeypatch.setattr(manifest, "find_audio", counted)
+    tested = for_testing(write_pairs(tmp_path, ["x.wav"]))
+    prepared(tmp_path / "out", **tested)
+    assert searched == list(tested.values())
+
+
 # --- What the files may be
+
+
+def test_names_may_hold_any_bytes(tmp_path):
+    names = [os.fsdecode(name) for name in (b"caf\xe9.wav", b"a\nb\x1b[31m.wav")]
+    folders = write_pairs(tmp_path, ["ü.wav", *names])
+    rows = prepared(tmp_path / "out", **for_testing(folders))[2]
+    stems = ["ü", *(name.removesuffix(".wav") for name in names)]
+    assert {row["ID"] for row in rows} == set(stems)
+    assert all(len(audio.read(row["noisy_wav"])) == SAMPLES for row in rows)
 
 
 def test_any_rate_and_format_is_converted_and_channels_are_averaged(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 from speechbrain_cffma import audio, manifest
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.files import fitting
 from speechbrain_cffma.mixing import DynamicMixer, add_noise, reverberate
 from speechbrain_cffma.noises import TEST_KINDS
 from speechbrain_cffma.rooms import TEST_LENGTHS, TRAIN_LENGTHS, write_rooms
@@ -100,20 +101,26 @@ def prepare_dynamic_mix(
             "with_noise=False leaves pairs that are equal on both sides: put all of them "
             "into rooms by reverberant_share=1 and rir_folder=DIR or simulated_rooms=80"
         )
-    sources = (speech_folder, noise_folder, test_noise_folder)
-    sources += (rir_folder, test_rir_folder)
     folder = Path(manifest_folder)
-    sources = [
-        path
-        for source in sources
-        if source is not None
-        for path in audio.find_audio(source, leave_out=[folder])
-    ]
-    if manifest.is_prepared(folder, arguments, sources):
+    given = (
+        speech_folder,
+        noise_folder,
+        test_noise_folder,
+        rir_folder,
+        test_rir_folder,
+    )
+    sources = manifest.find_sources(
+        [source for source in given if source is not None], leave_out=[folder]
+    )
+    if manifest.is_prepared(folder, arguments, sources.states):
         return
-    speech = _rows("clean_wav", speech_folder, folder, "speech", n_jobs)
+
+    def rows_of(key, source, part):
+        return _rows(key, source, sources.files, folder / part, n_jobs)
+
+    speech = rows_of("clean_wav", speech_folder, "speech")
     train, valid, test = _split(speech, test_speakers, held_out_share, seed)
-    noises = _rows("noise_wav", noise_folder, folder, "noise", n_jobs)
+    noises = rows_of("noise_wav", noise_folder, "noise")
     noises, test_recordings = _noises_apart(noises, test_noises)
     if simulated_rooms and rir_folder is None:
         rir_folder = _simulate(
@@ -124,10 +131,10 @@ def prepare_dynamic_mix(
             test_rir_folder = _simulate(
                 folder / "test_rooms", n_rooms, TEST_LENGTHS, rt60, seed + 1, n_jobs
             )
-    rirs = _rows("rir_wav", rir_folder, folder, "rir", n_jobs)
+    rirs = rows_of("rir_wav", rir_folder, "rir")
     test_rirs = rirs
     if test_rir_folder is not None:
-        test_rirs = _rows("rir_wav", test_rir_folder, folder, "test_rir", n_jobs)
+        test_rirs = rows_of("rir_wav", test_rir_folder, "test_rir")
     for name, rows in (("train", train), ("noise", noises), ("rir", rirs)):
         manifest.write_manifest(folder / f"{name}.csv", rows)
 
@@ -137,7 +144,7 @@ def prepare_dynamic_mix(
         folder / "rir.csv",
         synthetic_share=0.5,
     )
-    ambience = _rows("noise_wav", test_noise_folder, folder, "test_noise", n_jobs)
+    ambience = rows_of("noise_wav", test_noise_folder, "test_noise")
 
     def validation_noise(index, n_samples, rng):
         return "training kinds", mixer.noise(n_samples, rng)
@@ -163,7 +170,7 @@ def prepare_dynamic_mix(
             seed,
         )
         manifest.write_manifest(folder / f"{name}.csv", pairs)
-    manifest.mark_prepared(folder, arguments, sources)
+    manifest.mark_prepared(folder, arguments, sources.states)
 
 
 def prepare_mini(wavlm_folder, seed=0, data_seed=0, **arguments):
@@ -245,17 +252,14 @@ def make_small_wavlm(folder, seed=0, dim=192, n_layers=4, conv_dim=128):
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
 
 
-def _rows(key, folder, manifest_folder, part, n_jobs):
-    """Manifest rows of the usable files of a folder, if there is one.
-
-    Its copies go to a part of the manifest folder, whose other parts may be what is
-    read: simulated rooms.
-    """
+def _rows(key, folder, files, copies, n_jobs):
+    """Manifest rows of the usable files of a folder, if there is one."""
     if folder is None:
         return []
-    paths = audio.find_audio(folder, leave_out=[manifest_folder])
+    # Rooms that the step has simulated are in no list of what it was given.
+    paths = files.get(folder) or audio.find_audio(folder)
     names = manifest.names_of(paths, folder)
-    targets = [manifest_folder / part / f"{name}.wav" for name in names]
+    targets = [copies / f"{name}.wav" for name in names]
     files = audio.prepare_files(paths, targets, n_jobs, label=Path(folder).name)
     good = manifest.usable(files, "train")
     return [
@@ -341,16 +345,16 @@ def _fixed_pairs(folder, rows, count, noise, rirs, reverberant_share, seed):
             kind, samples = noise(index, len(clean), rng)
             snr = TEST_SNRS[index % len(TEST_SNRS)]
             noisy = add_noise(noisy, samples, snr)
-        name = f"{index:03d}_{row['ID'].replace('/', '-')}"
+        file_name = fitting(f"{index:03d}_{row['ID'].replace('/', '-')}.wav")
         paths = {
-            "noisy_wav": folder / "noisy" / f"{name}.wav",
-            "clean_wav": folder / "clean" / f"{name}.wav",
+            "noisy_wav": folder / "noisy" / file_name,
+            "clean_wav": folder / "clean" / file_name,
         }
         audio.write(paths["noisy_wav"], noisy)
         audio.write(paths["clean_wav"], clean)
         pairs.append(
             {
-                "ID": name,
+                "ID": file_name.removesuffix(".wav"),
                 "duration": row["duration"],
                 **paths,
                 "speaker": row["speaker"],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speechbrain_cffma import audio, conditions, manifest
+from speechbrain_cffma import conditions, manifest
 from speechbrain_cffma.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -82,22 +82,19 @@ def prepare_paired_folders(
         "held_out_share": held_out_share,
         "seed": seed,
     }
-    sources = [
-        path
-        for folder in (*training, *testing)
-        for path in audio.find_audio(folder, leave_out=[manifest_folder])
-    ]
-    sources += [metadata] if metadata else []
-    if manifest.is_prepared(manifest_folder, arguments, sources):
+    sources = manifest.find_sources(
+        (*training, *testing),
+        leave_out=[manifest_folder],
+        others=[metadata] if metadata else [],
+    )
+    if manifest.is_prepared(manifest_folder, arguments, sources.states):
         return
 
     def pairs_of(folders, part):
         copies = [
             Path(manifest_folder) / "16k" / part / side for side in ("noisy", "clean")
         ]
-        pairs = manifest.prepare_pairs(
-            *folders, copies, n_jobs, pair_by, leave_out=[manifest_folder]
-        )
+        pairs = manifest.prepare_pairs(folders, sources.files, copies, n_jobs, pair_by)
         for pair in pairs:
             subfolders = pair.sources[1].relative_to(folders[1]).parts[:-1]
             pair.row.update(
@@ -119,7 +116,7 @@ def prepare_paired_folders(
         for pair in parts["test"]:
             pair.row.update(known[pair.row["ID"]])
     manifest.write_usable(manifest_folder, parts)
-    manifest.mark_prepared(manifest_folder, arguments, sources)
+    manifest.mark_prepared(manifest_folder, arguments, sources.states)
 
 
 def _both(noisy_option, noisy, clean_option, clean):

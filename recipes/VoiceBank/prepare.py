@@ -17,7 +17,7 @@ from urllib.error import HTTPError, URLError
 
 from tqdm import tqdm
 
-from speechbrain_cffma import audio, conditions, manifest
+from speechbrain_cffma import conditions, manifest
 from speechbrain_cffma.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
@@ -82,21 +82,17 @@ def prepare_voicebank(
     logs = {split: _find(data_folder, name) for split, name in LOGS.items()}
     arguments = {"data": data_folder, "valid_speakers": valid_speakers, "logs": logs}
     folders_of = _find_folders(data_folder)
-    sources = [
-        path
-        for folders in folders_of.values()
-        for folder in folders
-        for path in audio.find_audio(folder)
-    ]
-    sources += [log for log in logs.values() if log]
-    if manifest.is_prepared(manifest_folder, arguments, sources):
+    sources = manifest.find_sources(
+        sum(folders_of.values(), []), others=[log for log in logs.values() if log]
+    )
+    if manifest.is_prepared(manifest_folder, arguments, sources.states):
         return
 
     copies = manifest.copies_folder(data_folder, manifest_folder)
     parts = {"train": [], "valid": [], "test": []}
     for split, folders in folders_of.items():
         pairs = manifest.prepare_pairs(
-            *folders, [copies / f.name for f in folders], n_jobs
+            folders, sources.files, [copies / f.name for f in folders], n_jobs
         )
         known = conditions.read_log(logs[split]) if logs[split] else {}
         _warn_if_incomplete(data_folder, split, pairs, known)
@@ -113,7 +109,7 @@ def prepare_voicebank(
                 f"speakers {', '.join(valid_speakers)} are for validation"
             )
     manifest.write_usable(manifest_folder, parts)
-    manifest.mark_prepared(manifest_folder, arguments, sources)
+    manifest.mark_prepared(manifest_folder, arguments, sources.states)
 
 
 def download_voicebank(data_folder, url=URL):

@@ -10,7 +10,7 @@ from pathlib import Path
 import soundfile
 
 from speechbrain_cffma import manifest
-from speechbrain_cffma.audio import find_audio
+from speechbrain_cffma.audio import encoded
 from speechbrain_cffma.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -80,30 +80,27 @@ def prepare_whamr(
         "allow_subset": allow_subset,
     }
     folders = _find_folders(data_folder, task, version, sample_rate)
-    sources = [
-        path
-        for sides in folders.values()
-        for side in sides
-        for path in find_audio(side)
-    ]
-    if manifest.is_prepared(manifest_folder, arguments, sources):
+    sources = manifest.find_sources(sum(folders.values(), []))
+    for paths in sources.files.values():
+        _check_form(paths[0], sample_rate)
+    if manifest.is_prepared(manifest_folder, arguments, sources.states):
         return
 
     for split, sides in folders.items():
-        _check_names(split, sides, allow_subset)
+        _check_names(split, sides, sources.files, allow_subset)
     copies = manifest.copies_folder(data_folder, manifest_folder)
     parts = {}
     for split, sides in folders.items():
         targets = [copies / side.relative_to(data_folder) for side in sides]
-        parts[split] = manifest.prepare_pairs(*sides, targets, n_jobs)
+        parts[split] = manifest.prepare_pairs(sides, sources.files, targets, n_jobs)
         for pair in parts[split]:
             pair.row["speaker"] = pair.row["ID"][:3]  # of WSJ0: 01a of 01aa010b_...
     manifest.write_usable(manifest_folder, parts)
-    manifest.mark_prepared(manifest_folder, arguments, sources)
+    manifest.mark_prepared(manifest_folder, arguments, sources.states)
 
 
 def _find_folders(data_folder, task, version, sample_rate):
-    """The noisy and the clean folder of each split, whose files have the expected form."""
+    """The noisy and the clean folder of each split."""
     top = data_folder / RATES[sample_rate] / version
     folders = {
         split: [top / name / side for side in TASKS[task]]
@@ -130,15 +127,13 @@ def _find_folders(data_folder, task, version, sample_rate):
             f"--data_folder=FOLDER"
             + (f", or use {' or '.join(others)}" if others else "")
         )
-    for side in sum(folders.values(), []):
-        _check_form(find_audio(side)[0], sample_rate)
     return folders
 
 
 def _check_form(path, sample_rate):
     """Check that a file is mono, since the mean of two microphones is another task."""
     try:
-        info = soundfile.info(path)
+        info = soundfile.info(encoded(path))
     except soundfile.LibsndfileError:  # named later, with all that can't be read
         return
     if (info.samplerate, info.channels) != (sample_rate, 1):
@@ -161,9 +156,9 @@ def _layout(data_folder, top, task):
     return "\n".join(lines)
 
 
-def _check_names(split, sides, allow_subset):
+def _check_names(split, sides, files, allow_subset):
     """Check that both folders have the same files, and all of them unless told otherwise."""
-    names = [set(manifest.names_of(find_audio(side), side)) for side in sides]
+    names = [set(manifest.names_of(files[side], side)) for side in sides]
     lacking = [
         f"{side} lacks {_abbreviated(set.union(*names) - own)}"
         for side, own in zip(sides, names, strict=True)
