@@ -30,9 +30,11 @@ def xavier(layer):
     >>> xavier(nn.Linear(4, 2)).bias.tolist()
     [0.0, 0.0]
     """
-    nn.init.xavier_normal_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    # A layer without memory, of a model to be loaded, would take its time for nothing.
+    if not layer.weight.is_meta:
+        nn.init.xavier_normal_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
     return layer
 
 

@@ -142,11 +142,18 @@ def load_ssl(source, save_path="pretrained_models"):
 
     def load(config):
         model, info = AutoModel.from_pretrained(
-            source, config=config, cache_dir=save_path, output_loading_info=True
+            source,
+            config=config,
+            cache_dir=save_path,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
         missing = sorted(set(info["missing_keys"]) - {"masked_spec_embed"})
         if missing:
             raise ValueError(f"its file has no {missing[0]} ({len(missing)} missing)")
+        for name, weight in model.state_dict().items():
+            if not torch.isfinite(weight).all():
+                raise InputError(f"{name} holds NaN or infinity")
         return model
 
     try:

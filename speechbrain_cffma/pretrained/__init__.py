@@ -216,22 +216,23 @@ def _check_arguments(lobe, key, arguments, shapes):
         )
     for name in _arguments(lobe):
         path, default = f"{key}.{name}", parameters[name].default
-        if name not in arguments and default is inspect.Parameter.empty:
-            raise InputError(f"{path} is missing")
         if name not in arguments:
+            if default is inspect.Parameter.empty:
+                raise InputError(f"{path} is missing")
             continue
         value = arguments[name]
-        if name in ROLES:
-            _check_role(path, value, ROLES[name])
-            continue
         # A convolution keeps its sizes as tuples of one.
         if issubclass(lobe, nn.Conv1d) and isinstance(value, list) and len(value) == 1:
             value = value[0]
-        # Sizes are what has no default.
-        default = 1 if default is inspect.Parameter.empty else default
-        checks.check_value(path, value, default)
+        if name in ROLES:
+            _check_role(path, value, ROLES[name])
+        else:
+            # What has no default is a size.
+            is_size = default is inspect.Parameter.empty
+            checks.check_value(path, value, 1 if is_size else default)
         if name in checks.PARTS:
-            checks.check_count(path, value, shapes)
+            number = len(value) if isinstance(value, list) else value
+            checks.check_count(path, number, shapes)
 
 
 def _check_role(key, value, names):

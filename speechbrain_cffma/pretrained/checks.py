@@ -35,6 +35,8 @@ RANGES = (
 #: What the tensors of the parts are called whose number a key gives.
 PARTS = {
     "n_blocks": r"blocks\.(\d+)\.",
+    "blocks": r"blocks\.(\d+)\.",
+    "sub_blocks": r"sub_blocks\.(\d+)\.",
     "n_layers": r"layers\.(?:weight_ih_l)?(\d+)",
     "num_hidden_layers": r"encoder\.layers\.(\d+)\.",
     "num_adapter_layers": r"adapter\.layers\.(\d+)\.",
@@ -208,6 +210,7 @@ def check_count(key, number, shapes):
         return
     path, _, name = key.rpartition(".")
     place = re.sub(r"^model\.?", "", re.sub(r"\.config$", ".model", path))
+    place = f"{place}." if place else ""
     names = [n[len(place) :] for n in shapes if n.startswith(place)]
     found = [re.search(rf"(?:^|\.){PARTS[name]}", n) for n in names]
     held = len({match[1] for match in found if match})
