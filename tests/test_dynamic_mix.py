@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ from recipes.DynamicMix.prepare import make_small_wavlm, prepare_dynamic_mix
 from speechbrain_cffma import audio
 from speechbrain_cffma.data import RecordedPairs, TrainingCrops
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.experiment import load_experiment, read_experiment
 from speechbrain_cffma.manifest import read_manifest
 from speechbrain_cffma.mixing import DynamicMixer, reverberate, rms
 from speechbrain_cffma.noises import TEST_KINDS
 
 BUNDLED = Path(prepare.__file__).parent / "speech"
+ROOT = Path(__file__).parents[1]
 SPEAKERS = ("en", "it", "ru")
 FILES_A_SPEAKER = 8
 #: Quick: few pairs, one process.
@@ -28,6 +31,21 @@ QUICK = {
     "n_valid": 4,
     "n_test": 16,
     "n_jobs": 1,
+}
+
+
+#: The first pairs that version 0.1.0 prepared of these, with some samples.
+PAIRS = {
+    "valid": [
+        ("000_it-forhelp", 0.27072, 0.17038, -0.04559),
+        ("001_en-confbridge-conf-end", 0.02917, 0.01392, 0.00898),
+        ("002_en-confbridge-unmuted", -0.12607, -0.10321, -0.1019),
+    ],
+    "test": [
+        ("000_ru-dir-welcome", 0.11633, 0.09933, -0.13223),
+        ("001_ru-confbridge-dec-talk-vol-out", -0.03409, -0.01553, -0.08514),
+        ("002_ru-conf-now-unmuted", 0.26172, 0.05728, 0.0383),
+    ],
 }
 
 
@@ -168,6 +186,15 @@ class TestFixedPairs:
         prepare_dynamic_mix(speech_folder, tmp_path, **QUICK)
         assert contents(tmp_path) == contents(prepared)
 
+    def test_the_pairs_of_0_1_0_stay_the_same(self, prepared):
+        for split, expected in PAIRS.items():
+            for row, (name, *samples) in zip(
+                rows(prepared, split), expected, strict=False
+            ):
+                assert row["ID"] == name
+                noisy = audio.read(row["noisy_wav"])[4000::4000][:3]
+                np.testing.assert_allclose(noisy, samples, atol=1e-4)
+
     def test_another_seed_gives_other_pairs(self, prepared, speech_folder, tmp_path):
         prepare_dynamic_mix(speech_folder, tmp_path, **QUICK, seed=1)
         assert utterances(tmp_path, "train") != utterances(prepared, "train")
@@ -259,6 +286,130 @@ class TestRecordings:
         assert item["noisy"].shape == item["clean"].shape == (20480,)
         recorded = TrainingCrops(folder / "valid.csv", RecordedPairs(), 8000)
         assert recorded[1, 0, 0]["noisy"].shape == (8000,)
+
+
+class TestSeveralFolders:
+    def test_their_files_are_used_together(self, speech_folder, tmp_path):
+        for part in ("speech", "noise", "rir"):
+            (tmp_path / part).mkdir()
+        shutil.copytree(speech_folder / "it", tmp_path / "speech" / "anna")
+        write_noise(tmp_path / "noise" / "fan.wav")
+        write_noise(tmp_path / "more" / "car.wav")
+        write_room(tmp_path / "rir" / "hall.wav")
+        write_room(tmp_path / "more_rooms" / "bath.wav")
+        folder = tmp_path / "out"
+        prepare_dynamic_mix(
+            [speech_folder, tmp_path / "speech"],
+            folder,
+            [tmp_path / "noise", tmp_path / "more"],
+            [tmp_path / "rir", tmp_path / "more_rooms"],
+            **QUICK,
+        )
+        speakers = {row["speaker"] for row in rows(folder, "train")}
+        assert speakers == {"en", "it", "anna"}
+        assert [row["noise"] for row in rows(folder, "noise")] == ["fan", "car"]
+        assert [row["ID"] for row in rows(folder, "rir")] == ["hall", "bath"]
+
+    def test_they_can_be_given_on_the_command_line(self, monkeypatch):
+        monkeypatch.chdir(ROOT)
+        folders = "speech_folder: [a/b, c d/e]\nnoise_folder: [f, g]"
+        experiment = read_experiment("hparams/own_mix.yaml", folders)
+        prepare = load_experiment(experiment, only="prepare")
+        assert prepare.keywords["speech_folder"] == ["a/b", "c d/e"]
+        assert prepare.keywords["noise_folder"] == ["f", "g"]
+
+    def test_files_of_the_same_name_are_an_error_that_names_both(
+        self, speech_folder, tmp_path
+    ):
+        for part in ("noise", "more"):
+            write_noise(tmp_path / part / "fan.wav")
+        both = [tmp_path / "noise", tmp_path / "more"]
+        with pytest.raises(InputError, match="noise/fan.wav and .*more/fan.wav have"):
+            prepare_dynamic_mix(speech_folder, tmp_path / "out", both, **QUICK)
+
+
+class TestChosenForValidation:
+    #: A small everything: see `chosen`.
+    NOISES = ("bus", "cafe", "fan", "road", "tram")
+    ARGUMENTS = {
+        **QUICK,
+        "test_noises": ["bus"],
+        "valid_noises": ["cafe", "fan"],
+        "left_out_noises": ["tram"],
+        "simulated_rooms": 3,
+        "simulated_share": 0.5,
+        "rt60": (0.2, 0.25),
+        "reverberant_share": 1.0,
+        "n_valid": 16,
+        "n_test": 4,
+        "by_speaker": True,
+    }
+
+    @pytest.fixture(scope="class")
+    def chosen(self, speech_folder, tmp_path_factory):
+        """A folder prepared with speech, noises and rooms for validation alone."""
+        folder = tmp_path_factory.mktemp("chosen")
+        speech = shutil.copytree(speech_folder, folder / "speech")
+        valid = speech / "valid"  # in the folder of the training speech
+        for speaker, count in (("ann", 6), ("bob", 2)):
+            (valid / speaker).mkdir(parents=True)
+            for path in sorted((speech / "it").iterdir())[:count]:
+                path.rename(valid / speaker / path.name)
+        for noise in self.NOISES:
+            write_noise(folder / "noise" / f"{noise}.wav")
+        write_room(folder / "rir" / "hall.wav")
+        write_room(folder / "valid_rir" / "bath.wav")
+        prepare_dynamic_mix(
+            speech,
+            folder / "out",
+            folder / "noise",
+            folder / "rir",
+            valid_speech_folder=valid,
+            valid_rir_folder=folder / "valid_rir",
+            **self.ARGUMENTS,
+        )
+        return folder / "out"
+
+    def test_training_has_all_other_speech(self, chosen):
+        speakers = [row["speaker"] for row in rows(chosen, "train")]
+        assert sorted(speakers) == ["en"] * FILES_A_SPEAKER
+
+    def test_its_speakers_take_turns(self, chosen):
+        speakers = [row["speaker"] for row in rows(chosen, "valid")]
+        assert all(
+            sorted(two) == ["ann", "bob"] for two in np.reshape(speakers, (8, 2))
+        )
+        files = Counter(row["ID"].partition("_")[2] for row in rows(chosen, "valid"))
+        assert sorted(files.values()) == [1, 1, 1, 1, 2, 2, 4, 4]
+
+    def test_each_of_its_noises_comes_at_each_snr(self, chosen):
+        conditions = Counter((r["noise"], r["snr"]) for r in rows(chosen, "valid"))
+        assert len(conditions) == 8 and set(conditions.values()) == {2}
+        assert {noise for noise, _ in conditions} == {"cafe", "fan"}
+
+    def test_training_has_neither_its_noises_nor_those_left_out(self, chosen):
+        assert [row["noise"] for row in rows(chosen, "noise")] == ["road"]
+        assert {row["noise"] for row in rows(chosen, "test")} == {"bus"}
+
+    def test_its_rooms_are_its_own(self, chosen):
+        rir = audio.read(chosen.parent / "valid_rir" / "bath.wav")
+        row = next(row for row in rows(chosen, "valid") if row["snr"] == 15)
+        noisy, clean = audio.read(row["noisy_wav"]), audio.read(row["clean_wav"])
+        wet = reverberate(clean, rir)
+        snr = 20 * np.log10(rms(wet) / rms(noisy - wet))
+        assert snr == pytest.approx(15, abs=0.1)
+
+    def test_training_has_recorded_and_simulated_rooms(self, chosen):
+        assert [row["ID"] for row in rows(chosen, "rir")] == ["hall"]
+        assert len(rows(chosen, "simulated_rir")) == 3
+
+    def test_a_noise_has_one_use(self, speech_folder, tmp_path):
+        write_noise(tmp_path / "noise" / "fan.wav")
+        both = {"test_noises": ["fan"], "valid_noises": "fan"}
+        with pytest.raises(InputError, match="test_noises: .* fan .* another use"):
+            prepare_dynamic_mix(
+                speech_folder, tmp_path / "out", tmp_path / "noise", **QUICK, **both
+            )
 
 
 class TestSimulatedRooms:
@@ -421,13 +572,14 @@ class TestErrors:
 
     def test_an_unknown_recording_is_named(self, speech_folder, tmp_path):
         write_noise(tmp_path / "noise" / "fan.wav")
-        text = self.message(
-            speech_folder,
-            tmp_path / "out",
-            noise_folder=tmp_path / "noise",
-            test_noises=["train"],
-        )
-        assert "no recording train" in text
+        for key in ("test_noises", "valid_noises", "left_out_noises"):
+            text = self.message(
+                speech_folder,
+                tmp_path / "out",
+                noise_folder=tmp_path / "noise",
+                **{key: ["train"]},
+            )
+            assert text == f"{key}: the noise folder has no recording train"
 
     def test_an_unknown_speaker_is_named_beside_those_there_are(
         self, speech_folder, tmp_path

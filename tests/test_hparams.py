@@ -23,7 +23,12 @@ HPARAMS = ROOT / "hparams"
 #: Without the pre-training of SSL models, which tests/test_pretraining.py specifies.
 EXPERIMENTS = sorted({p.stem for p in HPARAMS.glob("*.yaml")} - {"base", "pretrain"})
 #: What experiments must be given beside small data.
-GIVEN = {"default": {"corpus": "unused", "noise_folder": "null", "test_noises": "[]"}}
+GIVEN = {
+    "default": {
+        "noise_folder": "null",
+        **dict.fromkeys(("test_noises", "valid_noises", "left_out_noises"), "[]"),
+    }
+}
 
 
 def dynamic_mix(folder):

@@ -225,7 +225,8 @@ class TestRuns:
     @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
     def test_of_each_sweep_of_the_project_can_be_read(self, path, monkeypatch):
         monkeypatch.chdir(ROOT)
-        needed, least = {"default": ("corpus: DIR", 2)}.get(path.stem, ("", 5))
+        data = "speech_folder: DIR\nnoise_folder: DIR"
+        needed, least = {"default": (data, 2)}.get(path.stem, ("", 5))
         sweep = read_sweep(path.relative_to(ROOT), needed)
         first = [run for run in sweep.runs if run.seed == sweep.seeds[0]]
         texts = {run.experiment() for run in first}

@@ -6,12 +6,14 @@ Authors
 
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from speechbrain_cffma import audio, manifest
 from speechbrain_cffma.audio import SAMPLE_RATE
+from speechbrain_cffma.data import group_by_speaker, in_turns
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.files import fitting
 from speechbrain_cffma.mixing import DynamicMixer, add_noise, reverberate
@@ -21,7 +23,8 @@ from speechbrain_cffma.rooms import TEST_LENGTHS, TRAIN_LENGTHS, write_rooms
 #: Real ambience that ships with the project, for testing only.
 AMBIENCE_FOLDER = Path(__file__).parent / "noise"
 
-TEST_SNRS = (0.0, 5.0, 10.0, 15.0)
+#: Of the fixed pairs, in dB.
+SNRS = (0.0, 5.0, 10.0, 15.0)
 
 
 def prepare_dynamic_mix(
@@ -42,28 +45,35 @@ def prepare_dynamic_mix(
     n_test=88,
     seed=0,
     n_jobs=-1,
+    simulated_share=0.0,
+    valid_speech_folder=None,
+    valid_rir_folder=None,
+    valid_noises=(),
+    left_out_noises=(),
+    by_speaker=False,
 ):
-    """Write train.csv, noise.csv and rir.csv for `DynamicMixer`, and fixed valid and test pairs.
+    """Write the manifests that `DynamicMixer` reads, and fixed valid and test pairs.
 
-    Validation pairs are mixed from held-out files with noises of the training kinds;
-    test pairs from held-out speakers with kinds and recordings that training never uses.
+    Validation pairs are mixed from held-out files, or speech of their own, with noises of
+    the training kinds, or recordings of their own; test pairs from held-out speakers with
+    kinds and recordings that training never uses.
 
     Arguments
     ---------
-    speech_folder : str or Path
+    speech_folder : str, Path or list of (str or Path)
         Clean speech in any format and rate that libsndfile reads; its subfolders are
-        the speakers.
+        the speakers. Several folders, of this or another kind, are given as a list.
     manifest_folder : str or Path
         Where the manifests, the 16 kHz copies and the fixed pairs go.
-    noise_folder : str or Path or None
+    noise_folder : str, Path, list of (str or Path) or None
         Recorded noise for training.
-    rir_folder : str or Path or None
+    rir_folder : str, Path, list of (str or Path) or None
         Room impulse responses, for training and validation.
-    test_rir_folder : str or Path or None
-        Those for testing; None for the same.
+    test_rir_folder : str, Path, list of (str or Path) or None
+        Those for testing; None for the same, or for simulated ones if rooms are simulated.
     simulated_rooms : int
-        Rooms to simulate instead of a rir_folder, and a quarter as many of other sizes
-        instead of a test_rir_folder.
+        Rooms to simulate instead of a rir_folder, or besides it (see simulated_share),
+        and a quarter as many of other sizes instead of a test_rir_folder.
     rt60 : (float, float)
         Bounds of the simulated rooms' reverberation time in seconds.
     reverberant_share : float
@@ -72,13 +82,14 @@ def prepare_dynamic_mix(
         False for fixed pairs without noise.
     test_speakers : sequence of str, str or None
         Speakers for testing only. None or empty: a share of all speakers' files.
-    test_noise_folder : str or Path or None
+    test_noise_folder : str, Path, list of (str or Path) or None
         Recorded noise for testing only, beside the synthetic test kinds.
     test_noises : sequence of str
         Names of recordings in noise_folder that are for testing only, and then are all
         that testing uses.
     held_out_share : float
-        Share of the remaining files for validation (and for testing without test_speakers).
+        Share of the remaining files for validation without valid_speech_folder, and for
+        testing without test_speakers.
     n_valid : int
         Number of validation pairs.
     n_test : int
@@ -87,12 +98,26 @@ def prepare_dynamic_mix(
         Seed of the choice and of the fixed pairs.
     n_jobs : int
         Processes; -1 for one a core.
+    simulated_share : float
+        Share of training pairs in simulated rooms among those in rooms, if there is a
+        rir_folder too; with 0, none are simulated then.
+    valid_speech_folder : str, Path, list of (str or Path) or None
+        Speech for validation only; None for held-out files.
+    valid_rir_folder : str, Path, list of (str or Path) or None
+        Room impulse responses for validation only; None for those of training.
+    valid_noises : sequence of str
+        Names of recordings in noise_folder that are for validation only, and then are
+        all that validation uses.
+    left_out_noises : sequence of str
+        Names of recordings in noise_folder that nothing uses.
+    by_speaker : bool
+        Whether speakers take turns in the fixed pairs.
 
     Raises
     ------
     InputError
-        If folders are missing or empty, files are faulty, a speaker is unknown, or
-        pairs would have neither noise nor a room.
+        If folders are missing or empty, files are faulty, two have the same name, a
+        speaker or a recording is unknown, or pairs would have neither noise nor a room.
     """
     arguments = dict(locals())
     has_rooms = reverberant_share == 1 and (rir_folder or simulated_rooms)
@@ -102,41 +127,59 @@ def prepare_dynamic_mix(
             "into rooms by reverberant_share=1 and rir_folder=DIR or simulated_rooms=80"
         )
     folder = Path(manifest_folder)
-    given = (
-        speech_folder,
-        noise_folder,
-        test_noise_folder,
-        rir_folder,
-        test_rir_folder,
-    )
+    parts = {
+        "speech": speech_folder,
+        "noise": noise_folder,
+        "test_noise": test_noise_folder,
+        "rir": rir_folder,
+        "test_rir": test_rir_folder,
+        "valid_speech": valid_speech_folder,
+        "valid_rir": valid_rir_folder,
+    }
+    for_validation = (*_listed(valid_speech_folder), *_listed(valid_rir_folder))
     sources = manifest.find_sources(
-        [source for source in given if source is not None], leave_out=[folder]
+        [source for given in parts.values() for source in _listed(given)],
+        leave_out=[folder, *for_validation],
     )
+    found = {part: _by_name(given, sources.files) for part, given in parts.items()}
     if manifest.is_prepared(folder, arguments, sources.states):
         return
-
-    def rows_of(key, source, part):
-        return _rows(key, source, sources.files, folder / part, n_jobs)
-
-    speech = rows_of("clean_wav", speech_folder, "speech")
-    train, valid, test = _split(speech, test_speakers, held_out_share, seed)
-    noises = rows_of("noise_wav", noise_folder, "noise")
-    noises, test_recordings = _noises_apart(noises, test_noises)
-    if simulated_rooms and rir_folder is None:
-        rir_folder = _simulate(
-            folder / "rooms", simulated_rooms, TRAIN_LENGTHS, rt60, seed, n_jobs
-        )
-        if test_rir_folder is None:
+    if simulated_rooms and (simulated_share or not found["rir"]):
+        simulate = partial(_simulate, rt60=rt60, n_jobs=n_jobs)
+        rooms = simulate(folder / "rooms", simulated_rooms, TRAIN_LENGTHS, seed=seed)
+        found["simulated_rir" if found["rir"] else "rir"] = rooms
+        if not found["test_rir"]:
             n_rooms = math.ceil(simulated_rooms / 4)
-            test_rir_folder = _simulate(
-                folder / "test_rooms", n_rooms, TEST_LENGTHS, rt60, seed + 1, n_jobs
+            found["test_rir"] = simulate(
+                folder / "test_rooms", n_rooms, TEST_LENGTHS, seed=seed + 1
             )
-    rirs = rows_of("rir_wav", rir_folder, "rir")
-    test_rirs = rirs
-    if test_rir_folder is not None:
-        test_rirs = rows_of("rir_wav", test_rir_folder, "test_rir")
-    for name, rows in (("train", train), ("noise", noises), ("rir", rirs)):
-        manifest.write_manifest(folder / f"{name}.csv", rows)
+
+    def rows(part, key):
+        return _rows(key, found.get(part, {}), folder / part, n_jobs)
+
+    train, valid, test = _split(
+        rows("speech", "clean_wav"),
+        rows("valid_speech", "clean_wav"),
+        test_speakers,
+        held_out_share,
+        seed,
+    )
+    noises, valid_recordings, test_recordings = _noises_apart(
+        rows("noise", "noise_wav"),
+        valid_noises=valid_noises,
+        test_noises=test_noises,
+        left_out_noises=left_out_noises,
+    )
+    rirs, simulated = rows("rir", "rir_wav"), rows("simulated_rir", "rir_wav")
+    valid_rirs = rows("valid_rir", "rir_wav") or [*rirs, *simulated]
+    test_rirs = rows("test_rir", "rir_wav") or rirs
+    for name, split in (
+        ("train", train),
+        ("noise", noises),
+        ("rir", rirs),
+        ("simulated_rir", simulated),
+    ):
+        manifest.write_manifest(folder / f"{name}.csv", split)
 
     mixer = DynamicMixer(
         folder / "train.csv",
@@ -144,26 +187,20 @@ def prepare_dynamic_mix(
         folder / "rir.csv",
         synthetic_share=0.5,
     )
-    ambience = rows_of("noise_wav", test_noise_folder, "test_noise")
 
-    def validation_noise(index, n_samples, rng):
+    def training_kinds(index, n_samples, rng):
         return "training kinds", mixer.noise(n_samples, rng)
 
-    def test_noise(index, n_samples, rng):
-        kinds = test_recordings or [*TEST_KINDS, *ambience]
-        kind = kinds[index // len(TEST_SNRS) % len(kinds)]
-        if callable(kind):
-            return kind.__name__, kind(n_samples, rng)
-        return kind["noise"], mixer.crop(kind, "noise_wav", n_samples, rng)
-
-    for name, rows, count, noise, rooms in (
-        ("valid", valid, n_valid, validation_noise, rirs),
+    ambience = rows("test_noise", "noise_wav")
+    valid_noise = _in_turn(valid_recordings) if valid_recordings else training_kinds
+    test_noise = _in_turn(test_recordings or [*TEST_KINDS, *ambience])
+    for name, split, count, noise, rooms in (
+        ("valid", valid, n_valid, valid_noise, valid_rirs),
         ("test", test, n_test, test_noise, test_rirs),
     ):
         pairs = _fixed_pairs(
             folder / name,
-            rows,
-            count,
+            _choose(split, count, by_speaker, seed),
             noise if with_noise else None,
             rooms,
             reverberant_share,
@@ -198,7 +235,7 @@ def said_of_bundled(fact, recordings):
     ---------
     fact : str
         The statement.
-    recordings : list of (str or Path or None)
+    recordings : list of (str, Path, list of (str or Path) or None)
         Folders that training reads.
 
     Returns
@@ -207,7 +244,7 @@ def said_of_bundled(fact, recordings):
         The statement; None if there are recordings from elsewhere.
     """
     here = Path(__file__).parent.resolve()
-    given = [Path(folder).resolve() for folder in recordings if folder is not None]
+    given = [Path(path).resolve() for item in recordings for path in _listed(item)]
     return fact if all(folder.is_relative_to(here) for folder in given) else None
 
 
@@ -252,15 +289,32 @@ def make_small_wavlm(folder, seed=0, dim=192, n_layers=4, conv_dim=128):
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
 
 
-def _rows(key, folder, files, copies, n_jobs):
-    """Manifest rows of the usable files of a folder, if there is one."""
-    if folder is None:
+def _listed(given):
+    """One folder or name, several or none, as a list."""
+    if given is None:
         return []
-    # Rooms that the step has simulated are in no list of what it was given.
-    paths = files.get(folder) or audio.find_audio(folder)
-    names = manifest.names_of(paths, folder)
-    targets = [copies / f"{name}.wav" for name in names]
-    files = audio.prepare_files(paths, targets, n_jobs, label=Path(folder).name)
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def _by_name(folders, files):
+    """The files of folders that are used together, by `manifest.names_of`."""
+    found = {}
+    for folder in _listed(folders):
+        paths = files[folder]
+        for name, path in zip(manifest.names_of(paths, folder), paths, strict=True):
+            if name in found:
+                raise InputError(
+                    f"{found[name]} and {path} have the same name in two of the folders "
+                    "that are used together: rename one, or its folder"
+                )
+            found[name] = path
+    return found
+
+
+def _rows(key, found, copies, n_jobs):
+    """Manifest rows of the usable ones of the files that `_by_name` returns."""
+    targets = [copies / f"{name}.wav" for name in found]
+    files = audio.prepare_files(list(found.values()), targets, n_jobs, copies.name)
     good = manifest.usable(files, "train")
     return [
         {
@@ -270,23 +324,25 @@ def _rows(key, folder, files, copies, n_jobs):
             "speaker": name.split("/")[0] if "/" in name else "",
             "noise": name if key == "noise_wav" else "",
         }
-        for name, file, usable in zip(names, files, good, strict=True)
+        for name, file, usable in zip(found, files, good, strict=True)
         if usable
     ]
 
 
-def _simulate(folder, *arguments):
-    """Write rooms into a folder of their own; return it."""
+def _simulate(folder, n_rooms, lengths, **arguments):
+    """Write rooms into a folder of their own; return its files by name."""
     shutil.rmtree(folder, ignore_errors=True)  # of a preparation with more of them
-    write_rooms(folder, *arguments)
-    return folder
+    write_rooms(folder, n_rooms, lengths, **arguments)
+    return _by_name(folder, {folder: audio.find_audio(folder)})
 
 
-def _split(rows, test_speakers, held_out_share, seed):
-    """Train, valid and test rows; the test speakers are in the last alone."""
-    if isinstance(test_speakers, str):
-        test_speakers = [test_speakers]
-    test_speakers = {str(name) for name in test_speakers or ()}
+def _split(rows, valid, test_speakers, held_out_share, seed):
+    """Train, valid and test rows; the test speakers are in the last alone.
+
+    Files are held out for validation, if it has no rows yet, and for testing, if there
+    are no test speakers.
+    """
+    test_speakers = {str(name) for name in _listed(test_speakers)}
     speakers = {row["speaker"] for row in rows} - {""}
     unknown = test_speakers - speakers
     if unknown:
@@ -298,10 +354,15 @@ def _split(rows, test_speakers, held_out_share, seed):
     rest = [row for row in rows if row["speaker"] not in test_speakers]
     order = np.random.default_rng(seed).permutation(len(rest))
     n_held_out = round(held_out_share * len(rest))
-    held_out = [rest[i] for i in order[: n_held_out * (1 if test_speakers else 2)]]
-    valid, more = held_out[:n_held_out], held_out[n_held_out:]
+    n_valid = 0 if valid else n_held_out
+    n_test = 0 if test_speakers else n_held_out
+    held_out = [rest[i] for i in order[: n_valid + n_test]]
     train = [rest[i] for i in sorted(order[len(held_out) :])]
-    splits = {"train": train, "valid": valid, "test": test + more}
+    splits = {
+        "train": train,
+        "valid": valid or held_out[:n_valid],
+        "test": test + held_out[n_valid:],
+    }
     for name, split in splits.items():
         if not split:
             raise InputError(
@@ -311,30 +372,60 @@ def _split(rows, test_speakers, held_out_share, seed):
     return splits.values()
 
 
-def _noises_apart(rows, test_noises):
-    """Rows of recorded noises for training, and those for testing."""
-    test_noises = {str(name) for name in test_noises or ()}
-    unknown = test_noises - {row["ID"] for row in rows}
-    if unknown:
-        raise InputError(
-            f"the noise folder has no recording {', '.join(sorted(unknown))} for test_noises"
-        )
-    training = [row for row in rows if row["ID"] not in test_noises]
-    return training, [row for row in rows if row["ID"] in test_noises]
+def _noises_apart(rows, **kept):
+    """Rows of recorded noises for training, for validation and for testing."""
+    kept = {key: {str(name) for name in _listed(given)} for key, given in kept.items()}
+    known, seen = {row["ID"] for row in rows}, set()
+    for key, names in kept.items():
+        if names - known:
+            raise InputError(
+                f"{key}: the noise folder has no recording "
+                f"{', '.join(sorted(names - known))}"
+            )
+        if names & seen:
+            raise InputError(
+                f"{key}: the recording {', '.join(sorted(names & seen))} has another use: "
+                f"it may be in one of {', '.join(kept)} alone"
+            )
+        seen |= names
+    return (
+        [row for row in rows if row["ID"] not in seen],
+        [row for row in rows if row["ID"] in kept["valid_noises"]],
+        [row for row in rows if row["ID"] in kept["test_noises"]],
+    )
 
 
-def _fixed_pairs(folder, rows, count, noise, rirs, reverberant_share, seed):
-    """Mix `count` pairs of the longer half of the files, and write both sides.
+def _in_turn(kinds):
+    """What gives the fixed pairs each noise, recorded or made, at each SNR in turn."""
 
-    `noise(index, n_samples, rng)` gives (kind, samples); None for pairs without noise.
-    """
+    def noise(index, n_samples, rng):
+        kind = kinds[index // len(SNRS) % len(kinds)]
+        if callable(kind):
+            return kind.__name__, kind(n_samples, rng)
+        return kind["noise"], DynamicMixer.crop(kind, "noise_wav", n_samples, rng)
+
+    return noise
+
+
+def _choose(rows, count, by_speaker, seed):
+    """The rows of `count` fixed pairs: of the longer half of the files, in random order."""
     longest = sorted(rows, key=lambda row: -row["duration"])[
         : max(count, len(rows) // 2)
     ]
+    if by_speaker:
+        groups = group_by_speaker(longest)
+        return [longest[in_turns(groups, index, (seed,))] for index in range(count)]
     order = np.random.default_rng(seed).permutation(len(longest))
+    return [longest[order[index % len(longest)]] for index in range(count)]
+
+
+def _fixed_pairs(folder, rows, noise, rirs, reverberant_share, seed):
+    """Mix a pair of each row, and write both sides.
+
+    `noise(index, n_samples, rng)` gives (kind, samples); None for pairs without noise.
+    """
     pairs = []
-    for index in range(count):
-        row = longest[order[index % len(longest)]]
+    for index, row in enumerate(rows):
         rng = np.random.default_rng((seed, index))
         clean = audio.read(row["clean_wav"])
         noisy, kind, snr = clean, "", ""
@@ -343,7 +434,7 @@ def _fixed_pairs(folder, rows, count, noise, rirs, reverberant_share, seed):
             noisy = reverberate(clean, audio.read(rir["rir_wav"]))
         if noise:
             kind, samples = noise(index, len(clean), rng)
-            snr = TEST_SNRS[index % len(TEST_SNRS)]
+            snr = SNRS[index % len(SNRS)]
             noisy = add_noise(noisy, samples, snr)
         file_name = fitting(f"{index:03d}_{row['ID'].replace('/', '-')}.wav")
         paths = {
