@@ -4,6 +4,7 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from speechbrain_cffma.errors import InputError, reason
+from speechbrain_cffma.errors import InputError, printable, reason
 from speechbrain_cffma.files import replacing
 
 SAMPLE_RATE = 16000
@@ -23,8 +24,12 @@ SILENCE = 1e-4
 
 EXTENSIONS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".w64"}
 
-#: A folder with one of them holds results: what a run, a prepare step or a report wrote.
-RESULT_FILES = ("hyperparams.yaml", "prepared.json", "progress.jsonl")
+#: What `cffma enhance` leaves in a folder that it wrote among its inputs.
+ENHANCED_FILE = ".enhanced"
+#: A folder with one of them holds results: of a run, a prepare step, a report, or that.
+RESULT_FILES = ("hyperparams.yaml", "prepared.json", "progress.jsonl", ENHANCED_FILE)
+
+logger = logging.getLogger(__name__)
 
 
 class AudioFile(NamedTuple):
@@ -58,7 +63,7 @@ def find_audio(folder, extensions=EXTENSIONS, leave_out=()):
     ---------
     folder : str or Path
         The folder; subfolders are searched too, links to folders among them. Hidden
-        ones, and those that a run or a prepare step of this project wrote, are not.
+        ones are not, nor, which is logged, those with results of this project.
     extensions : set of str
         What makes a file audio.
     leave_out : iterable of (str or Path)
@@ -85,10 +90,9 @@ def find_audio(folder, extensions=EXTENSIONS, leave_out=()):
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"the folder {folder} does not exist")
+    leave_out = {Path(other).resolve() for other in leave_out}
     paths = sorted(
-        path
-        for path in _walk(folder, {Path(other).resolve() for other in leave_out})
-        if path.suffix.lower() in extensions
+        path for path in _walk(folder, leave_out) if path.suffix.lower() in extensions
     )
     if not paths:
         raise InputError(
@@ -99,23 +103,35 @@ def find_audio(folder, extensions=EXTENSIONS, leave_out=()):
 
 def _walk(folder, leave_out):
     """Files below a folder; each folder is searched once, however many links lead to it."""
+
+    def left_out(path, why):
+        logger.warning("the folder %s is left out: %s", printable(str(path)), why)
+
+    def unreadable(error):
+        left_out(error.filename, f"it can't be read ({reason(error)})")
+
     seen = {folder.resolve()}
-    for parent, subfolders, files in os.walk(folder, followlinks=True):
+    for parent, subfolders, files in os.walk(
+        folder, followlinks=True, onerror=unreadable
+    ):
         parent = Path(parent)
         wanted = []
         for name in sorted(subfolders):
             path = (parent / name).resolve()
-            if name.startswith(".") or path in seen | leave_out or _is_result(path):
+            if name.startswith(".") or path in seen or path in leave_out:
                 continue
             seen.add(path)
-            wanted.append(name)
+            if mark := _mark_of_results(path):
+                left_out(parent / name, f"its {mark} tells that it holds results")
+            else:
+                wanted.append(name)
         subfolders[:] = wanted
         yield from (parent / name for name in files if not name.startswith("."))
 
 
-def _is_result(folder):
-    """Whether a run, a prepare step or a report of this project wrote a folder."""
-    return any((folder / name).is_file() for name in RESULT_FILES)
+def _mark_of_results(folder):
+    """Which of `RESULT_FILES` a folder has, if any."""
+    return next((name for name in RESULT_FILES if (folder / name).is_file()), None)
 
 
 def encoded(path):

@@ -244,7 +244,8 @@ def enhance(inputs, output, model, device, precision, overwrite, **options):
 
     Files that are there already, and newer than their source, are not made again: after
     Ctrl-C the same command goes on. A file that fails does not stop the others; they
-    are listed at the end, and the exit code is 1.
+    are listed at the end, and the exit code is 1. An output folder inside an input
+    folder is marked by a hidden file: later commands leave it out unless they name it.
 
     \b
     Examples:
@@ -264,6 +265,8 @@ def enhance(inputs, output, model, device, precision, overwrite, **options):
     try:
         with enhancing.pipes(inputs, output) as (inputs, output):
             jobs, failures = enhancing.plan(inputs, output)
+            if jobs:
+                enhancing.mark_output(inputs, output)
             outcome = enhancing.enhance_all(jobs, load_enhancer, overwrite, **options)
             outcome.failures[:0] = failures
     except KeyboardInterrupt:

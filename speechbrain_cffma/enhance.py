@@ -19,8 +19,8 @@ import torch
 from tqdm import tqdm
 
 from speechbrain_cffma import media
-from speechbrain_cffma.audio import EXTENSIONS, find_audio
-from speechbrain_cffma.errors import CFFMAError, InputError, one_line
+from speechbrain_cffma.audio import ENHANCED_FILE, EXTENSIONS, find_audio
+from speechbrain_cffma.errors import CFFMAError, InputError, one_line, reason
 from speechbrain_cffma.inference import PeakWarning
 
 
@@ -96,7 +96,7 @@ def plan(inputs, output):
     ('out/a/b.flac', [])
     """
     inputs, output = [Path(path) for path in inputs], Path(output)
-    is_file = output.suffix.lower() in EXTENSIONS and not os.path.isdir(output)
+    is_file = _is_file(output)
     if is_file and len(inputs) == 1 and not os.path.isdir(inputs[0]):
         jobs = [Job(inputs[0], output)]
     elif is_file:
@@ -104,6 +104,53 @@ def plan(inputs, output):
     else:
         jobs = [job for path in inputs for job in _jobs_of(path, output)]
     return _check_jobs(jobs)
+
+
+def _is_file(output):
+    return output.suffix.lower() in EXTENSIONS and not os.path.isdir(output)
+
+
+def mark_output(inputs, output):
+    """Mark a folder for enhanced files that lies in a folder of noisy ones.
+
+    Who enhances or prepares that folder later means the recordings, and not what was
+    made of them: `audio.find_audio` leaves marked folders out.
+
+    Arguments
+    ---------
+    inputs : list of str or Path
+        As of `plan`.
+    output : str or Path
+        Likewise; a folder that lies elsewhere is not marked.
+
+    Raises
+    ------
+    InputError
+        If it can't be written.
+
+    Example
+    -------
+    >>> from speechbrain_cffma import audio
+    >>> talks = getfixture("tmp_path")
+    >>> for name in ("a.wav", "enhanced/a.wav"):
+    ...     audio.write(talks / name, getfixture("speech").numpy())
+    >>> mark_output([talks], talks / "enhanced")
+    >>> [path.name for path in audio.find_audio(talks)]
+    ['a.wav']
+    """
+    output = Path(output)
+    folders = {
+        Path(p if os.path.isdir(p) else Path(p).parent).resolve() for p in inputs
+    }
+    if _is_file(output) or folders.isdisjoint(output.resolve().parents):
+        return
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / ENHANCED_FILE).write_text(
+            "Enhanced by cffma: searches of the folders above leave this one out.\n"
+        )
+    except OSError as error:
+        raise InputError(f"{output} can't be written ({reason(error)})") from error
 
 
 def _jobs_of(path, output):

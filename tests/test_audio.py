@@ -1,6 +1,8 @@
 """Audio files: whatever comes in, mono at 16 kHz goes on, and faults have names."""
 
+import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,13 +183,14 @@ class TestFindAudio:
         assert found == ["again/a.wav", "day2/b.wav"]
 
     @pytest.mark.parametrize("mark", audio.RESULT_FILES)
-    def test_results_among_the_data_are_passed_over(self, tmp_path, mark):
+    def test_results_among_the_data_are_passed_over(self, tmp_path, mark, caplog):
         results = tmp_path / "results" / "mini"
         for path in (tmp_path / "a.wav", results / "enhanced" / "b.wav"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
         (results / mark).touch()
         assert audio.find_audio(tmp_path) == [tmp_path / "a.wav"]
+        assert f"{results} is left out: its {mark} tells" in caplog.text
         # Named itself, a folder of results is searched.
         found = audio.find_audio(results)
         assert found == [results / "enhanced" / "b.wav"]
@@ -198,6 +201,20 @@ class TestFindAudio:
             (tmp_path / name).touch()
         found = audio.find_audio(tmp_path, leave_out=[tmp_path / "out"])
         assert found == [tmp_path / "a.wav"]
+
+    def test_a_folder_that_can_t_be_read_is_told(self, tmp_path, monkeypatch, caplog):
+        (tmp_path / "a.wav").touch()
+        (tmp_path / "locked").mkdir()
+        scandir = os.scandir
+
+        def denied(path):
+            if Path(path).name == "locked":
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", denied)
+        assert audio.find_audio(tmp_path) == [tmp_path / "a.wav"]
+        assert "locked is left out: it can't be read (Permission denied)" in caplog.text
 
     def test_a_missing_folder_is_an_error(self, tmp_path):
         with pytest.raises(InputError, match="none does not exist"):

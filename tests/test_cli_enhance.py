@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_cffma import cli
+from speechbrain_cffma import audio, cli
 from speechbrain_cffma import enhance as enhancing
 from speechbrain_cffma.enhance import Job, enhance_all, plan
 from speechbrain_cffma.lobes import CFFMAEnhancer
@@ -91,10 +91,19 @@ class TestFiles:
         assert enhance("talks/day1", "talks/a.wav", "-o", "out")[0] == 0
         assert tree("out") == ["a.wav", "b.flac"]
 
-    def test_the_output_may_lie_in_the_input(self, enhance):
+    @pytest.mark.parametrize("inputs", [["talks"], ["talks/a.wav", "talks/day1"]])
+    def test_the_output_may_lie_in_the_input(self, enhance, folder, inputs):
+        recordings = audio.find_audio(folder / "talks")
         for _ in range(2):
-            assert enhance("talks", "-o", "talks/enhanced")[0] == 0
-        assert tree("talks/enhanced") == ["a.wav", "day1/b.flac"]
+            assert enhance(*inputs, "-o", "talks/enhanced")[0] == 0
+        # It is no input of later commands, unless they name it.
+        assert audio.find_audio(folder / "talks") == recordings
+        assert len(audio.find_audio(folder / "talks" / "enhanced")) == 2
+
+    @pytest.mark.parametrize("output", ["out", "b.wav"])
+    def test_an_output_elsewhere_is_not_marked(self, enhance, output):
+        assert enhance("talks/a.wav", "-o", output)[0] == 0
+        assert [path for path in tree(".") if path.endswith(audio.ENHANCED_FILE)] == []
 
     @pytest.mark.parametrize("name", ["c" * 251, "音" * 83], ids=["ascii", "CJK"])
     def test_the_longest_names_can_be_written(self, enhance, folder, name):
@@ -265,7 +274,7 @@ class TestFailures:
         def out_of_memory(*_, **__):
             raise RuntimeError("out of\nmemory")
 
-        monkeypatch.setattr(CFFMAEnhancer, "forward", out_of_memory)
+        monkeypatch.setattr(CFFMAEnhancer, "enhance_stream", out_of_memory)
         code, shown = enhance("talks/a.wav", "-o", "out")
         assert code == 1 and "talks/a.wav: RuntimeError: out of memory" in shown
 
@@ -324,7 +333,8 @@ class TestInterrupt:
         forward, calls = CFFMAEnhancer.forward, []
 
         def interrupted(self, noisy, **_):
-            calls.append(noisy)
+            if not noisy.is_meta:  # as when the model is loaded
+                calls.append(noisy)
             if len(calls) == 2:
                 raise KeyboardInterrupt
             return forward(self, noisy)
@@ -339,9 +349,10 @@ class TestInterrupt:
 
     def test_a_process_ends_at_ctrl_c_and_leaves_no_file(self, model, tmp_path):
         noise = np.random.default_rng(0).uniform(-0.1, 0.1, 16000 * 600)
-        soundfile.write(tmp_path / "long.wav", noise, 16000)
+        (tmp_path / "in").mkdir()
+        soundfile.write(tmp_path / "in" / "long.wav", noise, 16000)
         out = tmp_path / "out"
-        command = [*COMMAND, "enhance", tmp_path / "long.wav", "-o", out]
+        command = [*COMMAND, "enhance", tmp_path / "in", "-o", out]
         process = subprocess.Popen(
             [*command, "--model", model], stderr=subprocess.PIPE, cwd=REPOSITORY
         )
