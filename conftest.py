@@ -8,6 +8,8 @@ import os
 # Read when the HuggingFace libraries are imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+# joblib, and the programs that tests start, begin no workers unless a number is asked for.
+os.environ["LOKY_MAX_CPU_COUNT"] = "1"
 
 import signal  # noqa: E402
 from pathlib import Path  # noqa: E402

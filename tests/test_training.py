@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
+from started import trained
 
 import train
 from speechbrain_cffma import audio
@@ -24,7 +25,6 @@ from speechbrain_cffma.metrics import score
 
 ROOT = Path(__file__).parents[1]
 SPEECH = ROOT / "recipes" / "DynamicMix" / "speech"
-KILL = ROOT / "tests" / "kill_training.py"
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ SMALL_RUN = {
     "warmup_steps": 2,
     "num_workers": 0,
     "metric_workers": 1,
-    "n_examples": 2,
+    "n_examples": 0,
     "device": "cpu",
 }
 SMALL_NETWORK = {"fused_dim": 32, "dim": 16}
@@ -79,6 +79,11 @@ def arguments(few_files, ssl_folder):
 @pytest.fixture(autouse=True)
 def in_the_repository(monkeypatch, scored_here):
     monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(autouse=True)
+def scored_in_this_process(scored_here):
+    """Runs in processes of their own, such as `finished`, score as users have it."""
 
 
 def run(argv, script=ROOT / "train.py"):
@@ -115,7 +120,7 @@ def si_sdr_of(folder, system="enhanced"):
 def finished(tmp_path_factory, arguments):
     """The output folder of one run with default bookkeeping."""
     folder = tmp_path_factory.mktemp("run") / "out"
-    code, error = run(arguments(folder))
+    code, error = run(arguments(folder, n_examples=2))
     assert code == 0, error
     return folder
 
@@ -495,13 +500,12 @@ def resumable(arguments):
 @pytest.fixture(scope="module")
 def uninterrupted(resumable, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
-    code, error = run(resumable(folder))
-    assert code == 0, error
+    assert trained(resumable(folder)) == [0]
     return folder
 
 
 @pytest.mark.parametrize(
-    "kills",
+    "deaths",
     [
         # In mid-epoch, in both epochs (5 optimiser steps each).
         [("step", 4), ("step", 5)],
@@ -511,13 +515,11 @@ def uninterrupted(resumable, tmp_path_factory):
     ids=["in mid-epoch", "while saving"],
 )
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
-    kills, resumable, uninterrupted, tmp_path
+    deaths, resumable, uninterrupted, tmp_path
 ):
-    for what, n in kills:
-        code, error = run([what, n, *resumable(tmp_path)], script=KILL)
-        assert code == -9, error
-    code, error = run(resumable(tmp_path))
-    assert code == 0, error
+    for death in deaths:
+        assert trained(resumable(tmp_path), dies=death) == [-9]
+    assert trained(resumable(tmp_path)) == [0]
     assert_same_model(uninterrupted, tmp_path)
     assert epochs_of(tmp_path) == epochs_of(uninterrupted)
 
@@ -569,17 +571,17 @@ def test_two_processes_train_and_evaluate(arguments, tmp_path):
     assert CFFMAEnhancer.from_pretrained(tmp_path / "model")
 
 
-@pytest.fixture
-def train_by(arguments, ssl_folder, tmp_path):
+@pytest.fixture(scope="module")
+def train_by(arguments, ssl_folder, tmp_path_factory):
     """`train_by(name, n_processes, n_epochs)`: a run of a global batch of 4 without dropout;
     gives the lines of its epochs and the weights of its last checkpoint."""
     rates = ("hidden", "attention", "activation", "feat_proj")
     ssl = ssl_folder("wavlm", **{f"{part}_dropout": 0.0 for part in rates})
+    root = tmp_path_factory.mktemp("processes")
 
     def train_by(name, n_processes, n_epochs):
-        folder = tmp_path / name
         argv = arguments(
-            folder,
+            root / name,
             ssl_source=ssl,
             dropout=0.0,
             number_of_epochs=n_epochs,
@@ -587,16 +589,18 @@ def train_by(arguments, ssl_folder, tmp_path):
             lr_schedule="constant_with_warmup",
             distributed_backend="gloo",
         )
-        launch = ["torch.distributed.run", "--standalone"]
-        launch += [f"--nproc_per_node={n_processes}", "train.py"]
-        code, error = run([*launch, *argv], script="-m")
-        assert code == 0, error
-        last = max((folder / "checkpoints").glob("CKPT*"))
-        log = (folder / "train_log.txt").read_text().splitlines()
+        assert trained(argv, n_processes) == [0] * n_processes
+        last = max((root / name / "checkpoints").glob("CKPT*"))
+        log = (root / name / "train_log.txt").read_text().splitlines()
         curve = [line for line in log if "train loss" in line]
         return curve, torch.load(last / "enhancer.ckpt")
 
     return train_by
+
+
+@pytest.fixture(scope="module")
+def by_one_process(train_by):
+    return train_by("one", 1, 2)
 
 
 def assert_same_run(one, other):
@@ -606,13 +610,13 @@ def assert_same_run(one, other):
         torch.testing.assert_close(other_weights[name], value, atol=1e-5, rtol=0)
 
 
-def test_two_processes_follow_the_curve_of_one(train_by):
-    assert_same_run(train_by("one", 1, 2), train_by("two", 2, 2))
+def test_two_processes_follow_the_curve_of_one(train_by, by_one_process):
+    assert_same_run(by_one_process, train_by("two", 2, 2))
 
 
-def test_a_run_goes_on_with_another_number_of_processes(train_by):
+def test_a_run_goes_on_with_another_number_of_processes(train_by, by_one_process):
     train_by("mixed", 2, 1)
-    assert_same_run(train_by("one", 1, 2), train_by("mixed", 1, 2))
+    assert_same_run(by_one_process, train_by("mixed", 1, 2))
 
 
 # --- bad input: one clear line each ---

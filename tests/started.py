@@ -1,0 +1,92 @@
+"""Runs of train.py in processes that die or work together, started in no time."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import socket
+import traceback
+
+import torch
+
+#: The imports of a run take longer than a small run itself: its processes are copies of
+#: one that has done them, and nothing else.
+READY = multiprocessing.get_context("forkserver")
+READY.set_forkserver_preload(["train", "started", "speechbrain_cffma.brain"])
+
+
+def trained(argv, n_processes=1, dies=None):
+    """Run `train.main` in processes of their own, as torchrun starts them.
+
+    Arguments
+    ---------
+    argv : list of str
+        Its command line.
+    n_processes : int
+        Number of processes of the run.
+    dies : tuple or None
+        ("step", n) or ("save", n): as by `kill -9`, half-way through the n-th optimiser
+        step or file of a checkpoint.
+
+    Returns
+    -------
+    list of int
+        The exit codes.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = {
+        "WORLD_SIZE": n_processes,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    processes = []
+    for rank in range(n_processes):
+        environment = {**launch, "RANK": rank, "LOCAL_RANK": rank}
+        environment = environment if n_processes > 1 else {}
+        arguments = (list(map(str, argv)), environment, dies)
+        processes.append(READY.Process(target=_train, args=arguments))
+        processes[-1].start()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def _train(argv, environment, dies):
+    import train
+
+    torch.set_num_threads(1)
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    if dies:
+        what, n = dies
+        if what == "step":
+            from speechbrain_cffma.brain import EnhancementBrain as owner
+
+            name = "optimizers_step"
+        else:
+            owner, name = torch, "save"
+        setattr(owner, name, dying(getattr(owner, name), n))
+    try:
+        train.main(argv)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    # Python would wait for the workers of joblib, and these for the end of this process.
+    os._exit(0)
+
+
+def dying(function, n):
+    """The function, dying half-way through its n-th call."""
+    calls = 0
+
+    @functools.wraps(function)
+    def counted(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        result = function(*args, **kwargs)
+        if calls == n:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return counted
