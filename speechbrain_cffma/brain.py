@@ -43,8 +43,8 @@ class EnhancementBrain(TrainingBrain):
 
     The module is `modules.enhancer`. Besides what `TrainingBrain` takes it takes from
     the hparams: enhancer, pretrained, head_optimizer, ssl_optimizer, loss,
-    waveform_loss, loss_weights, best_metric, metric_workers, valid_manifest,
-    train_logger, tensorboard, output_folder and n_examples, and what
+    waveform_loss, loss_weights, target_transform, best_metric, metric_workers,
+    valid_manifest, train_logger, tensorboard, output_folder and n_examples, and what
     `describe_training` puts into the model card; see hparams/base.yaml.
 
     Raises
@@ -64,7 +64,10 @@ class EnhancementBrain(TrainingBrain):
             )
         self.loss = WeightedSum(
             self.hparams.loss, self.hparams.waveform_loss, self.hparams.loss_weights
-        ).to(self.device)
+        )
+        for part in (*self.loss.terms.values(), self.hparams.target_transform):
+            if isinstance(part, torch.nn.Module):
+                part.to(self.device)
         self.terms = RunningMeans()
 
     # --- one batch ---
@@ -117,6 +120,8 @@ class EnhancementBrain(TrainingBrain):
         """
         enhanced, log_magnitude = predictions
         clean = batch.clean.data
+        if self.hparams.target_transform is not None:
+            clean = self.hparams.target_transform(clean, self.lengths)
         target, _ = self.hparams.enhancer.spectrogram(clean, self.lengths)
         if stage == sb.Stage.VALID:
             self.validation_pairs += self._pairs(batch, enhanced)

@@ -211,6 +211,7 @@ def training_brain(enhancer, tmp_path, precision, waveform_loss, brain=FakeBrain
         "loss": sb.nnet.losses.mse_loss,
         "waveform_loss": waveform_loss,
         "loss_weights": None,
+        "target_transform": None,
     }
     run_opts = {
         "device": "cuda",
@@ -218,8 +219,11 @@ def training_brain(enhancer, tmp_path, precision, waveform_loss, brain=FakeBrain
         "grad_accumulation_factor": 2,
         "max_grad_norm": 5.0,
     }
-    with mock.patch.object(torch.nn.Module, "to", lambda self, *args: self):
+    with mock.patch.object(torch.nn.Module, "to", autospec=True) as to:
+        to.side_effect = lambda self, *args: self
         brain = brain({"enhancer": enhancer}, None, hparams, run_opts)
+    moved = [call.args[0] for call in to.call_args_list]
+    assert all(loss in moved for loss in (waveform_loss or {}).values())
     assert brain.scaler.is_enabled() == (precision == "fp16")
     brain.optimizer_step = 0
     brain.steps_per_epoch = 8
@@ -359,6 +363,12 @@ def relative_error(tensor, expected):
     return ((tensor - expected).norm() / expected.norm()).item()
 
 
+def losses_on(device):
+    """A term of each kind."""
+    losses = (MultiResolutionLoss, SISDRLoss, PESQLoss)
+    return {loss.__name__: loss().to(device) for loss in losses}
+
+
 @pytest.mark.cuda
 @each_ssl
 @each_precision
@@ -367,7 +377,7 @@ def test_a_training_step_on_a_gpu(
 ):
     enhancer = enhancer_with(family, large).to(gpu)
     brain = training_brain(
-        enhancer, tmp_path, precision, MultiResolutionLoss(), EnhancementBrain
+        enhancer, tmp_path, precision, losses_on(gpu), EnhancementBrain
     )
     before = copy.deepcopy(enhancer.state_dict())
     for brain.step in (1, 2, 3, 4):
@@ -383,7 +393,7 @@ def test_a_training_step_on_a_gpu(
 @pytest.mark.cuda
 def test_a_training_step_on_a_gpu_waits_for_nothing(gpu, enhancer_with, tmp_path):
     enhancer = enhancer_with().to(gpu)
-    brain = training_brain(enhancer, tmp_path, "fp16", MultiResolutionLoss())
+    brain = training_brain(enhancer, tmp_path, "fp16", losses_on(gpu))
     item = {"id": "a", "noisy": torch.randn(CROP), "clean": torch.randn(CROP)}
     batches = [PaddedBatch([item]) for _ in range(2)]
     # The first makes what is kept: handles of libraries and states of the optimisers.

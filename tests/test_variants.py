@@ -21,11 +21,12 @@ from speechbrain_cffma.lobes import CFFMA, CFFMAEnhancer
 from speechbrain_cffma.pretrained import config_of
 
 HPARAMS = Path(__file__).parents[1] / "hparams"
-#: All networks; `pretrained` is that of a model folder, see test_own_data.py.
+#: All networks; `pretrained` is that of a model folder, see test_own_data.py, and
+#: `contrast_stretching` changes the targets alone.
 FILES = [
     path
     for path in sorted((HPARAMS / "variants").glob("*.yaml"))
-    if path.stem != "pretrained"
+    if path.stem not in ("pretrained", "contrast_stretching")
 ]
 #: Each file, and two that make the predecessor together.
 VARIANTS = [*(path.stem for path in FILES), "[fusion_concatenation, blstm]"]

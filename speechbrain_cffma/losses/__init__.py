@@ -6,9 +6,16 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+from speechbrain_cffma.losses.contrast import ContrastStretching
 from speechbrain_cffma.losses.multi_resolution import MultiResolutionLoss
 from speechbrain_cffma.losses.pesq import PESQLoss
 from speechbrain_cffma.losses.si_sdr import SISDRLoss
 from speechbrain_cffma.losses.weighted import WeightedSum
 
-__all__ = ["MultiResolutionLoss", "PESQLoss", "SISDRLoss", "WeightedSum"]
+__all__ = [
+    "ContrastStretching",
+    "MultiResolutionLoss",
+    "PESQLoss",
+    "SISDRLoss",
+    "WeightedSum",
+]

@@ -4,8 +4,6 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
-from torch import nn
-
 from speechbrain_cffma.errors import InputError
 
 #: The term of the log1p magnitudes; all others compare waveforms.
@@ -59,24 +57,6 @@ class WeightedSum:
     def needs_waveform(self):
         """Whether any term compares waveforms."""
         return any(name != LOG1P for name in self.terms)
-
-    def to(self, device):
-        """Move what the terms hold.
-
-        Arguments
-        ---------
-        device : torch.device or str
-            Where they will be called.
-
-        Returns
-        -------
-        WeightedSum
-            Itself.
-        """
-        for term in self.terms.values():
-            if isinstance(term, nn.Module):
-                term.to(device)
-        return self
 
     def __call__(self, wavs, spectra, lengths=None):
         """Compute the loss.

@@ -1,0 +1,76 @@
+"""Perceptual contrast stretching of what a network learns to give.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import torch
+from torch import nn
+
+from speechbrain_cffma.audio import SAMPLE_RATE
+from speechbrain_cffma.losses.common import cut, mean_power
+
+#: Lower edges in Hz of critical bands, where those of equal importance are one, and how
+#: important each is to understand speech (ANSI S3.5-1997, Table 1).
+BANDS = [0, 100, 200, 300, 400, 4400, 5300, 6400, 7700]
+IMPORTANCE = [0.0, 0.0103, 0.0261, 0.0419, 0.0577, 0.046, 0.0343, 0.0226, 0.011]
+
+
+class ContrastStretching(nn.Module):
+    """Stretches the contrast of clean targets by the importance of each frequency.
+
+    The log1p magnitude is multiplied by 1 to 1 + strength
+    (https://arxiv.org/abs/2203.17152, Sec. 2), and the result brought back to the level
+    of the speech: weak parts become weaker, and it can be reached by a mask below 1.
+
+    Arguments
+    ---------
+    spectrogram : LogSpectrogram
+        The transform and its inverse.
+    strength : float
+        Stretching of the most important bands; 0.4 as published.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.lobes import LogSpectrogram
+    >>> clean = getfixture("speech").unsqueeze(0)
+    >>> stretched = ContrastStretching(LogSpectrogram())(clean)
+    >>> torch.allclose(stretched.norm(), clean.norm())
+    True
+    >>> weak, weaker = (wav.abs().quantile(0.25) for wav in (clean, stretched))
+    >>> bool(weaker < 0.9 * weak)
+    True
+    """
+
+    def __init__(self, spectrogram, strength=0.4):
+        super().__init__()
+        self.spectrogram = spectrogram
+        n_fft = spectrogram.n_fft
+        frequency = torch.arange(n_fft // 2 + 1) * (SAMPLE_RATE / n_fft)
+        band = torch.bucketize(frequency, torch.tensor(BANDS), right=True) - 1
+        importance = torch.tensor(IMPORTANCE)[band] / max(IMPORTANCE)
+        self.register_buffer("factor", 1 + strength * importance, persistent=False)
+
+    def forward(self, wav, lengths=None):
+        """Stretch waveforms.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms [B, S] at 16 kHz.
+        lengths : torch.Tensor or None
+            Relative lengths [B].
+
+        Returns
+        -------
+        torch.Tensor
+            Waveforms [B, S] of the same levels, 0 where they are padded.
+        """
+        log_magnitude, phase = self.spectrogram(wav, lengths)
+        log_magnitude = self.factor * log_magnitude
+        stretched = self.spectrogram.inverse(
+            log_magnitude, phase, wav.shape[1], lengths
+        )
+        power = mean_power(torch.stack([cut(wav, lengths), stretched]), lengths)
+        gain = (power[0] / power[1].clamp(min=1e-20)).sqrt()
+        return gain.unsqueeze(1) * stretched
