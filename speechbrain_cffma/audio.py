@@ -6,23 +6,21 @@ Authors
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
-from speechbrain_cffma.errors import InputError, printable, reason
-from speechbrain_cffma.files import replacing
+from speechbrain_cffma import media
+from speechbrain_cffma.errors import CFFMAError, InputError, printable, reason
 
 SAMPLE_RATE = 16000
 #: Shortest usable file: one frame of the SSL model, 25 ms.
 MIN_SAMPLES = 400
 #: A file whose loudest sample is below this (-80 dB of full scale) is silent.
 SILENCE = 1e-4
-
-EXTENSIONS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".w64"}
 
 #: What `cffma enhance` leaves in a folder that it wrote among its inputs.
 ENHANCED_FILE = ".enhanced"
@@ -56,7 +54,7 @@ class AudioFile(NamedTuple):
     fault: str = ""
 
 
-def find_audio(folder, extensions=EXTENSIONS, leave_out=()):
+def find_audio(folder, extensions=media.AUDIO, leave_out=(), others=None):
     """All audio files below a folder, but for hidden ones and this project's results.
 
     Arguments
@@ -68,6 +66,8 @@ def find_audio(folder, extensions=EXTENSIONS, leave_out=()):
         What makes a file audio.
     leave_out : iterable of (str or Path)
         Folders that are not searched either.
+    others : list or None
+        Gets the paths of the files that are found and are no audio.
 
     Returns
     -------
@@ -90,15 +90,15 @@ def find_audio(folder, extensions=EXTENSIONS, leave_out=()):
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"the folder {folder} does not exist")
-    leave_out = {Path(other).resolve() for other in leave_out}
-    paths = sorted(
-        path for path in _walk(folder, leave_out) if path.suffix.lower() in extensions
-    )
+    paths, no_audio = [], []
+    for path in _walk(folder, {Path(other).resolve() for other in leave_out}):
+        is_audio = path.suffix.lower() in extensions
+        (paths if is_audio else no_audio).append(path)
     if not paths:
-        raise InputError(
-            f"the folder {folder} has no audio files ({', '.join(sorted(extensions))})"
-        )
-    return paths
+        raise InputError(f"the folder {folder} has no audio files")
+    if others is not None:
+        others += sorted(no_audio)
+    return sorted(paths)
 
 
 def _walk(folder, leave_out):
@@ -134,27 +134,6 @@ def _mark_of_results(folder):
     return next((name for name in RESULT_FILES if (folder / name).is_file()), None)
 
 
-def encoded(path):
-    """A path for soundfile, which can't encode a name that is not UTF-8 itself.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    bytes or str
-        The bytes of its name; on Windows, where names are text, the path itself.
-
-    Example
-    -------
-    >>> encoded(os.fsdecode(b"caf\\xe9.wav"))
-    b'caf\\xe9.wav'
-    """
-    return os.fspath(path) if os.name == "nt" else os.fsencode(path)
-
-
 def read(path, start=0, n_samples=-1):
     """Read a file or a part of it as mono.
 
@@ -180,21 +159,25 @@ def read(path, start=0, n_samples=-1):
     Example
     -------
     >>> path = getfixture("tmp_path") / "a.wav"
-    >>> soundfile.write(path, np.zeros((800, 2)), 16000)
+    >>> write(path, np.zeros(800))
     >>> read(path, start=300).shape
     (500,)
     """
-    try:
-        samples, _ = soundfile.read(
-            encoded(path),
-            frames=n_samples,
-            start=start,
-            dtype="float32",
-            always_2d=True,
-        )
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{path} can't be read ({reason(error)})") from error
-    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    limit = sys.maxsize if n_samples < 0 else n_samples
+    with media.open_source(path, start, limit) as source:
+        try:
+            return _mono(source)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+
+def _mono(source):
+    """All samples of an open file, the channels averaged."""
+    blocks = [
+        block[0] if source.channels == 1 else block.mean(axis=0)
+        for block in source.blocks
+    ]
+    return np.concatenate(blocks) if blocks else np.zeros(0, dtype="float32")
 
 
 def write(path, samples):
@@ -222,13 +205,11 @@ def write(path, samples):
     [0.5, 1.5]
     """
     subtype = "FLOAT" if np.abs(samples).max(initial=0) >= 1 else "PCM_16"
-    try:
-        with replacing(path) as partial:
-            soundfile.write(
-                encoded(partial), samples, SAMPLE_RATE, subtype, format="WAV"
-            )
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{path} can't be written ({reason(error)})") from error
+    samples = np.asarray(samples, dtype="float32")
+    seconds = len(samples) / SAMPLE_RATE
+    source = media.Source(SAMPLE_RATE, 1, seconds, "WAV", subtype, iter(()))
+    with media.open_target(path, source) as target:
+        target.write(samples[None])
 
 
 def prepare_files(sources, targets, n_jobs=-1, label="checking audio"):
@@ -262,6 +243,7 @@ def prepare_files(sources, targets, n_jobs=-1, label="checking audio"):
     -------
     >>> folder = getfixture("tmp_path")
     >>> noise = np.random.default_rng(0).uniform(-1, 1, 8000)
+    >>> import soundfile
     >>> soundfile.write(folder / "a.wav", noise, 8000)
     >>> (file,) = prepare_files([folder / "a.wav"], [folder / "copy.wav"], n_jobs=1)
     >>> Path(file.path).name, file.n_samples, file.source_rate, file.fault
@@ -284,23 +266,28 @@ def _prepare_file(source, target):
     try:
         # Before it is read: what changes meanwhile is not what was copied.
         time = os.stat(source).st_mtime_ns
-        info = soundfile.info(encoded(source))
-        is_usable = info.format in ("WAV", "FLAC") and info.channels == 1
-        if is_usable and info.samplerate == SAMPLE_RATE:
-            path, samples = source, read(source)
-        elif _is_copy(target, time):
-            path, samples = target, read(target)
-        else:
-            path, samples = target, _resample(read(source), info.samplerate)
-    except (InputError, soundfile.LibsndfileError, OSError) as error:
+        with media.open_source(source) as opened:
+            rate = opened.sample_rate
+            is_usable = opened.format in ("WAV", "FLAC") and opened.channels == 1
+            in_place = is_usable and rate == SAMPLE_RATE
+            source_samples = round(opened.seconds * rate)
+            is_done = source_samples and not in_place and _is_copy(target, time)
+            if is_done:
+                samples = read(target)
+            else:
+                samples = _mono(opened)
+                source_samples = source_samples or len(samples)
+                samples = _resample(samples, rate)
+    except (CFFMAError, OSError) as error:
         return AudioFile(source, fault=f"unreadable ({reason(error)})")
     fault = _fault(samples)
     if fault:
         return AudioFile(source, fault=fault)
-    if path == target and not _is_copy(target, time):
+    if not in_place and not is_done:
         write(target, samples)
         os.utime(target, ns=(time, time))
-    return AudioFile(path, len(samples), info.samplerate, info.frames)
+    path = source if in_place else target
+    return AudioFile(path, len(samples), rate, source_samples)
 
 
 def _fault(samples):

@@ -209,7 +209,8 @@ def _load_enhancer(model, device, precision):
     "--output",
     required=True,
     type=click.Path(allow_dash=True),
-    help="A folder, or for one file a file: .wav, .flac, .ogg, .opus, .mp3.",
+    help="A folder, or for one file a file: .wav, .flac, .ogg, .opus, .mp3, .aiff, .caf, "
+    ".au, .w64; - is standard output, as WAV.",
 )
 @_model_options
 @click.option(
@@ -236,11 +237,12 @@ def _load_enhancer(model, device, precision):
 )
 @click.option("--overwrite", is_flag=True, help="Also files that are there and newer.")
 def enhance(inputs, output, model, device, precision, overwrite, **options):
-    """Enhance recordings: files, folders with their trees, or a pipe (-).
+    """Enhance recordings: files, folders with their trees, or pipes (- is standard input).
 
     Any length, any sample rate from 8 to 192 kHz, any number of channels, each by
-    itself. Sample rate, channels and levels stay as they are. Whatever libsndfile reads
-    goes in; with the package av also the sound of videos, which becomes WAV.
+    itself. Sample rate, channels, levels and tags stay as they are. Whatever libsndfile
+    reads goes in; with the package av also other audio and the sound of videos. What
+    can't be written as what it was becomes WAV.
 
     Files that are there already, and newer than their source, are not made again: after
     Ctrl-C the same command goes on. A file that fails does not stop the others; they
@@ -263,12 +265,11 @@ def enhance(inputs, output, model, device, precision, overwrite, **options):
 
     load_enhancer = partial(_load_enhancer, model, device, precision)
     try:
-        with enhancing.pipes(inputs, output) as (inputs, output):
-            jobs, failures = enhancing.plan(inputs, output)
-            if jobs:
-                enhancing.mark_output(inputs, output)
-            outcome = enhancing.enhance_all(jobs, load_enhancer, overwrite, **options)
-            outcome.failures[:0] = failures
+        jobs, failures = enhancing.plan(inputs, output)
+        if jobs:
+            enhancing.mark_output(inputs, output)
+        outcome = enhancing.enhance_all(jobs, load_enhancer, overwrite, **options)
+        outcome.failures[:0] = failures
     except KeyboardInterrupt:
         click.echo("interrupted: the same command goes on from here", err=True)
         raise SystemExit(130) from None

@@ -6,12 +6,9 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import logging
 import os
-import shutil
-import sys
-import tempfile
 import warnings
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +16,11 @@ import torch
 from tqdm import tqdm
 
 from speechbrain_cffma import media
-from speechbrain_cffma.audio import ENHANCED_FILE, EXTENSIONS, find_audio
+from speechbrain_cffma.audio import ENHANCED_FILE, find_audio
 from speechbrain_cffma.errors import CFFMAError, InputError, one_line, reason
 from speechbrain_cffma.inference import PeakWarning
+
+logger = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
@@ -66,11 +65,11 @@ def plan(inputs, output):
     Arguments
     ---------
     inputs : list of str or Path
-        Files and folders. Folders are searched with their subfolders, but for the
-        output. A file that is given twice is one job.
+        Files, folders and pipes; "-" alone is standard input. Folders are searched with
+        their subfolders, but for the output. A file that is given twice is one job.
     output : str or Path
         A folder, in which the tree of each input folder is kept; for a single file
-        also a file, by its extension. In a folder, files keep their names; what can't be
+        also a file, by its extension, or "-" for a WAV to standard output. In a folder, files keep their names; what can't be
         written as what it was, such as a video, becomes a WAV.
 
     Returns
@@ -96,8 +95,11 @@ def plan(inputs, output):
     ('out/a/b.flac', [])
     """
     inputs, output = [Path(path) for path in inputs], Path(output)
+    if media.STANDARD in inputs and len(inputs) > 1:
+        raise InputError("'-', standard input, must be the only input")
     is_file = _is_file(output)
     if is_file and len(inputs) == 1 and not os.path.isdir(inputs[0]):
+        media.container_of(output)
         jobs = [Job(inputs[0], output)]
     elif is_file:
         raise InputError(f"{output} is one file: name a folder for several")
@@ -107,7 +109,11 @@ def plan(inputs, output):
 
 
 def _is_file(output):
-    return output.suffix.lower() in EXTENSIONS and not os.path.isdir(output)
+    """Whether an output is one file, by what it is or by its extension."""
+    if os.path.isdir(output):
+        return False
+    is_named = output.suffix.lower() in {*media.AUDIO, *media.VIDEO}
+    return is_named or media.is_pipe(output) or os.path.exists(output)
 
 
 def mark_output(inputs, output):
@@ -140,7 +146,9 @@ def mark_output(inputs, output):
     """
     output = Path(output)
     folders = {
-        Path(p if os.path.isdir(p) else Path(p).parent).resolve() for p in inputs
+        Path(p if os.path.isdir(p) else Path(p).parent).resolve()
+        for p in inputs
+        if not media.is_pipe(p)
     }
     if _is_file(output) or folders.isdisjoint(output.resolve().parents):
         return
@@ -155,10 +163,20 @@ def mark_output(inputs, output):
 
 def _jobs_of(path, output):
     if not os.path.isdir(path):
-        return [Job(path, output / _writable(path.name))]
+        name = "stdin" if path == media.STANDARD else path.name
+        return [Job(path, output / _writable(name))]
     if path.resolve() == output.resolve():
         raise InputError(f"{path} is input and output: choose another output")
-    found = find_audio(path, EXTENSIONS | media.VIDEO_EXTENSIONS, leave_out=[output])
+    others = []
+    found = find_audio(path, media.AUDIO | media.VIDEO, [output], others)
+    if others:
+        kinds = sorted({other.suffix.lower() or "no extension" for other in others})
+        logger.warning(
+            "%s: %d left out, no audio by their extensions (%s)",
+            path,
+            len(others),
+            ", ".join(kinds),
+        )
     return [Job(file, output / _writable(file.relative_to(path))) for file in found]
 
 
@@ -180,7 +198,7 @@ def _check_jobs(jobs):
                     f"{source}: {target} would be made of {' and '.join(others)} too: "
                     "rename one, or enhance it to a file of another name"
                 )
-            elif _is_one_of(target, inputs):
+            elif not media.is_pipe(target) and _is_one_of(target, inputs):
                 failures.append(
                     f"{source}: {target} would replace an input: choose another output"
                 )
@@ -191,6 +209,8 @@ def _check_jobs(jobs):
 
 def _identity(path):
     """Equal for all paths to a file."""
+    if path == media.STANDARD:
+        return path
     status = os.stat(path)
     return status.st_dev, status.st_ino
 
@@ -204,54 +224,8 @@ def _is_one_of(path, files):
 
 def _writable(name):
     name = Path(name)
-    return name if name.suffix.lower() in EXTENSIONS else name.with_suffix(".wav")
-
-
-@contextmanager
-def pipes(inputs, output):
-    """Files in place of standard input and output.
-
-    Arguments
-    ---------
-    inputs : list of str
-        Files and folders; "-" alone stands for a file from standard input.
-    output : str
-        "-" for a WAV to standard output, once the block has ended well.
-
-    Yields
-    ------
-    inputs : list of str or Path
-        The same, with a temporary file for "-".
-    output : str or Path
-        As well.
-
-    Raises
-    ------
-    InputError
-        If "-" is not the only input.
-
-    Example
-    -------
-    >>> with pipes(["a.wav"], "b.wav") as (inputs, output):
-    ...     inputs, output
-    (['a.wav'], 'b.wav')
-    """
-    if "-" in inputs and len(inputs) > 1:
-        raise InputError("'-', standard input, must be the only input")
-    with tempfile.TemporaryDirectory() as folder:
-        if "-" in inputs:
-            inputs = [Path(folder) / "stdin.wav"]
-            with open(inputs[0], "wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
-        if output != "-":
-            yield inputs, output
-            return
-        output = Path(folder) / "stdout.wav"
-        yield inputs, output
-        if output.exists():
-            with open(output, "rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+    is_writable = name.suffix.lower() in media.CONTAINERS
+    return name if is_writable else name.with_suffix(".wav")
 
 
 def enhance_all(jobs, load_enhancer, overwrite=False, **options):
@@ -310,7 +284,7 @@ def enhance_all(jobs, load_enhancer, overwrite=False, **options):
 
 
 def _is_done(job):
-    if not os.path.isfile(job.target):
+    if not os.path.isfile(job.target) or media.is_pipe(job.source):
         return False
     try:
         return os.stat(job.target).st_mtime >= os.stat(job.source).st_mtime
@@ -369,6 +343,8 @@ def _size(path):
 
 def _seconds(path):
     """The length of a file; 0 if it can't be read, which is reported when it is its turn."""
+    if media.is_pipe(path):  # It can be read once.
+        return 0
     try:
         with media.open_source(path) as source:
             return source.seconds

@@ -15,12 +15,11 @@ from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
-import soundfile
 from tqdm import tqdm
 
-from speechbrain_cffma import __version__, conditions
-from speechbrain_cffma.audio import SAMPLE_RATE, encoded, find_audio, read
-from speechbrain_cffma.errors import InputError, InstallError, printable
+from speechbrain_cffma import __version__, conditions, media
+from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, read
+from speechbrain_cffma.errors import CFFMAError, InputError, InstallError, printable
 from speechbrain_cffma.files import replacing, state_of
 from speechbrain_cffma.manifest import find_twins, names_of
 from speechbrain_cffma.metrics import (
@@ -184,6 +183,7 @@ def check_sample_rates(paths, sample_rate):
 
     Example
     -------
+    >>> import soundfile
     >>> path = getfixture("tmp_path") / "a.wav"
     >>> soundfile.write(path, [0.0] * 800, 8000)
     >>> check_sample_rates([path], 8000)
@@ -192,8 +192,9 @@ def check_sample_rates(paths, sample_rate):
     differing = []
     for path in paths:
         try:
-            rate = soundfile.info(encoded(path)).samplerate
-        except (soundfile.LibsndfileError, OSError):
+            with media.open_source(path) as source:
+                rate = source.sample_rate
+        except CFFMAError:
             continue
         if rate != sample_rate:
             differing.append((path, rate))
@@ -255,6 +256,7 @@ def evaluate(
 
     Example
     -------
+    >>> import soundfile
     >>> folder, clean = getfixture("tmp_path"), getfixture("speech").numpy()
     >>> for name, samples in (("clean", clean), ("noisy", clean + 0.1 * clean[::-1])):
     ...     (folder / name).mkdir()
@@ -306,6 +308,7 @@ def score_pairs(pairs, folder, settings, n_jobs=-1, overwrite=False):
 
     Example
     -------
+    >>> import soundfile
     >>> folder, clean = getfixture("tmp_path"), getfixture("speech").numpy()
     >>> paths = {"clean": folder / "clean.wav", "path": folder / "noisy.wav"}
     >>> soundfile.write(paths["clean"], clean, 16000)
@@ -396,8 +399,9 @@ def _read_pair(clean, path, sample_rate):
 def _seconds(path):
     """The length of a file; 0 if it can't be read, which is reported when it is its turn."""
     try:
-        return soundfile.info(encoded(path)).duration
-    except (soundfile.LibsndfileError, OSError):
+        with media.open_source(path) as source:
+            return source.seconds
+    except CFFMAError:
         return 0.0
 
 
@@ -423,21 +427,23 @@ def read_at(path, sample_rate):
 
     Example
     -------
+    >>> import soundfile
     >>> path = getfixture("tmp_path") / "a.wav"
     >>> soundfile.write(path, [0.0] * 800, 8000)
     >>> read_at(path, 16000).shape
     (1600,)
     """
+    with media.open_source(path) as source:
+        rate, channels = source.sample_rate, source.channels
+    if channels > 1:
+        raise InputError(f"{path} has {channels} channels")
     samples = read(path)
-    info = soundfile.info(encoded(path))
-    if info.channels > 1:
-        raise InputError(f"{path} has {info.channels} channels")
-    if info.samplerate == sample_rate:
+    if rate == sample_rate:
         return samples
     from scipy.signal import resample_poly
 
-    common = math.gcd(sample_rate, info.samplerate)
-    return resample_poly(samples, sample_rate // common, info.samplerate // common)
+    common = math.gcd(sample_rate, rate)
+    return resample_poly(samples, sample_rate // common, rate // common)
 
 
 def _key(pair):

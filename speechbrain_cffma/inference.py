@@ -250,17 +250,20 @@ class InferenceMixin:
     def enhance_file(self, source, target, subtype=None, progress=None, **options):
         """Enhance a file, reading and writing as it goes: memory does not grow with length.
 
-        Sample rate, channels and levels are kept, and the sample format where the
-        target's container has it. The target appears when it is complete. Where its
+        Sample rate, channels and levels are kept, and the tags and the sample format
+        where the target's container has them. ADPCM and the like become 16-bit, since
+        they would change the length. The target appears when it is complete. Where its
         format has a full scale (all but float), nothing is clipped: a peak beyond it is
         turned down, with 5 ms around it.
 
         Arguments
         ---------
         source : str or Path
-            What libsndfile reads; with the package av also the sound of a video.
+            What libsndfile reads; with the package av also other audio and the sound of
+            a video. "-" is standard input.
         target : str or Path
-            Its extension gives the format: WAV, FLAC, OGG, Opus, MP3 or AIFF.
+            Its extension gives the format, one of `media.CONTAINERS`: WAV (beyond 4 GiB
+            RF64), FLAC, OGG, Opus, MP3, AIFF, CAF and others. "-" is standard output.
         subtype : str or None
             Another sample format, by libsndfile's name, such as "FLOAT" or "PCM_24".
         progress : callable or None
@@ -306,7 +309,7 @@ class InferenceMixin:
                 if not enhanced.n_samples:
                     raise InputError("it holds no samples")
             except InputError as error:
-                raise InputError(f"{source}: {error}") from error
+                raise InputError(f"{noisy.name}: {error}") from error
         excess = limiter.excess if limiter else 0.0
         if excess:
             warnings.warn(

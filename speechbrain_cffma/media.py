@@ -1,30 +1,128 @@
-"""Audio files of any length, read and written block by block.
+"""Audio files of any length and format, read and written block by block.
 
-libsndfile reads and writes audio; PyAV (`pip install 'speechbrain-cffma[video]'`) reads
-the sound of videos.
+Here is what there is to know of formats. libsndfile reads and writes audio; what it
+refuses, such as the sound of videos, is read by PyAV (`pip install
+'speechbrain-cffma[video]'`), which knows a format by its content, whatever its name.
 
 Authors
  * The speechbrain-cffma developers 2026
 """
 
+import io
+import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import soundfile
 
-from speechbrain_cffma.audio import EXTENSIONS, encoded
 from speechbrain_cffma.errors import InputError, InstallError, reason
 from speechbrain_cffma.files import replacing
+from speechbrain_cffma.wav import FOUR_GIB, with_true_sizes
 
-#: Read by PyAV.
-VIDEO_EXTENSIONS = {".mp4", ".m4v", ".m4a", ".mov", ".mkv", ".webm", ".avi", ".aac"}
-#: libsndfile's formats of the extensions that it is not the name of.
-FORMATS = {"AIF": "AIFF", "OPUS": "OGG"}
+#: Stands for standard input or output.
+STANDARD = Path("-")
 #: What is read and written at once. libsndfile's Vorbis writer needs small blocks.
 BLOCK = 65536
+
+# --- what can be written, all by libsndfile ---
+
+#: libsndfile's containers by the extensions of what is written.
+CONTAINERS = {
+    ".wav": "WAV",
+    ".wave": "WAV",
+    ".rf64": "RF64",
+    ".w64": "W64",
+    ".flac": "FLAC",
+    ".ogg": "OGG",
+    ".oga": "OGG",
+    ".opus": "OGG",
+    ".mp3": "MP3",
+    ".aiff": "AIFF",
+    ".aif": "AIFF",
+    ".aifc": "AIFF",
+    ".caf": "CAF",
+    ".au": "AU",
+    ".snd": "AU",
+}
+#: Bytes a sample, where it is a number of its own.
+SAMPLE_BYTES = {
+    "PCM_S8": 1,
+    "PCM_U8": 1,
+    "ULAW": 1,
+    "ALAW": 1,
+    "PCM_16": 2,
+    "PCM_24": 3,
+    "PCM_32": 4,
+    "FLOAT": 4,
+    "DOUBLE": 8,
+}
+#: More than 16 bits.
+FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32"}
+#: Codecs that keep the length: ADPCM, GSM and the like fill their last block.
+EXACT = {"VORBIS", "OPUS", "MPEG_LAYER_III", "ALAC_16", *FINE, *SAMPLE_BYTES}
+#: Sample rates in Hz of the codecs that don't take any.
+RATES = {
+    "OPUS": (8000, 12000, 16000, 24000, 48000),
+    "MPEG_LAYER_III": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
+}
+#: The most channels, by container.
+CHANNELS = {"MP3": 2, "FLAC": 8}
+#: Tags that libsndfile knows.
+TAGS = (
+    "title",
+    "artist",
+    "album",
+    "date",
+    "comment",
+    "genre",
+    "tracknumber",
+    "copyright",
+    "license",
+)
+#: The bytes of the longest tag that libsndfile writes, by container; others have none.
+TAG_BYTES = {
+    "WAV": 1900,
+    "RF64": 1900,
+    "AIFF": 1900,
+    "CAF": 1900,
+    "FLAC": 2**20,
+    "OGG": 2**20,
+    "MP3": 2**20,
+}
+#: In which libsndfile garbles letters beyond ASCII.
+ASCII_TAGS = ("MP3", "AIFF")
+#: libsndfile's command by which an RF64 that fits into a WAV becomes one.
+RF64_AUTO_DOWNGRADE = 0x1210
+
+# --- what can be read ---
+
+#: Audio that libsndfile reads.
+SNDFILE_AUDIO = {*CONTAINERS, ".bwf", ".sph", ".voc"}
+#: Audio for PyAV.
+AV_AUDIO = set(
+    ".aac .ac3 .amr .ape .asf .dts .eac3 .m4a .m4b .m4r .mka .mp2 .mpc .ra .spx .tta "
+    ".weba .wma .wv".split()
+)
+AUDIO = SNDFILE_AUDIO | AV_AUDIO
+#: Videos, whose sound PyAV reads.
+VIDEO = set(
+    ".3g2 .3gp .avi .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .rm .ts "
+    ".vob .webm .wmv".split()
+)
+#: FFmpeg's readers of them. Others open what a file names: playlists, other hosts.
+DEMUXERS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,dtshd,eac3,flac,flv,loas,matroska,mov,mp3,"
+    "mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,rm,tak,tta,voc,w64,wav,wtv,wv,xwma"
+)
+#: libsndfile's names of FFmpeg's sample formats.
+AV_SUBTYPES = {"u8": "PCM_U8", "s32": "PCM_24", "flt": "FLOAT", "dbl": "DOUBLE"}
 
 
 class Source(NamedTuple):
@@ -39,11 +137,15 @@ class Source(NamedTuple):
     seconds : float
         Length as its header tells it; 0 if it does not.
     format : str
-        libsndfile's name of the container; "" for a video.
+        libsndfile's name of the container; "" where PyAV reads it.
     subtype : str
         libsndfile's name of the sample format.
     blocks : iterator of np.ndarray
         Its samples as blocks [C, n], float32 in [-1, 1].
+    tags : mapping
+        Those of `TAGS` that it has.
+    name : str
+        What messages call it.
     """
 
     sample_rate: int
@@ -52,16 +154,24 @@ class Source(NamedTuple):
     format: str
     subtype: str
     blocks: Iterator[np.ndarray]
+    tags: MappingProxyType = MappingProxyType({})
+    name: str = ""
 
 
 @contextmanager
-def open_source(path):
+def open_source(path, start=0, n_samples=sys.maxsize):
     """Open a file for reading.
+
+    A video whose sound begins late begins with silence, so that both stay together.
 
     Arguments
     ---------
     path : str or Path
-        An audio file, or a video by its extension.
+        An audio file, a video or a named pipe; "-" is standard input.
+    start : int
+        Its first sample.
+    n_samples : int
+        How many samples at most.
 
     Yields
     ------
@@ -73,7 +183,7 @@ def open_source(path):
     InputError
         If it can't be read, or has no sound.
     InstallError
-        If it is a video and PyAV is not installed.
+        If it is for PyAV, which is not installed.
 
     Example
     -------
@@ -83,73 +193,181 @@ def open_source(path):
     ...     source.seconds, [block.shape for block in source.blocks]
     (0.05, [(2, 800)])
     """
-    is_video = Path(path).suffix.lower() in VIDEO_EXTENSIONS
-    with _open_video(path) if is_video else _open_audio(path) as source:
+    name = "standard input" if Path(path) == STANDARD else str(path)
+    with ExitStack() as stack:
+        file = stack.enter_context(_seekable(path, name))
+        try:
+            sound = stack.enter_context(_Reader(with_true_sizes(file)))
+        # A TypeError where the name is that of samples without a header.
+        except (soundfile.LibsndfileError, TypeError) as error:
+            file.seek(0)
+            container = stack.enter_context(_open_by_av(file, name, reason(error)))
+            source = _av_source(container, name, start, n_samples)
+        except OSError as error:
+            raise InputError(f"{name} can't be read ({reason(error)})") from error
+        else:
+            source = _sndfile_source(sound, name, start, n_samples)
         yield source
 
 
 @contextmanager
-def _open_audio(path):
-    try:
-        file = soundfile.SoundFile(encoded(path))
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{path} can't be read ({reason(error)})") from error
-    with file:
-        rate = file.samplerate
-        blocks = _audio_blocks(file)
-        yield Source(
-            rate, file.channels, file.frames / rate, file.format, file.subtype, blocks
-        )
+def _seekable(path, name):
+    """The file, open; what comes through a pipe is kept in a temporary file."""
+    with ExitStack() as stack:
+        try:
+            if Path(path) != STANDARD:
+                file = stack.enter_context(open(path, "rb"))
+            elif sys.stdin is None:
+                raise InputError(f"{name} can't be read: it is closed")
+            else:
+                file = sys.stdin.buffer
+            if not file.seekable():
+                pipe, file = file, stack.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(pipe, file)
+                file.seek(0)
+        except OSError as error:
+            raise InputError(f"{name} can't be read ({reason(error)})") from error
+        yield file
 
 
-def _audio_blocks(file):
+class _Reader(soundfile.SoundFile):
+    """A file that is read from one block to the next.
+
+    soundfile would seek after each, which fails in a FLAC of unknown length.
+    """
+
+    def seekable(self):
+        return False
+
+
+def _sndfile_source(sound, name, start, n_samples):
+    if start:
+        try:
+            sound.seek(start)
+        except soundfile.LibsndfileError as error:
+            raise InputError(f"{name} has no sample {start}") from error
+    rate = sound.samplerate
+    # A FLAC that was never closed tells the highest number there is.
+    frames = 0 if sound.frames == sys.maxsize else sound.frames
+    return Source(
+        rate,
+        sound.channels,
+        frames / rate,
+        sound.format,
+        sound.subtype,
+        _sndfile_blocks(sound, n_samples),
+        _tags(sound.copy_metadata()),
+        name,
+    )
+
+
+def _sndfile_blocks(sound, n_samples):
     try:
-        while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+        while n_samples:
+            block = sound.read(min(BLOCK, n_samples), dtype="float32", always_2d=True)
+            if not len(block):
+                return
+            n_samples -= len(block)
             yield block.T
     except soundfile.LibsndfileError as error:
-        raise InputError(f"it can't be read to its end ({error})") from error
+        raise InputError(f"it can't be read to its end ({reason(error)})") from error
 
 
-@contextmanager
-def _open_video(path):
+def _tags(metadata):
+    """Those of `TAGS` in what a file tells of itself."""
+    tags = {key.lower(): value for key, value in metadata.items()}
+    tags.setdefault("tracknumber", tags.get("track", ""))
+    return {key: tags[key] for key in TAGS if tags.get(key)}
+
+
+def _open_by_av(file, name, refusal):
+    """Open a file by PyAV, which libsndfile refused for a reason."""
+    is_known = Path(name).suffix.lower() in SNDFILE_AUDIO
     try:
         import av
     except ModuleNotFoundError as error:
-        raise InstallError(
-            f"{path}: videos need PyAV: pip install 'speechbrain-cffma[video]'"
+        raise (InputError if is_known else InstallError)(
+            f"{name} can't be read ({refusal}) PyAV reads more formats: "
+            "pip install 'speechbrain-cffma[video]'"
         ) from error
     try:
-        container = av.open(str(path))
-    except (av.FFmpegError, OSError) as error:
-        raise InputError(f"{path} can't be read ({reason(error)})") from error
-    with container:
-        if not container.streams.audio:
-            raise InputError(f"{path} has no sound")
-        stream = container.streams.audio[0]
-        # Planes of floats, one a channel.
-        planar = av.AudioResampler("fltp", stream.layout, stream.rate)
-        yield Source(
-            stream.rate,
-            stream.channels,
-            (container.duration or 0) / av.time_base,
-            "",
-            "PCM_16",
-            _video_blocks(container, stream, planar),
+        return av.open(
+            file, options={"format_whitelist": DEMUXERS}, metadata_errors="replace"
         )
+    except (av.FFmpegError, OSError) as error:
+        why = refusal if is_known else reason(error)
+        raise InputError(f"{name} can't be read ({why})") from error
 
 
-def _video_blocks(container, stream, planar):
-    from av import FFmpegError
+def _av_source(container, name, start, n_samples):
+    import av
 
+    if not container.streams.audio:
+        raise InputError(f"{name} has no sound")
+    stream = container.streams.audio[0]
+    return Source(
+        stream.rate,
+        stream.channels,
+        (container.duration or 0) / av.time_base,
+        "",
+        _av_subtype(stream.codec_context),
+        _part(_av_blocks(container, stream), start, n_samples),
+        _tags({**container.metadata, **stream.metadata}),
+        name,
+    )
+
+
+def _av_subtype(codec):
+    """What holds a sound as finely as its codec."""
+    if not codec.codec.lossless:
+        return "PCM_16"
+    if codec.name.startswith("pcm_s32"):
+        return "PCM_32"
+    return AV_SUBTYPES.get(codec.format.name.rstrip("p"), "PCM_16")
+
+
+def _av_blocks(container, stream):
+    import av
+
+    # Planes of floats, one a channel.
+    planar = av.AudioResampler("fltp", stream.layout, stream.rate)
+    begin = (container.start_time or 0) / av.time_base
+    is_first = True
     try:
         for frame in container.decode(stream):
+            if is_first and frame.time is not None:
+                yield from _silence(stream, frame.time - begin)
+            is_first = False
             for part in planar.resample(frame):
                 yield part.to_ndarray()
         # What it holds back where the frames are not at the stream's rate (HE-AAC).
         for part in planar.resample(None):
             yield part.to_ndarray()
-    except FFmpegError as error:
-        raise InputError(f"it can't be read to its end ({error})") from error
+    # A ValueError where the frames change their form.
+    except (av.FFmpegError, ValueError) as error:
+        raise InputError(f"it can't be read to its end ({reason(error)})") from error
+
+
+def _silence(stream, seconds):
+    n_samples = round(seconds * stream.rate)
+    for begin in range(0, n_samples, BLOCK):
+        n = min(BLOCK, n_samples - begin)
+        yield np.zeros((stream.channels, n), dtype="float32")
+
+
+def _part(blocks, start, n_samples):
+    """The samples of blocks [C, n] from one on, and so many at most."""
+    for block in blocks:
+        part = block[:, start : start + n_samples]
+        start = max(0, start - block.shape[1])
+        n_samples -= part.shape[1]
+        if part.shape[1]:
+            yield part
+        if not n_samples:
+            return
+
+
+# --- writing ---
 
 
 class Target:
@@ -159,10 +377,13 @@ class Target:
     ---------
     file : soundfile.SoundFile
         Open for writing.
+    output : _Output
+        Where its bytes go.
     """
 
-    def __init__(self, file):
+    def __init__(self, file, output):
         self.file = file
+        self.output = output
         self.has_full_scale = file.subtype not in ("FLOAT", "DOUBLE")
         #: Samples a channel that were written.
         self.n_samples = 0
@@ -174,22 +395,54 @@ class Target:
         ---------
         block : np.ndarray
             Samples [C, n]; within [-1, 1] where the format has a full scale.
+
+        Raises
+        ------
+        OSError
+            If the disk is full, for instance.
         """
         self.n_samples += block.shape[1]
         for start in range(0, block.shape[1], BLOCK):
             self.file.write(block[:, start : start + BLOCK].T)
+            self.output.check()
+
+
+class _Output(io.FileIO):
+    """A file for libsndfile, which tells "System error." of a failure, or nothing at all.
+
+    What fails first is kept, and raised by `check`.
+    """
+
+    error = None
+
+    def write(self, data):
+        data = memoryview(data)
+        n_bytes = len(data)
+        try:
+            while len(data) and not self.error:
+                data = data[super().write(data) :]
+        except OSError as error:
+            self.error = error
+        return n_bytes
+
+    def check(self):
+        if self.error:
+            raise self.error
 
 
 @contextmanager
 def open_target(path, source, subtype=None):
     """Open a file for writing; it appears when the block ends, and not upon an error.
 
+    A WAV that grows beyond the 4 GiB of its header becomes RF64.
+
     Arguments
     ---------
     path : str or Path
-        The file; its extension gives the format. Folders are made.
+        The file; its extension gives the format. Folders are made. Also a named pipe;
+        "-" is standard output, which gets a WAV.
     source : Source
-        What it is made of: it has the same sample rate and channels, and if its
+        What it is made of: it has the same sample rate, channels and tags, and if its
         container has them, the same kind of samples.
     subtype : str or None
         libsndfile's name of another sample format, such as "FLOAT".
@@ -207,52 +460,193 @@ def open_target(path, source, subtype=None):
     Example
     -------
     >>> path = getfixture("tmp_path") / "a.wav"
-    >>> source = Source(16000, 2, 0.0, "FLAC", "PCM_24", iter(()))
+    >>> source = Source(16000, 2, 0.05, "FLAC", "PCM_24", iter(()))
     >>> with open_target(path, source) as target:
     ...     target.write(np.ones((2, 800), dtype="float32"))
     >>> soundfile.info(path).subtype
     'PCM_24'
     """
-    container, subtype = _format_of(path, source, subtype)
+    name = "standard output" if Path(path) == STANDARD else str(path)
+    container, subtype = _format_of(path, name, source, subtype)
+    form = (source.sample_rate, source.channels, subtype)
     try:
-        with (
-            replacing(path) as partial,
-            soundfile.SoundFile(
-                encoded(partial),
-                "w",
-                source.sample_rate,
-                source.channels,
-                subtype,
-                format=container,
-            ) as file,
-        ):
-            yield Target(file)
+        with _output(path, name) as output:
+            with soundfile.SoundFile(output, "w", *form, format=container) as file:
+                if container == "RF64":
+                    _shrink_to_wav(file)
+                for key, value in _tags_for(container, source.tags).items():
+                    setattr(file, key, value)
+                target = Target(file, output)
+                yield target
+            output.check()
+            _check_length(output, name, target.n_samples)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{path} can't be written ({reason(error)})") from error
+        raise InputError(f"{name} can't be written ({reason(error)})") from error
 
 
-def _format_of(path, source, subtype):
-    """libsndfile's names of the container and the sample format of a target."""
+@contextmanager
+def _output(path, name):
+    """Where the bytes of a file go until they are complete."""
+    if not is_pipe(path):
+        with replacing(path) as partial, _Output(partial, "w+") as output:
+            yield output
+        return
+    if Path(path) == STANDARD and sys.stdout is None:
+        raise InputError(f"{name} can't be written: it is closed")
+    with tempfile.TemporaryFile() as file:
+        output = _Output(file.fileno(), "w+", closefd=False)
+        yield output
+        output.seek(0)
+        is_standard = Path(path) == STANDARD
+        # Not by sys.stdout: Python would try once more when it ends.
+        place = sys.stdout.fileno() if is_standard else path
+        with open(place, "wb", closefd=not is_standard) as pipe:
+            shutil.copyfileobj(output, pipe)
+
+
+def is_pipe(path):
+    """Whether a path is standard input or output, a named pipe or a device.
+
+    Arguments
+    ---------
+    path : str or Path
+        Anything.
+
+    Returns
+    -------
+    bool
+        If so, it is read once, and written in place.
+
+    Example
+    -------
+    >>> is_pipe("-"), is_pipe("/dev/stdout"), is_pipe("a.wav"), is_pipe("/tmp")
+    (True, True, False, False)
+    """
+    if Path(path) == STANDARD or Path(path).parts[:2] in (("/", "dev"), ("/", "proc")):
+        return True
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
+
+
+def _shrink_to_wav(file):
+    """Let libsndfile write an RF64 as a WAV where it fits into one."""
+    # soundfile has no call for this command.
+    soundfile._snd.sf_command(
+        file._file, RF64_AUTO_DOWNGRADE, soundfile._ffi.NULL, soundfile._snd.SF_TRUE
+    )
+
+
+def _tags_for(container, tags):
+    """The tags that a container takes."""
+    longest = TAG_BYTES.get(container, 0)
+    return {
+        key: text
+        for key, text in tags.items()
+        if len(text.encode()) <= longest
+        and (text.isascii() or container not in ASCII_TAGS)
+    }
+
+
+def _check_length(output, name, n_samples):
+    output.seek(0)
+    with soundfile.SoundFile(output) as file:
+        if file.frames < n_samples:
+            raise InputError(
+                f"{name} can't be written: {file.frames} of its {n_samples} samples "
+                "arrived"
+            )
+
+
+# --- the format of a target ---
+
+
+def container_of(path):
+    """libsndfile's name of the container that a file is written as.
+
+    Arguments
+    ---------
+    path : str or Path
+        A file, by its extension; pipes without one get a WAV.
+
+    Returns
+    -------
+    str
+        Such as "FLAC".
+
+    Raises
+    ------
+    InputError
+        If there is none.
+
+    Example
+    -------
+    >>> container_of("a.opus"), container_of("-")
+    ('OGG', 'WAV')
+    """
     extension = Path(path).suffix.lower()
-    if extension not in EXTENSIONS:
+    if not extension and is_pipe(path):
+        return "WAV"
+    if extension not in CONTAINERS:
         raise InputError(
             f"{path} can't be written: its extension is none of "
-            + ", ".join(sorted(EXTENSIONS))
+            + ", ".join(sorted(CONTAINERS))
         )
-    container = extension[1:].upper()
-    container = FORMATS.get(container, container)
-    if subtype:
-        if not soundfile.check_format(container, subtype):
-            raise InputError(
-                f"{path} can't be written: it can't hold {subtype} samples"
-            )
-        return container, subtype
-    if extension == ".opus":
-        return container, "OPUS"
-    is_raw = source.subtype.startswith("PCM_") or source.subtype in ("FLOAT", "DOUBLE")
-    if is_raw or source.format == container:
-        if soundfile.check_format(container, source.subtype):
-            return container, source.subtype
-    if source.subtype in ("FLOAT", "DOUBLE") and container == "FLAC":
-        return container, "PCM_24"
-    return container, soundfile.default_subtype(container)
+    return CONTAINERS[extension]
+
+
+def _format_of(path, name, source, subtype):
+    """libsndfile's names of the container and the sample format of a target."""
+    container = container_of(path)
+    if subtype is None:
+        is_opus = Path(path).suffix.lower() == ".opus"
+        subtype = "OPUS" if is_opus else _subtype_for(container, source.subtype)
+    elif not _can_hold(container, subtype):
+        raise InputError(f"{name} can't be written: it can't hold {subtype} samples")
+    fault = _misfit(container, subtype, source)
+    if fault:
+        raise InputError(f"{name} can't be written: {fault}")
+    if container == "WAV" and subtype in SAMPLE_BYTES:
+        # The length that a header tells is not always that of what comes.
+        n_bytes = _n_bytes(source, subtype)
+        container = "WAV" if 0 < n_bytes < FOUR_GIB / 4 else "RF64"
+    return container, subtype
+
+
+def _subtype_for(container, subtype):
+    """The sample format in which a container keeps one best."""
+    if subtype in EXACT and _can_hold(container, subtype):
+        return subtype
+    if subtype in FINE and _can_hold(container, "PCM_24"):
+        return "PCM_24"
+    return soundfile.default_subtype(container)
+
+
+def _can_hold(container, subtype):
+    # libsndfile says of MP3 in WAV that it can be written.
+    if subtype == "MPEG_LAYER_III" and container != "MP3":
+        return False
+    return soundfile.check_format(container, subtype)
+
+
+def _misfit(container, subtype, source):
+    """What a target can't take of its source, or ""."""
+    rates = RATES.get(subtype, [source.sample_rate])
+    if source.sample_rate not in rates:
+        kilohertz = ", ".join(f"{rate / 1000:g}" for rate in rates)
+        return (
+            f"{subtype} takes {kilohertz} kHz, not {source.sample_rate / 1000:g}: "
+            "choose .ogg, .flac or .wav"
+        )
+    most = CHANNELS.get(container, source.channels)
+    if source.channels > most:
+        return (
+            f"{container} takes {most} channels at most, not {source.channels}: "
+            "choose .ogg or .wav"
+        )
+    if container == "AIFF" and _n_bytes(source, subtype) >= FOUR_GIB:
+        return "AIFF ends at 4 GiB: choose .wav, .caf or .flac"
+    return ""
+
+
+def _n_bytes(source, subtype):
+    n_samples = source.seconds * source.sample_rate * source.channels
+    return n_samples * SAMPLE_BYTES.get(subtype, 0)

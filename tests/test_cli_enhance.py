@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -160,9 +161,14 @@ class TestFiles:
         _, shown = enhance("talks", "-o", "out", "--overwrite")
         assert "c.mp4 can't be read" in shown
         samples, _ = soundfile.read("talks/a.wav")
-        soundfile.write("talks/d.au", samples, 16000)
-        assert enhance("talks/d.au", "-o", "out")[0] == 0
+        soundfile.write("talks/d.voc", samples, 16000, format="VOC")
+        assert enhance("talks/d.voc", "-o", "out")[0] == 0
         assert soundfile.info("out/d.wav").frames == len(samples)
+
+    def test_what_is_no_audio_by_its_extension_is_told(self, enhance, caplog):
+        assert enhance("talks", "-o", "out")[0] == 0
+        (told,) = [r.getMessage() for r in caplog.records if "left out" in r.message]
+        assert told == "talks: 1 left out, no audio by their extensions (.txt)"
 
     def test_suppression_of_0_db_gives_the_input(self, enhance):
         assert enhance("talks/a.wav", "-o", "b.wav", "--suppression", 0)[0] == 0
@@ -300,6 +306,9 @@ class TestFailures:
         [
             (["talks", "-o", "talks"], "talks is input and output"),
             (["talks", "-o", "b.wav"], "b.wav is one file: name a folder"),
+            (["talks", "-o", "b.m4a"], "b.m4a is one file: name a folder"),
+            (["talks/a.wav", "-o", "b.m4a"], "b.m4a can't be written: its extension"),
+            (["talks/a.wav", "-o", "talks/notes.txt"], "notes.txt can't be written"),
             (["talks", "talks/a.wav", "-o", "b.wav"], "name a folder for several"),
             (["model", "-o", "out"], "the folder model has no audio files"),
             (["-", "talks", "-o", "out"], "must be the only input"),
@@ -389,32 +398,46 @@ class TestPipe:
         assert len(shown.stdout) == len(noisy)
 
     @pytest.fixture
-    def given(self, monkeypatch):
-        """`given(content)` on standard input; gives what comes on standard output."""
+    def given(self, monkeypatch, tmp_path):
+        """`given(content)` on standard input; gives the file of standard output."""
 
         def given(content):
-            output = io.TextIOWrapper(io.BytesIO())
             stdin = io.TextIOWrapper(io.BytesIO(content))
+            output = tmp_path / "stdout"
             monkeypatch.setattr(sys, "stdin", stdin)
-            monkeypatch.setattr(sys, "stdout", output)
-            return output.buffer
+            monkeypatch.setattr(sys, "stdout", open(output, "w", encoding="utf-8"))
+            return output
 
         return given
 
     def test_a_failure_gives_no_output(self, enhance, given):
         output = given(b"no sound")
         code, shown = enhance("-", "-o", "-")
-        assert code == 1 and "stdin.wav can't be read" in shown
-        assert output.getvalue() == b""
+        assert code == 1 and "standard input can't be read" in shown
+        assert output.read_bytes() == b""
 
     def test_one_end_may_be_a_file(self, enhance, folder, given):
         content = (folder / "talks/a.wav").read_bytes()
-        assert given(content).getvalue() == b""
+        output = given(content)
         assert enhance("-", "-o", "b.flac")[0] == 0
+        assert output.read_bytes() == b""
         output = given(b"")
         assert enhance("b.flac", "-o", "-")[0] == 0
         assert soundfile.info("b.flac").frames == 16000
-        assert soundfile.info(io.BytesIO(output.getvalue())).frames == 16000
+        assert soundfile.info(output).frames == 16000
+
+    def test_a_named_pipe_is_a_file_that_is_never_done(self, enhance, folder):
+        content = (folder / "talks/a.wav").read_bytes()
+        os.mkfifo("pipe.wav")
+        for _ in range(2):
+            thread = threading.Thread(
+                target=lambda: (folder / "pipe.wav").write_bytes(content)
+            )
+            thread.start()
+            code, shown = enhance("pipe.wav", "-o", "out")
+            thread.join()
+            assert code == 0 and "1 enhanced" in shown and "skipped" not in shown
+        assert soundfile.info("out/pipe.wav").frames == 16000
 
 
 class TestHelp:

@@ -714,6 +714,7 @@ class TestFiles:
         self, identity, tmp_path, monkeypatch
     ):
         monkeypatch.setitem(sys.modules, "av", None)
+        (tmp_path / "a.mp4").touch()
         with pytest.raises(
             InstallError, match=r"pip install 'speechbrain-cffma\[video"
         ):

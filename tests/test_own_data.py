@@ -52,7 +52,7 @@ def write_pairs(folder, names, clean_names=None, noisy="noisy", clean="clean"):
         ):
             path = folder / side / its_name
             path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(audio.encoded(path), signal / 4, 16000)
+            soundfile.write(os.fsencode(path), signal / 4, 16000)
     return {"noisy_folder": folder / noisy, "clean_folder": folder / clean}
 
 

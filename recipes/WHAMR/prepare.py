@@ -7,11 +7,8 @@ Authors
 import logging
 from pathlib import Path
 
-import soundfile
-
-from speechbrain_cffma import manifest
-from speechbrain_cffma.audio import encoded
-from speechbrain_cffma.errors import InputError
+from speechbrain_cffma import manifest, media
+from speechbrain_cffma.errors import CFFMAError, InputError
 
 logger = logging.getLogger(__name__)
 
@@ -133,12 +130,13 @@ def _find_folders(data_folder, task, version, sample_rate):
 def _check_form(path, sample_rate):
     """Check that a file is mono, since the mean of two microphones is another task."""
     try:
-        info = soundfile.info(encoded(path))
-    except soundfile.LibsndfileError:  # named later, with all that can't be read
+        with media.open_source(path) as source:
+            rate, channels = source.sample_rate, source.channels
+    except CFFMAError:  # named later, with all that can't be read
         return
-    if (info.samplerate, info.channels) != (sample_rate, 1):
+    if (rate, channels) != (sample_rate, 1):
         raise InputError(
-            f"{path} has {info.channels} channels at {info.samplerate} Hz, not 1 at "
+            f"{path} has {channels} channels at {rate} Hz, not 1 at "
             f"{sample_rate} Hz: build WHAMR! with MONO = True in its script"
         )
 

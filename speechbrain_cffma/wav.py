@@ -1,0 +1,147 @@
+"""WAV headers that don't tell the size: of recordings that were never closed, of pipes,
+and beyond 4 GiB.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import io
+import struct
+
+#: What RIFF's 32 bits can't tell.
+FOUR_GIB = 2**32
+#: Programs that don't know the size yet write 0, or about one of these.
+PLACEHOLDERS = (2**31, FOUR_GIB)
+#: How far from them: some take the header off, some round to whole pages.
+NEAR = 2**16
+#: The longest header; behind it, no samples are looked for.
+MAX_HEADER = 2**24
+
+
+def with_true_sizes(file):
+    """A WAV file as it would be if it had been closed.
+
+    Arguments
+    ---------
+    file : binary file
+        Open for reading, and seekable.
+
+    Returns
+    -------
+    binary file
+        The same, from its beginning on, if it is no WAV or its header tells the size.
+        Else a view of it in which the samples go on to its end; beyond 4 GiB, as RF64
+        (EBU Tech 3306).
+
+    Example
+    -------
+    >>> import soundfile
+    >>> closed = io.BytesIO()
+    >>> soundfile.write(closed, [0.5] * 800, 16000, format="WAV")
+    >>> content = closed.getvalue()
+    >>> never_closed = content[:4] + bytes(4) + content[8:40] + bytes(4) + content[44:]
+    >>> len(soundfile.read(with_true_sizes(io.BytesIO(never_closed)))[0])
+    800
+    """
+    end = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    header = _header(file)
+    file.seek(0)
+    if header is None:
+        return file
+    start = len(header)  # of the samples
+    size = _true_size(*_sizes(header), start, end)
+    if size is None:
+        return file
+    return _View(_with_sizes(header, size), file, start, size)
+
+
+def _header(file):
+    """All that comes before the samples of a WAV; None if it is no WAV."""
+    header = file.read(12)
+    if header[:4] not in (b"RIFF", b"RF64") or header[8:] != b"WAVE":
+        return None
+    while len(header) < MAX_HEADER:
+        chunk = file.read(8)
+        if len(chunk) < 8:
+            return None
+        header += chunk
+        if chunk[:4] == b"data":
+            return header
+        (size,) = struct.unpack("<I", chunk[4:])
+        header += file.read(min(size + size % 2, MAX_HEADER))
+    return None
+
+
+def _sizes(header):
+    """What a header tells: the bytes behind its first 8, and those of the samples."""
+    if header[12:16] == b"ds64":
+        return struct.unpack("<QQ", header[20:36])
+    return struct.unpack("<I", header[4:8]) + struct.unpack("<I", header[-4:])
+
+
+def _true_size(riff, size, start, end):
+    """The bytes of the samples if the header does not tell them, else None."""
+    rest = end - start
+    if riff + 8 in (end - 1, end, end + 1) or size >= rest:
+        return None  # closed, or cut: libsndfile reads to the end
+    if end > FOUR_GIB and (riff + 8 - end) % FOUR_GIB == 0:  # the upper bits are lost
+        return size + (rest - size) // FOUR_GIB * FOUR_GIB
+    if size == 0 or any(abs(size - other) < NEAR for other in PLACEHOLDERS):
+        return rest
+    return None
+
+
+def _with_sizes(header, size):
+    riff = len(header) - 8 + size
+    if header[:4] == b"RIFF" and riff < FOUR_GIB:
+        return (
+            header[:4]
+            + struct.pack("<I", riff)
+            + header[8:-4]
+            + struct.pack("<I", size)
+        )
+    chunks = header[12:-4]
+    if chunks[:4] == b"ds64":
+        chunks = chunks[8 + struct.unpack("<I", chunks[4:8])[0] :]
+    sizes = struct.pack("<QQQI", riff, size, 0, 0)
+    unknown = b"\xff" * 4
+    return (b"RF64" + unknown + b"WAVEds64" + struct.pack("<I", len(sizes)) + sizes) + (
+        chunks + unknown
+    )
+
+
+class _View(io.RawIOBase):
+    """A file with another header."""
+
+    def __init__(self, header, file, start, size):
+        self.header, self.file, self.start = header, file, start
+        self.end = len(header) + size
+        self.position = 0
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def seek(self, offset, whence=io.SEEK_SET):
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.end}
+        self.position = origin[whence] + offset
+        return self.position
+
+    def tell(self):
+        return self.position
+
+    def readinto(self, buffer):
+        buffer = memoryview(buffer).cast("B")
+        head = self.header[self.position : self.position + len(buffer)]
+        buffer[: len(head)] = head
+        self.position += len(head)
+        body = buffer[len(head) :]
+        n = 0
+        if body:
+            self.file.seek(self.start + self.position - len(self.header))
+            n = self.file.readinto(body)
+            self.position += n
+        return len(head) + n
