@@ -196,7 +196,7 @@ def _check_jobs(jobs):
             if others:
                 failures.append(
                     f"{source}: {target} would be made of {' and '.join(others)} too: "
-                    "rename one, or enhance it to a file of another name"
+                    "rename one, or enhance it alone, to a file named by -o"
                 )
             elif not media.is_pipe(target) and _is_one_of(target, inputs):
                 failures.append(

@@ -121,6 +121,20 @@ def test_all_noisy_twins_of_a_clean_file_are_in_the_same_part(tmp_path):
     assert sum(map(len, clean)) == len(set.union(*clean)) == 10
 
 
+def test_so_are_those_of_links_to_a_clean_file(tmp_path):
+    names = [f"{i}_{snr}.wav" for i in range(4) for snr in (0, 10, 20)]
+    folders = write_pairs(tmp_path, names)
+    for name in names:
+        if not name.endswith("_0.wav"):
+            link = folders["clean_folder"] / name
+            link.unlink()
+            link.symlink_to(name.partition("_")[0] + "_0.wav")
+            shutil.copy(link, folders["noisy_folder"] / name)
+    parts = ids(prepared(tmp_path / "out", held_out_share=0.25, **folders))
+    clean = [{name.partition("_")[0] for name in part} for part in parts]
+    assert sum(map(len, clean)) == len(set.union(*clean)) == 4
+
+
 def test_folders_for_testing_are_for_testing_alone(tmp_path):
     folders = write_pairs(tmp_path / "a", FLAT)
     tested = for_testing(write_pairs(tmp_path / "b", ["x.wav", "y.wav"]))

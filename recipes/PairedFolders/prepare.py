@@ -140,7 +140,8 @@ def _split(pairs, held_out, share, seed):
     by_speaker = share * len(speakers) >= 1
 
     def group(pair):
-        return pair.row["speaker"] if by_speaker else pair.sources[1]
+        # A clean file may have several names: links.
+        return pair.row["speaker"] if by_speaker else pair.sources[1].resolve()
 
     groups = list(dict.fromkeys(map(group, pairs)))
     n_held_out = max(1, round(share * len(groups)))
