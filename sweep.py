@@ -14,6 +14,7 @@ import signal
 import sys
 
 from speechbrain_cffma.errors import InputError, command
+from speechbrain_cffma.experiment import run_options, split_overrides
 
 
 @command
@@ -25,17 +26,18 @@ def main(argv=None):
     argv : list of str or None
         Command line; None takes the process's own.
     """
-    options, rest = _parser().parse_known_args(argv)
+    parser = _parser()
+    names = {name.replace("_", "-") for name in vars(parser.parse_args([""]))}
+    names.add("help")
+    rest, overrides = split_overrides(sys.argv[1:] if argv is None else argv, names)
+    options = parser.parse_args(rest)
     from speechbrain_cffma.versions import check_torch_pair
 
     check_torch_pair()
-    import speechbrain as sb
-
     from speechbrain_cffma.report.sweep import write_comparison
     from speechbrain_cffma.sweep import prepare, read_sweep, run_all
 
-    _, run_options, overrides = sb.parse_arguments([options.sweep, *rest])
-    if given := sorted(run_options.overridden_args - {"param_file"}):
+    if given := sorted(run_options() & set(overrides)):
         raise InputError(f"a sweep takes no --{given[0]}: see --help")
     sweep = read_sweep(options.sweep, overrides)
     waiting = [run for run in sweep.runs if not run.is_finished()]

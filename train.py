@@ -37,12 +37,17 @@ def main(argv=None):
 
     from speechbrain_cffma.data import evaluation_loader, training_loader
     from speechbrain_cffma.enhance import device_named
-    from speechbrain_cffma.experiment import load_experiment, read_experiment
+    from speechbrain_cffma.experiment import (
+        load_experiment,
+        parse_command_line,
+        read_experiment,
+    )
     from speechbrain_cffma.files import lock
     from speechbrain_cffma.model_card import shareable_command
 
     disable_progress_bar()  # of transformers' loading of weights
-    path, run_opts, overrides = sb.parse_arguments(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    path, run_opts, overrides = parse_command_line(argv)
     experiment = read_experiment(path, overrides)
     if run_opts.device:
         device_named(run_opts.device)  # before data are prepared for nothing
@@ -69,7 +74,7 @@ def main(argv=None):
         hparams=hparams,
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
-        command=shareable_command(sys.argv[1:] if argv is None else argv),
+        command=shareable_command(argv),
     )
     world_size = torch.distributed.get_world_size() if brain.distributed_launch else 1
     share = {

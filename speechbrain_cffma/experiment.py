@@ -10,7 +10,10 @@ Authors
 
 import difflib
 import io
+import json
+import os
 import re
+from dataclasses import fields
 from pathlib import Path
 
 from hyperpyyaml import load_hyperpyyaml
@@ -18,11 +21,119 @@ from hyperpyyaml.core import resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, TaggedScalar
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import LiteralScalarString
 
 from speechbrain_cffma.errors import CFFMAError, InputError, one_line
+from speechbrain_cffma.files import of_project
+
+#: Keys that hold a path, beside those of `_PATH_ENDINGS`.
+_PATHS = {"corpus", "metadata", "pretrained"}
+_PATH_ENDINGS = ("_folder", "_manifest", "_source", "_path")
+#: Keys that hold text, also where their default does not tell.
+_TEXTS = {"experiment", "license", "pair_by", "test_data", "training_data"}
+#: Stands for "<" in a value while references, which it begins, are resolved.
+_LESS_THAN = "\ue000"
 
 
-def read_experiment(path, overrides=""):
+def parse_command_line(argv):
+    """Split a command line of `train.py`, as `speechbrain.parse_arguments` does.
+
+    SpeechBrain makes YAML of the overrides, and on the way spaces of each `=`. Here
+    they are the text after the first `=`, as it stands.
+
+    Arguments
+    ---------
+    argv : list of str
+        The experiment's YAML, options of SpeechBrain, and overrides: `--key=value`,
+        `--key value`, or `--key` alone to switch a boolean on.
+
+    Returns
+    -------
+    path : str
+        The YAML.
+    options : speechbrain.RunOptions
+        SpeechBrain's options.
+    overrides : dict
+        Their texts by the keys, for `read_experiment`; True for a key alone.
+
+    Raises
+    ------
+    InputError
+        If an argument is of no such form.
+
+    Example
+    -------
+    >>> path, _, overrides = parse_command_line(["a.yaml", "--device=cpu", "--folder=lr=1"])
+    >>> path, overrides
+    ('a.yaml', {'folder': 'lr=1'})
+    """
+    import speechbrain as sb
+
+    rest, overrides = split_overrides(argv, run_options() | {"help"})
+    path, options, unknown = sb.parse_arguments(rest)
+    if unknown:
+        raise InputError(f"options have the form --key=value, unlike {unknown}")
+    return path, options, overrides
+
+
+def run_options():
+    """The names of SpeechBrain's own options, which are no overrides.
+
+    Returns
+    -------
+    set of str
+        Such as "device".
+
+    Example
+    -------
+    >>> "device" in run_options()
+    True
+    """
+    import speechbrain as sb
+
+    return {field.name for field in fields(sb.RunOptions)}
+
+
+def split_overrides(argv, options):
+    """Take the overrides of an experiment out of a command line.
+
+    Arguments
+    ---------
+    argv : list of str
+        Its arguments.
+    options : set of str
+        Names, without dashes, of what is no override.
+
+    Returns
+    -------
+    rest : list of str
+        The arguments that are no overrides.
+    overrides : dict
+        Texts by their keys; True for a key alone.
+
+    Example
+    -------
+    >>> split_overrides(["a.yaml", "--jobs", "2", "--lr", "0.1", "--download"], {"jobs"})
+    (['a.yaml', '--jobs', '2'], {'lr': '0.1', 'download': True})
+    """
+    rest, overrides = [], {}
+    waiting = list(argv)[::-1]
+    while waiting:
+        argument = waiting.pop()
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or key in options:
+            rest.append(argument)
+        elif equals:
+            overrides[key] = value
+        # Before the YAML, what follows may be the YAML.
+        elif rest and waiting and not waiting[-1].startswith("--"):
+            overrides[key] = waiting.pop()
+        else:
+            overrides[key] = True
+    return rest, overrides
+
+
+def read_experiment(path, overrides=None):
     """Read an experiment's YAML with its base, variants and overrides, references resolved.
 
     A variant is a YAML in a folder `variants` beside the experiment or one of its bases.
@@ -32,13 +143,18 @@ def read_experiment(path, overrides=""):
     The key `without:`, of a variant or an experiment, lists keys of what is below it
     that go: what they made is of no use beside it.
 
+    A `~` in a path stands for the home folder. A default in `recipes/` is found from
+    anywhere.
+
     Arguments
     ---------
     path : str or Path
         The YAML; its key `base:`, if any, names another one relative to it.
-    overrides : str
-        YAML of top-level keys, as `speechbrain.parse_arguments` returns it. A key
-        without a value switches a boolean on.
+    overrides : dict or None
+        Texts by their keys, as `parse_command_line` returns them. Where a key holds text
+        or a path by default, the text is the value as it stands, but for `null`, which
+        unsets it; where it holds something else, the text is YAML. Where the default
+        does not tell, the key's name does. True switches a boolean on.
 
     Returns
     -------
@@ -49,32 +165,39 @@ def read_experiment(path, overrides=""):
     ------
     InputError
         If a file is missing or no YAML, a key must be given and is not, an override
-        matches no key or has no value, or there is no such variant.
+        matches no key, has no value or is no YAML, or there is no such variant.
 
     Example
     -------
     >>> folder = getfixture("tmp_path")
     >>> _ = (folder / "base.yaml").write_text("lr: 0.1\\nsteps: 10\\ndouble: !ref <steps> * 2")
     >>> _ = (folder / "mine.yaml").write_text("base: base.yaml\\nsteps: 20")
-    >>> print(read_experiment(folder / "mine.yaml", "lr: 0.5"))
+    >>> print(read_experiment(folder / "mine.yaml", {"lr": "0.5"}))
     lr: 0.5
     steps: 20
     double: 40
     <BLANKLINE>
     """
+    overrides = overrides or {}
     files = _with_bases(Path(path))
-    tree = _merge(files)
+    tree = _located(_merge(files))
     tree.pop("without", None)
-    asked = read_overrides(overrides)
     paths = _variants_beside([file for file, _ in files])
-    variants = _names(asked.get("variant", tree.get("variant")))
+
+    def value(key):
+        """Of what chooses variants."""
+        if key in overrides and key in tree:
+            return _value(key, overrides[key], tree)
+        return tree.get(key)
+
+    variants = _names(value("variant"))
     for key in paths:
         if key in variants and key in tree:
             raise InputError(f"the variant {key} is chosen by --{key}=... instead")
-        if asked.get(key, tree.get(key)) is not None:
+        if value(key) is not None:
             variants.append(key)
     gone = _add_variants(tree, variants, paths, path)
-    for key, value in asked.items():
+    for key in overrides:
         if key in gone:
             raise InputError(
                 f"{path} has no key {key!r} to override with the variant {gone[key]}, "
@@ -84,21 +207,18 @@ def read_experiment(path, overrides=""):
             close = difflib.get_close_matches(key, tree)
             hint = f"did you mean --{close[0]}?" if close else "see its keys there"
             raise InputError(f"{path} has no key {key!r} to override: {hint}")
-        if value is None and re.search(rf"^{re.escape(key)}:\s*$", overrides, re.M):
-            if not isinstance(tree[key], bool):
-                raise InputError(f"--{key} needs a value: --{key}=...")
-            value = True
-        tree[key] = value
+    tree.update({key: _value(key, text, tree) for key, text in overrides.items()})
     tree.pop("variant", None)  # merged, as the base is
     if variants and "experiment" in tree:
         tree["experiment"] = _with_suffix(tree["experiment"], "-" + "-".join(variants))
-    for key, value in tree.items():
-        if isinstance(value, TaggedScalar) and str(value.tag) == "!PLACEHOLDER":
+    for key, node in tree.items():
+        if _tag(node) == "!PLACEHOLDER":
             raise InputError(f"{path}: {key!r} is a !PLACEHOLDER: give --{key}=...")
     try:
-        return resolve_references(_dump(_in_order_of_use(tree))).getvalue()
+        text = resolve_references(_dump(_in_order_of_use(tree))).getvalue()
     except (ValueError, KeyError) as error:
         raise InputError(f"{path}: {one_line(error)}") from error
+    return text.replace(_LESS_THAN, "<")
 
 
 def load_experiment(text, only=None):
@@ -169,36 +289,68 @@ def differing_keys(text, other):
     return [key for key in keys if plain[0].get(key) != plain[1].get(key)]
 
 
-def read_overrides(text):
-    """Read what replaces keys of an experiment.
+def read_defaults(path):
+    """Read an experiment's YAML with its base, without variants.
 
     Arguments
     ---------
-    text : str
-        YAML of top-level keys, as `speechbrain.parse_arguments` returns it.
+    path : str or Path
+        The YAML.
 
     Returns
     -------
     dict
-        Values by their keys.
+        What its keys hold, with references.
 
     Raises
     ------
     InputError
-        If it is of another form.
+        If a file is missing or no YAML.
 
     Example
     -------
-    >>> read_overrides("lr: 0.5")["lr"]
-    0.5
+    >>> path = getfixture("tmp_path") / "a.yaml"
+    >>> _ = path.write_text("lr: 0.5")
+    >>> dict(read_defaults(path))
+    {'lr': 0.5}
+    """
+    return _located(_merge(_with_bases(Path(path))))
+
+
+def override(key, value, defaults):
+    """An override on the command line that gives a key a value, whatever its type.
+
+    Arguments
+    ---------
+    key : str
+        The key.
+    value : object
+        Anything that JSON can hold.
+    defaults : dict
+        What `read_defaults` returns.
+
+    Returns
+    -------
+    str
+        --key=text
+
+    Raises
+    ------
+    InputError
+        If JSON can't hold the value.
+
+    Example
+    -------
+    >>> [override(key, "1", {"name": "x", "level": None}) for key in ("name", "level")]
+    ['--name=1', '--level="1"']
     """
     try:
-        tree = YAML().load(text) or {}
-    except YAMLError as error:
-        raise InputError(f"the overrides are no YAML: {one_line(error)}") from error
-    if not isinstance(tree, dict):
-        raise InputError(f"the overrides are not of the form --key=value: {text}")
-    return tree
+        text = json.dumps(value, ensure_ascii=False)
+    except TypeError as error:
+        raise InputError(f"{key} can't hold a YAML tag: {value}") from error
+    if isinstance(value, str) and (_holds_text(key, defaults) or _is_own_yaml(value)):
+        text = value
+    return f"--{key}={text}"
 
 
 def _with_bases(path):
@@ -258,6 +410,74 @@ def _merge(files):
         for key in tree.get("without", []):
             merged.pop(key, None)
     return merged
+
+
+def _located(tree):
+    """The same keys, with their paths as they are from here."""
+    for key, value in tree.items():
+        if isinstance(value, str) and _is_path(key):
+            is_ours = value.startswith("recipes/")
+            tree[key] = of_project(value) if is_ours else os.path.expanduser(value)
+    return tree
+
+
+def _is_path(key):
+    return key in _PATHS or key.endswith(_PATH_ENDINGS)
+
+
+def _tag(node):
+    """The tag of a node such as !ref, or None."""
+    return node.tag.value if hasattr(node, "tag") else None
+
+
+def _holds_text(key, tree):
+    """Whether a key holds text or a path: by its default, or by its name."""
+    default = tree.get(key)
+    if _tag(default) == "!ref":
+        # Text, or arithmetic, or what it refers to.
+        if re.search(r"[^\d\s.+*/%()-]", re.sub(r"<[^>]*>", "", default.value)):
+            return True
+        others = {k: v for k, v in tree.items() if k != key}
+        if any(_holds_text(name, others) for name in _references(default)):
+            return True
+    if default is None or _tag(default):
+        return key in _TEXTS or _is_path(key)
+    return isinstance(default, str)
+
+
+def _value(key, text, tree):
+    """The value that the text of an override gives a key."""
+    if text is True:
+        if not isinstance(tree[key], bool):
+            raise InputError(f"--{key} needs a value: --{key}=...")
+        return True
+    if not text:
+        raise InputError(f"--{key}= needs a value; --{key}=null unsets it")
+    if text == "null":
+        return None
+    if _holds_text(key, tree):
+        text = os.path.expanduser(text) if _is_path(key) else text
+        return _as_text(text.replace("<", _LESS_THAN))
+    try:
+        value = YAML().load(text)
+    except YAMLError as error:
+        raise InputError(f"--{key}={text} is no YAML: {one_line(error)}") from error
+    if isinstance(tree[key], bool) and not isinstance(value, bool):
+        raise InputError(f"--{key} is true or false, not {text}")
+    return value
+
+
+def _as_text(text):
+    """Text that stays text in YAML, in the form of a block where it must be."""
+    return text if _is_own_yaml(text) else LiteralScalarString(text)
+
+
+def _is_own_yaml(text):
+    """Whether a text is what YAML makes of it; (1, 2) is a tuple of HyperPyYAML."""
+    try:
+        return YAML().load(f"key: {text}") == {"key": text} and text[:1] != "("
+    except YAMLError:
+        return False
 
 
 def _names(variant):

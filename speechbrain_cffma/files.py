@@ -140,3 +140,26 @@ def lock(file, shared_with_children=False):
         if error.errno in (errno.EACCES, errno.EAGAIN):
             raise InputError("another process is already running this") from error
         logger.warning("no lock on %s (%s): start nothing twice", file.name, error)
+
+
+def of_project(path):
+    """A path of what comes with the project, from wherever one is.
+
+    Arguments
+    ---------
+    path : str
+        Relative to the project's folder.
+
+    Returns
+    -------
+    str
+        The same where it is found from here, or is not the project's.
+
+    Example
+    -------
+    >>> of_project("no/such/file")
+    'no/such/file'
+    """
+    of_ours = Path(__file__).parents[1] / path
+    is_ours = not Path(path).exists() and of_ours.exists()
+    return str(of_ours) if is_ours else path

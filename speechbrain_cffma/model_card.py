@@ -194,7 +194,7 @@ def shareable_command(arguments):
 
     Example
     -------
-    >>> shareable_command(["/home/me/hparams/mini.yaml", "--lr=0.1", "--noise_folder=/data/n"])
+    >>> shareable_command(["/home/me/hparams/mini.yaml", "--lr=0.1", "--noise_folder=/data/n=1"])
     'python train.py hparams/mini.yaml --lr=0.1 --noise_folder=PATH'
     """
     kept = [_shareable(text) for text in arguments if text != "--test_only"]
@@ -202,9 +202,9 @@ def shareable_command(arguments):
 
 
 def _shareable(argument):
-    if argument.startswith("--") and "=" not in argument:
-        return argument
-    flag, equals, value = argument.rpartition("=")
+    flag, equals, value = "", "", argument
+    if argument.startswith("--"):
+        flag, equals, value = argument.partition("=")
     if not flag and Path(value).suffix == ".yaml":
         return f"hparams/{Path(value).name}"
     is_path = "/" in value or os.sep in value or os.path.exists(value)

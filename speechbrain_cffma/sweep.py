@@ -21,18 +21,21 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import speechbrain as sb
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
-from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.errors import InputError, one_line
 from speechbrain_cffma.experiment import (
     differing_keys,
     load_experiment,
+    override,
+    parse_command_line,
+    read_defaults,
     read_experiment,
-    read_overrides,
     read_yaml,
 )
-from speechbrain_cffma.files import lock
+from speechbrain_cffma.files import lock, of_project
 from speechbrain_cffma.manifest import prepared_from
 from speechbrain_cffma.workers import ONE_THREAD
 
@@ -71,7 +74,7 @@ class Run(NamedTuple):
         str
             One line for a shell.
         """
-        return shlex.join(["python", "train.py", *self.arguments])
+        return shlex.join(["python", of_project("train.py"), *self.arguments])
 
     def experiment(self):
         """The experiment as `train.py` will read it.
@@ -87,7 +90,7 @@ class Run(NamedTuple):
             If it can't be read, or an override is one that the experiment's text
             would not show.
         """
-        path, options, overrides = sb.parse_arguments(self.arguments)
+        path, options, overrides = parse_command_line(self.arguments)
         if given := sorted(options.overridden_args - {"param_file"}):
             raise InputError(
                 f"{given[0]} is an option of SpeechBrain that a run keeps no note of: set "
@@ -144,7 +147,7 @@ class Sweep(NamedTuple):
     runs: list
 
 
-def read_sweep(path, overrides=""):
+def read_sweep(path, overrides=None):
     """Read a sweep and work out its runs.
 
     Its YAML has the keys `experiment` (a path relative to it), `output_folder`, `seeds`,
@@ -156,9 +159,9 @@ def read_sweep(path, overrides=""):
     ---------
     path : str or Path
         The YAML.
-    overrides : str
-        YAML of further overrides for all runs, as `speechbrain.parse_arguments` returns
-        it; `output_folder` and `seeds` replace those of the sweep.
+    overrides : dict or None
+        Further overrides for all runs, as `parse_command_line` returns them;
+        `output_folder` and `seeds` replace those of the sweep.
 
     Returns
     -------
@@ -173,8 +176,9 @@ def read_sweep(path, overrides=""):
     Example
     -------
     >>> path = getfixture("tmp_path") / "size.yaml"
+    >>> _ = path.with_name("mini.yaml").write_text("dim: 4")
     >>> _ = path.write_text(
-    ...     "{experiment: ../mini.yaml, output_folder: o, seeds: [1], grid: {dim: [8, 16]}}"
+    ...     "{experiment: mini.yaml, output_folder: o, seeds: [1], grid: {dim: [8, 16]}}"
     ... )
     >>> sweep = read_sweep(path)
     >>> sweep.variants
@@ -182,17 +186,21 @@ def read_sweep(path, overrides=""):
     >>> sweep.runs[1].folder.as_posix()
     'o/dim_16/1'
     """
-    tree = dict(read_yaml(path))
-    common = dict(read_overrides(overrides))
-    tree.update({k: common.pop(k) for k in ("output_folder", "seeds") if k in common})
+    tree, given = dict(read_yaml(path)), dict(overrides or {})
+    if "output_folder" in given:
+        tree["output_folder"] = os.path.expanduser(str(given.pop("output_folder")))
+    if "seeds" in given:
+        tree["seeds"] = _seeds(given.pop("seeds"))
     _check_keys(path, tree)
     experiment = os.path.normpath(Path(path).parent / tree["experiment"])
-    folder = Path(tree["output_folder"])
+    folder = Path(str(tree["output_folder"])).expanduser()
     common = {
         "manifest_folder": (folder / "manifests").as_posix(),
         **(tree.get("overrides") or {}),
-        **common,
     }
+    defaults = read_defaults(experiment)
+    shared = _flags(common, defaults)
+    shared |= {k: f"--{k}" if v is True else f"--{k}={v}" for k, v in given.items()}
     variants = _variants(path, tree)
     folders = {name: re.sub(r"[^\w.-]+", "_", name) for name in variants}
     if len({name.lower() for name in folders.values()}) < len(folders):
@@ -201,18 +209,28 @@ def read_sweep(path, overrides=""):
     def run(name, seed):
         run_folder = folder / folders[name] / str(seed)
         options = {
-            **common,
-            **variants[name],
-            "seed": seed,
-            "output_folder": run_folder.as_posix(),
+            **shared,
+            **_flags(variants[name], defaults),
+            **_flags({"seed": seed, "output_folder": run_folder.as_posix()}, defaults),
         }
-        flags = [f"--{key}={_as_yaml(path, v)}" for key, v in options.items()]
-        return Run(name, seed, run_folder, [experiment, *flags])
+        return Run(name, seed, run_folder, [experiment, *options.values()])
 
     seeds = list(tree["seeds"])
     # Seed by seed, so that all variants can be compared early.
     runs = [run(name, seed) for seed in seeds for name in variants]
     return Sweep(folder, list(variants), seeds, runs)
+
+
+def _flags(values, defaults):
+    return {key: override(key, value, defaults) for key, value in values.items()}
+
+
+def _seeds(text):
+    """The list of the option --seeds."""
+    try:
+        return YAML(typ="safe").load(str(text))
+    except YAMLError as error:
+        raise InputError(f"--seeds={text} is no YAML: {one_line(error)}") from error
 
 
 def prepare(runs):
@@ -322,7 +340,7 @@ def _variants(path, tree):
             for values in itertools.product(*grid.values())
         ]
         named = [
-            (", ".join(f"{k}={_as_yaml(path, v)}" for k, v in c.items()), c)
+            (", ".join(f"{k}={_shown(v)}" for k, v in c.items()), c)
             for c in combinations
         ]
     else:
@@ -338,23 +356,19 @@ def _variants(path, tree):
     return dict(named)
 
 
-def _as_yaml(path, value):
-    """A value as one line of YAML."""
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except TypeError as error:
-        raise InputError(f"{path}: a value can't hold a YAML tag: {value}") from error
-    with contextlib.suppress(InputError):  # Text that needs quotes.
-        if isinstance(value, str) and read_overrides(f"key: {value}") == {"key": value}:
-            text = value
-    if "=" in text:
-        raise InputError(f"{path}: SpeechBrain reads no value with a '=': {text}")
-    return text
+def _shown(value):
+    """A value in the name of a variant."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _start(run, device, n_jobs):
     run.folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "train.py", *run.arguments, "--noprogressbar"]
+    command = [
+        sys.executable,
+        of_project("train.py"),
+        *run.arguments,
+        "--noprogressbar",
+    ]
     if device:
         command.append(f"--device={device}")
     environment = dict(os.environ)

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.experiment import load_experiment, read_experiment
+from speechbrain_cffma.experiment import (
+    load_experiment,
+    parse_command_line,
+    read_experiment,
+)
 
 HPARAMS = sorted((Path(__file__).parent.parent / "hparams").glob("*.yaml"))
 EXPERIMENTS = [path for path in HPARAMS if path.name != "base.yaml"]
@@ -25,20 +29,26 @@ def write(tmp_path):
     return write
 
 
+def given(overrides):
+    """Overrides of lines `key: text`, or of a key alone."""
+    lines = [line.partition(":") for line in overrides.splitlines()]
+    return {key: text.strip() or True for key, _, text in lines}
+
+
 def load(path, overrides=""):
-    return load_experiment(read_experiment(path, overrides))
+    return load_experiment(read_experiment(path, given(overrides)))
 
 
 def read_shipped(path):
     """Read an experiment, with what must be given."""
     required = re.findall(r"^(\w+): !PLACEHOLDER", path.read_text(), re.MULTILINE)
-    return read_experiment(path, "\n".join(f"{key}: here" for key in required))
+    return read_experiment(path, dict.fromkeys(required, "here"))
 
 
 def message(path, overrides=""):
     """The error of reading an experiment, which has one line."""
     with pytest.raises(InputError) as caught:
-        read_experiment(path, overrides)
+        read_experiment(path, given(overrides))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -192,9 +202,113 @@ class TestOverrides:
     def test_unlike_any_key_are_an_error(self, path):
         assert "'zzz'" in message(path, "zzz: 1")
 
-    @pytest.mark.parametrize("overrides", ["gain: [1,", "folder: a: b", "mini"])
-    def test_that_are_no_yaml_are_an_error(self, path, overrides):
-        assert "overrides" in message(path, overrides)
+    @pytest.mark.parametrize("text", ["[1,", "a: b: c", "{"])
+    def test_that_are_no_yaml_are_an_error(self, path, text):
+        assert f"--gain={text} is no YAML" in message(path, f"gain: {text}")
+
+    def test_of_a_boolean_are_true_or_false(self, path):
+        assert load(path, "download: true")["download"] is True
+        assert "--download is true or false, not no" in message(path, "download: no")
+
+    def test_without_a_value_are_an_error(self, path):
+        with pytest.raises(InputError, match="--folder= needs a value"):
+            read_experiment(path, {"folder": ""})
+
+
+#: Text that YAML, SpeechBrain or HyperPyYAML would make something else of.
+TEXTS = [
+    "lr=0.001", "take #1", "2024", "007", "true", "yes", "1e-3", "2024-01-01", "12:30",
+    r"(s\d+)", r"s(?=\d)\d+", r"[a-z]\d+", "(1, 2)", "<b>", "a<lr>b", "a: b", "- a", "*a",
+    "{a}", "!ref <lr>", "'a'", '"', "%", "@", " a ", "null ", "~", "µ/€", "",
+]  # fmt: skip
+
+
+class TestTexts:
+    """What a key holds that holds text or a path."""
+
+    #: By its default, whatever that is made of, or by its name.
+    KEYS = {
+        "name": "x",
+        "output": "!ref results/<name>/<lr>",
+        "same": "!ref <name>",
+        "noise_folder": "null",
+        "train_manifest": "null",
+        "ssl_source": "!PLACEHOLDER",
+        "experiment": "!PLACEHOLDER",
+        "pretrained": "null",
+        "corpus": "null",
+        "license": "!apply:os.path.join [x]",
+        "training_data": "null",
+        "test_data": "null",
+        "pair_by": "null",
+    }
+
+    @pytest.fixture
+    def path(self, write):
+        return write(
+            "a.yaml",
+            "lr: 0.1\nexperiment: x\nssl_source: x\nn: !ref <lr> * 2\nlevel: null\n"
+            + "\n".join(f"{k}: {v}" for k, v in self.KEYS.items() if v[:2] != "!P"),
+        )
+
+    @pytest.mark.parametrize("text", TEXTS[:-1])
+    def test_stand_as_they_are(self, path, text):
+        kept = read_experiment(path, {"name": text})
+        assert load_experiment(kept)["name"] == text
+        assert load_experiment(kept)["output"] == f"results/{text}/0.1"
+        assert load_experiment(kept)["same"] == text
+        assert load_experiment(kept, only="same") == text
+
+    @pytest.mark.parametrize("key", KEYS)
+    def test_are_told_by_the_default_or_by_the_name(self, path, key):
+        kept = read_experiment(path, {key: "007"})
+        assert load_experiment(kept, only=key) == "007"
+
+    @pytest.mark.parametrize("key", KEYS)
+    def test_are_unset_by_null(self, path, key):
+        assert load_experiment(read_experiment(path, {key: "null"}), only=key) is None
+
+    @pytest.mark.parametrize("key", ["lr", "n", "level"])
+    def test_are_told_from_other_values(self, path, key):
+        assert load_experiment(read_experiment(path, {key: "007"}), only=key) == 7
+
+    def test_of_paths_begin_at_home_after_a_tilde(self, path, monkeypatch):
+        monkeypatch.setenv("HOME", "/home/anna")
+        texts = dict.fromkeys(["noise_folder", "corpus", "name"], "~/x")
+        loaded = load_experiment(read_experiment(path, texts))
+        assert loaded["noise_folder"] == loaded["corpus"] == "/home/anna/x"
+        assert loaded["name"] == "~/x"
+
+    def test_of_paths_in_a_yaml_too(self, write, monkeypatch):
+        monkeypatch.setenv("HOME", "/home/anna")
+        path = write("a.yaml", "corpus: ~/x\nnoise_folder: !ref <corpus>/noise")
+        assert load(path)["noise_folder"] == "/home/anna/x/noise"
+
+
+class TestCommandLine:
+    @pytest.mark.parametrize("text", TEXTS)
+    def test_a_value_is_what_is_behind_the_first_equals_sign(self, text):
+        argv = ["a.yaml", "--device=cpu", f"--name={text}", "--noprogressbar"]
+        path, options, overrides = parse_command_line(argv)
+        assert (path, options.device, overrides) == ("a.yaml", "cpu", {"name": text})
+        assert options.noprogressbar
+
+    def test_a_value_may_follow_its_key_and_a_flag_has_none(self):
+        argv = ["--lr=1", "--new", "a.yaml", "--dim", "8", "--download", "--gain", "-5"]
+        _, _, overrides = parse_command_line(argv)
+        expected = {"lr": "1", "new": True, "dim": "8", "download": True, "gain": "-5"}
+        assert overrides == expected
+
+    def test_anything_else_is_an_error(self):
+        with pytest.raises(InputError, match="the form --key=value, unlike lr"):
+            parse_command_line(["a.yaml", "lr=1"])
+
+
+def test_bundled_recordings_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    experiment = read_shipped(HPARAMS[0].with_name("mini.yaml"))
+    for key in ("speech_folder", "test_noise_folder"):
+        assert Path(load_experiment(experiment, only=key)).is_dir()
 
 
 class TestVariants:
@@ -304,7 +418,9 @@ class TestVariants:
         assert (loaded["dim"], loaded["lr"]) == (2, 0.01)
 
     def test_the_text_that_is_kept_gives_the_same_without_the_files(self, path, write):
-        kept = write("kept/a.yaml", read_experiment(path, "variant: small\nlr: 7"))
+        kept = write(
+            "kept/a.yaml", read_experiment(path, {"variant": "small", "lr": "7"})
+        )
         assert load(kept) == load(path, "variant: small\nlr: 7")
 
     @pytest.mark.parametrize("name", ["smal", "3", "''", "../a", "{small: 1}"])

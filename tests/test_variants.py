@@ -36,9 +36,8 @@ each_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 def enhancer_of(variant, experiment="mini", **options):
     """The network that `train.py` would build."""
-    overrides = "\n".join(
-        f"{k}: {v}" for k, v in {"variant": variant, **options}.items()
-    )
+    options = {"variant": variant, **options}
+    overrides = {key: str(value) for key, value in options.items()}
     text = read_experiment(HPARAMS / f"{experiment}.yaml", overrides)
     return load_experiment(text, only="enhancer")
 

@@ -264,7 +264,7 @@ def test_data_are_downloaded_if_told(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["vbd_wavlm", "vbd_wav2vec2"])
 def test_experiments_prepare_the_data_folder_they_are_told(tree, name):
     manifests = tree.parent / "manifests"
-    overrides = f"data_folder: {tree}\nmanifest_folder: {manifests}"
+    overrides = {"data_folder": str(tree), "manifest_folder": str(manifests)}
     experiment = read_experiment(ROOT / "hparams" / f"{name}.yaml", overrides)
     load_experiment(experiment, only="prepare")()
     assert len(read_manifest(manifests / "test.csv")) == len(TEST)

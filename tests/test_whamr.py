@@ -403,9 +403,8 @@ def test_a_faulty_file_is_named(tree, error_of):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_each_experiment_prepares_its_task(whole_tree, tmp_path, task):
-    overrides = (
-        f"data_folder: {whole_tree}\nmanifest_folder: {tmp_path}\nallow_subset: True"
-    )
+    overrides = {"data_folder": str(whole_tree), "manifest_folder": str(tmp_path)}
+    overrides["allow_subset"] = True
     path = ROOT / "hparams" / f"whamr_{task}_wavlm.yaml"
     experiment = read_experiment(path, overrides)
     assert f"experiment: whamr_{task}_wavlm" in experiment
