@@ -29,6 +29,8 @@ from speechbrain_cffma.files import of_project
 #: Keys that hold a path, beside those of `_PATH_ENDINGS`.
 _PATHS = {"corpus", "metadata", "pretrained"}
 _PATH_ENDINGS = ("_folder", "_manifest", "_source", "_path")
+#: Keys that hold a folder or a list of folders.
+_LIST_ENDINGS = ("speech_folder", "noise_folder", "rir_folder")
 #: Keys that hold text, also where their default does not tell.
 _TEXTS = {"experiment", "license", "pair_by", "test_data", "training_data"}
 #: Stands for "<" in a value while references, which it begins, are resolved.
@@ -153,7 +155,7 @@ def read_experiment(path, overrides=None):
     overrides : dict or None
         Texts by their keys, as `parse_command_line` returns them. Where a key holds text
         or a path by default, the text is the value as it stands, but for `null`, which
-        unsets it; where it holds something else, the text is YAML. Where the default
+        unsets it, and lists of folders; where it holds something else, the text is YAML. Where the default
         does not tell, the key's name does. True switches a boolean on.
 
     Returns
@@ -456,8 +458,9 @@ def _value(key, text, tree):
     if text == "null":
         return None
     if _holds_text(key, tree):
-        text = os.path.expanduser(text) if _is_path(key) else text
-        return _as_text(text.replace("<", _LESS_THAN))
+        return [_as_text(key, item) for item in _folders(key, text)] or _as_text(
+            key, text
+        )
     try:
         value = YAML().load(text)
     except YAMLError as error:
@@ -467,8 +470,22 @@ def _value(key, text, tree):
     return value
 
 
-def _as_text(text):
+def _folders(key, text):
+    """The folders of [a, b], where a key takes several and no folder has that name."""
+    if not (key.endswith(_LIST_ENDINGS) and re.fullmatch(r"\[.*\]", text)):
+        return []
+    if os.path.exists(text):
+        return []
+    try:
+        return YAML(typ="base").load(text)
+    except YAMLError as error:
+        raise InputError(f"--{key}={text} is no list: {one_line(error)}") from error
+
+
+def _as_text(key, text):
     """Text that stays text in YAML, in the form of a block where it must be."""
+    text = os.path.expanduser(text) if _is_path(key) else text
+    text = text.replace("<", _LESS_THAN)
     return text if _is_own_yaml(text) else LiteralScalarString(text)
 
 

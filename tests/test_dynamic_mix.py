@@ -312,7 +312,7 @@ class TestSeveralFolders:
 
     def test_they_can_be_given_on_the_command_line(self, monkeypatch):
         monkeypatch.chdir(ROOT)
-        folders = "speech_folder: [a/b, c d/e]\nnoise_folder: [f, g]"
+        folders = {"speech_folder": "[a/b, c d/e]", "noise_folder": "[f, g]"}
         experiment = read_experiment("hparams/own_mix.yaml", folders)
         prepare = load_experiment(experiment, only="prepare")
         assert prepare.keywords["speech_folder"] == ["a/b", "c d/e"]

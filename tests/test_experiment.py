@@ -284,6 +284,19 @@ class TestTexts:
         path = write("a.yaml", "corpus: ~/x\nnoise_folder: !ref <corpus>/noise")
         assert load(path)["noise_folder"] == "/home/anna/x/noise"
 
+    def test_of_folders_may_be_a_list_unless_one_has_that_name(
+        self, path, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        text = "[2024, a b/c=1]"
+        kept = read_experiment(path, {"noise_folder": text, "pair_by": text})
+        loaded = load_experiment(kept)
+        assert loaded["noise_folder"] == ["2024", "a b/c=1"]
+        assert loaded["pair_by"] == text
+        (tmp_path / "[1, 2]").mkdir()
+        kept = read_experiment(path, {"noise_folder": "[1, 2]"})
+        assert load_experiment(kept, only="noise_folder") == "[1, 2]"
+
 
 class TestCommandLine:
     @pytest.mark.parametrize("text", TEXTS)
