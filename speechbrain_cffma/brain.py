@@ -200,8 +200,10 @@ class EnhancementBrain(TrainingBrain):
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Score, log and save at the end of a stage."""
+        terms = self.terms.read()
+        # The same names in all processes, also in one that had no batch.
         means = {"loss": stage_loss}
-        means |= {f"loss_{name}": mean for name, mean in self.terms.read().items()}
+        means |= {f"loss_{name}": terms.get(name, 0.0) for name in self.loss.terms}
         losses = {k: self.mean_over_processes(stage, v) for k, v in means.items()}
         if stage == sb.Stage.TRAIN:
             self.train_losses = losses

@@ -210,6 +210,7 @@ class TestWeightedSum:
         ("waveform", "weights", "expected"),
         [
             (None, None, 2.0),
+            ({"a": constant(3.0), "b": None}, {"log1p": 1.0, "a": 1.0}, 5.0),
             (constant(3.0), None, 5.0),  # the keys of 0.1.0
             ({"a": constant(3.0), "b": constant(5.0)}, None, 10.0),
             (constant(3.0), {"log1p": 0.5, "waveform": 2}, 7.0),
@@ -253,12 +254,16 @@ class TestWeightedSum:
             ({"log1p": 1, "pesq": -1}, "pesq is -1, not a number from 0"),
             ({"log1p": 1, "pesq": "1e-1"}, "pesq is '1e-1', not a number"),
             ({"log1p": 1, "pesq": float("nan")}, "pesq is nan, not a number"),
-            ({"log1p": 0, "pesq": 0}, "all weights are 0"),
+            ({"log1p": 0, "pesq": 0}, "no term has a weight above 0"),
         ],
     )
     def test_weights_that_do_not_fit_are_one_line(self, weights, message):
         with pytest.raises(InputError, match=message):
             WeightedSum(constant(1.0), {"pesq": constant(1.0)}, weights)
+
+    def test_what_can_not_be_called_is_one_line(self):
+        with pytest.raises(InputError, match="loss pesq is 'x', which can't be called"):
+            WeightedSum(constant(1.0), {"pesq": "x"})
 
     def test_the_name_log1p_is_taken(self):
         with pytest.raises(InputError, match="'log1p' is the name of the key loss"):

@@ -15,7 +15,7 @@ class WeightedSum:
 
     Arguments
     ---------
-    log1p : callable
+    log1p : callable or None
         Compares log1p magnitudes [B, T, F], as `log1p(enhanced, clean, length=None)`,
         like the losses in `speechbrain.nnet.losses`. Its name is "log1p".
     waveform : callable, dict or None
@@ -29,7 +29,8 @@ class WeightedSum:
     Raises
     ------
     InputError
-        If a weight is missing, fits no term or is negative, or if all are 0.
+        If a term can't be called, a weight is missing, fits no term or is negative, or
+        all are 0.
 
     Example
     -------
@@ -50,6 +51,10 @@ class WeightedSum:
         if LOG1P in waveform:
             raise InputError(f"waveform_loss: {LOG1P!r} is the name of the key loss")
         terms = {LOG1P: log1p, **waveform}
+        terms = {name: term for name, term in terms.items() if term is not None}
+        for name, term in terms.items():
+            if not callable(term):
+                raise InputError(f"the loss {name} is {term!r}, which can't be called")
         self.weights = _checked(weights, terms)
         self.terms = {name: terms[name] for name in self.weights}
 
@@ -104,5 +109,5 @@ def _checked(weights, terms):
             raise InputError(f"loss_weights: {name} is {weight!r}, not a number from 0")
     positive = {name: weights[name] for name in terms if weights[name]}
     if not positive:
-        raise InputError("loss_weights: all weights are 0, so that nothing is learnt")
+        raise InputError("loss_weights: no term has a weight above 0")
     return positive
