@@ -30,6 +30,7 @@ from speechbrain_cffma import audio
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.data import TrainingCrops, training_loader
 from speechbrain_cffma.enhance import enhance_all, plan
+from speechbrain_cffma.experiment import load_experiment, read_experiment
 from speechbrain_cffma.inference import has_bf16
 from speechbrain_cffma.lobes import (
     CFFMA,
@@ -47,6 +48,7 @@ from recipes.DynamicMix.prepare import (  # noqa: E402
 )
 
 SPEECH = AMBIENCE_FOLDER.parent / "speech"
+DEFAULT = Path(__file__).parents[1] / "hparams" / "default.yaml"
 #: Of a training step: crops of 1.28 s.
 BATCH, CROP = 16, 20480
 ROUNDS = 5
@@ -242,6 +244,16 @@ def folder(device):
     yield f"{n_files} files of 10 s, auto: real-time factor {seconds / n_files / 10:.4f}"
 
 
+def pairs_per_second(crops, n_workers):
+    """What a loader gives once it has begun."""
+    loader = iter(training_loader(crops, BATCH, 60, n_workers))
+    for _ in range(10):  # those that were fetched ahead
+        next(loader)
+    start = time.perf_counter()
+    n_batches = sum(1 for _ in loader)
+    return n_batches * BATCH / (time.perf_counter() - start)
+
+
 def data(device):
     """Pairs mixed on the fly per second, beside what a step of training takes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -250,19 +262,18 @@ def data(device):
         )
         mixer = DynamicMixer(*(f"{folder}/{x}.csv" for x in ("train", "noise", "rir")))
         crops = TrainingCrops(f"{folder}/train.csv", mixer, CROP)
-        rates = {}
-        for n_workers in (1, 2):
-            loader = iter(training_loader(crops, BATCH, 60, n_workers))
-            for _ in range(10):  # those that were fetched ahead
-                next(loader)
-            start = time.perf_counter()
-            n_batches = sum(1 for _ in loader)
-            rates[n_workers] = n_batches * BATCH / (time.perf_counter() - start)
+        one, two = (pairs_per_second(crops, n_workers) for n_workers in (1, 2))
+        given = {"speech_folder": str(SPEECH), "noise_folder": str(AMBIENCE_FOLDER)}
+        experiment = read_experiment(DEFAULT, {**given, "manifest_folder": folder})
+        crops = load_experiment(experiment, only="train_data")
+        varied = pairs_per_second(crops, n_workers=1)
     network = base_enhancer().to(device).train()
     step = training_step(network, noisy(CROP / SAMPLE_RATE, BATCH, device), bf16=True)
     (seconds,) = seconds_of(step, rounds=3)
-    yield f"pairs mixed by one worker: {rates[1]:.0f} a second"
-    yield f"by two: {rates[2] * seconds / BATCH:.0f} × what a bf16 step consumes"
+    yield f"pairs mixed by one worker: {one:.0f} a second"
+    yield f"by two: {two * seconds / BATCH:.0f} × what a bf16 step consumes"
+    crop = crops.crop_samples / SAMPLE_RATE
+    yield f"pairs of {crop:g} s as hparams/default.yaml mixes them: {varied:.0f} a second"
 
 
 def imports(device):

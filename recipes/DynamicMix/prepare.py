@@ -313,6 +313,8 @@ def _by_name(folders, files):
 
 def _rows(key, found, copies, n_jobs):
     """Manifest rows of the usable ones of the files that `_by_name` returns."""
+    if not found:
+        return []
     targets = [copies / f"{name}.wav" for name in found]
     files = audio.prepare_files(list(found.values()), targets, n_jobs, copies.name)
     good = manifest.usable(files, "train")
