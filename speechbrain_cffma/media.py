@@ -10,6 +10,7 @@ Authors
 
 import io
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -28,6 +29,8 @@ from speechbrain_cffma.wav import FOUR_GIB, with_true_sizes
 
 #: Stands for standard input or output.
 STANDARD = Path("-")
+#: Names of what is open already, though it may be a file.
+STREAM = re.compile(r"/dev/(std(in|out|err)|fd/\d+)|/proc/[^/]+/fd/\d+")
 #: What is read and written at once. libsndfile's Vorbis writer needs small blocks.
 BLOCK = 65536
 
@@ -197,10 +200,8 @@ def open_source(path, start=0, n_samples=sys.maxsize):
     with ExitStack() as stack:
         file = stack.enter_context(_seekable(path, name))
         try:
-            sound = stack.enter_context(_Reader(with_true_sizes(file)))
-        # A TypeError where the name is that of samples without a header.
-        except (soundfile.LibsndfileError, TypeError) as error:
-            file.seek(0)
+            sound = stack.enter_context(_open_by_sndfile(file))
+        except soundfile.LibsndfileError as error:
             container = stack.enter_context(_open_by_av(file, name, reason(error)))
             source = _av_source(container, name, start, n_samples)
         except OSError as error:
@@ -213,21 +214,28 @@ def open_source(path, start=0, n_samples=sys.maxsize):
 @contextmanager
 def _seekable(path, name):
     """The file, open; what comes through a pipe is kept in a temporary file."""
+    is_standard = Path(path) == STANDARD
+    if is_standard and sys.stdin is None:
+        raise InputError(f"{name} can't be read: it is closed")
     with ExitStack() as stack:
         try:
-            if Path(path) != STANDARD:
-                file = stack.enter_context(open(path, "rb"))
-            elif sys.stdin is None:
-                raise InputError(f"{name} can't be read: it is closed")
-            else:
-                file = sys.stdin.buffer
+            place = sys.stdin.fileno() if is_standard else path
+            file = open(place, "rb", buffering=0, closefd=not is_standard)
+            stack.enter_context(file)
             if not file.seekable():
                 pipe, file = file, stack.enter_context(tempfile.TemporaryFile())
                 shutil.copyfileobj(pipe, file)
-                file.seek(0)
+                file.flush()
         except OSError as error:
             raise InputError(f"{name} can't be read ({reason(error)})") from error
         yield file
+
+
+def _open_by_sndfile(file):
+    whole = with_true_sizes(file)
+    # By its number, since Ctrl-C is lost in a method that libsndfile calls.
+    is_as_it_was = whole is file
+    return _Reader(file.fileno() if is_as_it_was else whole, closefd=False)
 
 
 class _Reader(soundfile.SoundFile):
@@ -283,6 +291,7 @@ def _tags(metadata):
 def _open_by_av(file, name, refusal):
     """Open a file by PyAV, which libsndfile refused for a reason."""
     is_known = Path(name).suffix.lower() in SNDFILE_AUDIO
+    file.seek(0)
     try:
         import av
     except ModuleNotFoundError as error:
@@ -377,13 +386,10 @@ class Target:
     ---------
     file : soundfile.SoundFile
         Open for writing.
-    output : _Output
-        Where its bytes go.
     """
 
-    def __init__(self, file, output):
+    def __init__(self, file):
         self.file = file
-        self.output = output
         self.has_full_scale = file.subtype not in ("FLOAT", "DOUBLE")
         #: Samples a channel that were written.
         self.n_samples = 0
@@ -395,39 +401,10 @@ class Target:
         ---------
         block : np.ndarray
             Samples [C, n]; within [-1, 1] where the format has a full scale.
-
-        Raises
-        ------
-        OSError
-            If the disk is full, for instance.
         """
         self.n_samples += block.shape[1]
         for start in range(0, block.shape[1], BLOCK):
             self.file.write(block[:, start : start + BLOCK].T)
-            self.output.check()
-
-
-class _Output(io.FileIO):
-    """A file for libsndfile, which tells "System error." of a failure, or nothing at all.
-
-    What fails first is kept, and raised by `check`.
-    """
-
-    error = None
-
-    def write(self, data):
-        data = memoryview(data)
-        n_bytes = len(data)
-        try:
-            while len(data) and not self.error:
-                data = data[super().write(data) :]
-        except OSError as error:
-            self.error = error
-        return n_bytes
-
-    def check(self):
-        if self.error:
-            raise self.error
 
 
 @contextmanager
@@ -471,33 +448,59 @@ def open_target(path, source, subtype=None):
     form = (source.sample_rate, source.channels, subtype)
     try:
         with _output(path, name) as output:
-            with soundfile.SoundFile(output, "w", *form, format=container) as file:
-                if container == "RF64":
-                    _shrink_to_wav(file)
-                for key, value in _tags_for(container, source.tags).items():
-                    setattr(file, key, value)
-                target = Target(file, output)
-                yield target
-            output.check()
-            _check_length(output, name, target.n_samples)
+            try:
+                with soundfile.SoundFile(
+                    output.fileno(), "w", *form, format=container, closefd=False
+                ) as file:
+                    if container == "RF64":
+                        _shrink_to_wav(file)
+                    for key, value in _tags_for(container, source.tags).items():
+                        setattr(file, key, value)
+                    target = Target(file)
+                    yield target
+            except soundfile.LibsndfileError:
+                _write_more(output)
+                raise
+            if target.n_samples and not _has_sample(output, target.n_samples - 1):
+                _write_more(output)
+                raise InputError(f"{name} can't be written: its end did not arrive")
     except (soundfile.LibsndfileError, OSError) as error:
         raise InputError(f"{name} can't be written ({reason(error)})") from error
+
+
+def _write_more(output):
+    """Raise the error that libsndfile met; it says "System error." or nothing."""
+    output.seek(0, io.SEEK_END)
+    for _ in range(2):  # A disk that is nearly full takes a part.
+        output.write(bytes(BLOCK))
+
+
+def _has_sample(output, sample):
+    """Whether a file that was written has a sample: some headers promise more."""
+    output.seek(0)
+    try:
+        with soundfile.SoundFile(output.fileno(), closefd=False) as file:
+            if file.frames <= sample or not file.seekable():
+                return file.frames > sample
+            file.seek(sample)
+            return len(file.read(1)) == 1
+    except soundfile.LibsndfileError:
+        return False
 
 
 @contextmanager
 def _output(path, name):
     """Where the bytes of a file go until they are complete."""
     if not is_pipe(path):
-        with replacing(path) as partial, _Output(partial, "w+") as output:
+        with replacing(path) as partial, open(partial, "w+b", buffering=0) as output:
             yield output
         return
-    if Path(path) == STANDARD and sys.stdout is None:
+    is_standard = Path(path) == STANDARD
+    if is_standard and sys.stdout is None:
         raise InputError(f"{name} can't be written: it is closed")
-    with tempfile.TemporaryFile() as file:
-        output = _Output(file.fileno(), "w+", closefd=False)
+    with tempfile.TemporaryFile(buffering=0) as output:
         yield output
         output.seek(0)
-        is_standard = Path(path) == STANDARD
         # Not by sys.stdout: Python would try once more when it ends.
         place = sys.stdout.fileno() if is_standard else path
         with open(place, "wb", closefd=not is_standard) as pipe:
@@ -522,7 +525,7 @@ def is_pipe(path):
     >>> is_pipe("-"), is_pipe("/dev/stdout"), is_pipe("a.wav"), is_pipe("/tmp")
     (True, True, False, False)
     """
-    if Path(path) == STANDARD or Path(path).parts[:2] in (("/", "dev"), ("/", "proc")):
+    if Path(path) == STANDARD or STREAM.fullmatch(str(path)):
         return True
     return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
@@ -544,16 +547,6 @@ def _tags_for(container, tags):
         if len(text.encode()) <= longest
         and (text.isascii() or container not in ASCII_TAGS)
     }
-
-
-def _check_length(output, name, n_samples):
-    output.seek(0)
-    with soundfile.SoundFile(output) as file:
-        if file.frames < n_samples:
-            raise InputError(
-                f"{name} can't be written: {file.frames} of its {n_samples} samples "
-                "arrived"
-            )
 
 
 # --- the format of a target ---

@@ -402,7 +402,8 @@ class TestPipe:
         """`given(content)` on standard input; gives the file of standard output."""
 
         def given(content):
-            stdin = io.TextIOWrapper(io.BytesIO(content))
+            (tmp_path / "stdin").write_bytes(content)
+            stdin = open(tmp_path / "stdin", encoding="utf-8")
             output = tmp_path / "stdout"
             monkeypatch.setattr(sys, "stdin", stdin)
             monkeypatch.setattr(sys, "stdout", open(output, "w", encoding="utf-8"))
