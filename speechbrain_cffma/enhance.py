@@ -284,7 +284,7 @@ def enhance_all(jobs, load_enhancer, overwrite=False, **options):
 
 
 def _is_done(job):
-    if not os.path.isfile(job.target) or media.is_pipe(job.source):
+    if any(map(media.is_pipe, job)) or not os.path.isfile(job.target):
         return False
     try:
         return os.stat(job.target).st_mtime >= os.stat(job.source).st_mtime
