@@ -6,7 +6,11 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 ABOUT = {}
-for line in (HERE / "speechbrain_cffma" / "__init__.py").read_text().splitlines():
+for line in (
+    (HERE / "speechbrain_cffma" / "__init__.py")
+    .read_text(encoding="utf-8")
+    .splitlines()
+):
     if line.startswith("__version__"):
         exec(line, ABOUT)
 
@@ -38,7 +42,7 @@ setup(
     name="speechbrain-cffma",
     version=ABOUT["__version__"],
     description="SSL-based speech enhancement (BSS-CFFMA) as a SpeechBrain recipe extension",
-    long_description=(HERE / "README.md").read_text(),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["speechbrain_cffma", "speechbrain_cffma.*"]),

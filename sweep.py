@@ -47,15 +47,11 @@ def main(argv=None):
     # Stopped by a scheduler it stops its runs as well, as by Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     failures = {}
-    try:
-        if not options.report_only:
-            prepare(waiting)
-        if not (options.report_only or options.prepare_only):
-            n_jobs = options.jobs or max(1, len(options.devices))
-            failures = run_all(waiting, n_jobs, options.devices)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
+    if not options.report_only:
+        prepare(waiting)
+    if not (options.report_only or options.prepare_only):
+        n_jobs = options.jobs or max(1, len(options.devices))
+        failures = run_all(waiting, n_jobs, options.devices)
     if options.prepare_only:
         return
     print(write_comparison(sweep))

@@ -8,10 +8,11 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
-from speechbrain_cffma.errors import InputError, command
+from speechbrain_cffma.errors import InputError, command, reason
 
 
 @command
@@ -49,21 +50,28 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     path, run_opts, overrides = parse_command_line(argv)
     experiment = read_experiment(path, overrides)
-    if run_opts.device:
-        device_named(run_opts.device)  # before data are prepared for nothing
+    if run_opts.device:  # looked for before data are prepared for nothing
+        device = str(device_named(run_opts.device))
+        run_opts = dataclasses.replace(run_opts, device=device)
     ddp_init_group(run_opts)
 
     output_folder = load_experiment(experiment, only="output_folder")
     if if_main_process():
-        Path(output_folder).mkdir(parents=True, exist_ok=True)
-        lock_file = open(Path(output_folder) / ".lock", "a")  # held until the end
         try:
+            Path(output_folder).mkdir(parents=True, exist_ok=True)
+            lock_file = open(Path(output_folder) / ".lock", "ab")  # held until the end
             lock(lock_file)
         except InputError as error:
             raise InputError(f"{output_folder}: {error}") from error
+        except OSError as error:
+            raise InputError(
+                f"{output_folder} can't be written ({reason(error)}): choose another "
+                "by --output_folder"
+            ) from error
     sb.create_experiment_directory(output_folder)
     if if_main_process():
-        (Path(output_folder) / "hyperparams.yaml").write_text(experiment)
+        path = Path(output_folder) / "hyperparams.yaml"
+        path.write_text(experiment, encoding="utf-8")
 
     # Before the rest is made: that may read what the prepare step writes.
     run_on_main(load_experiment(experiment, only="prepare"))

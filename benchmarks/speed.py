@@ -181,7 +181,7 @@ def peak(form, seconds):
         with torch.inference_mode():
             reference(wav)
     # What getrusage tells begins with the memory of the process that started this one.
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 

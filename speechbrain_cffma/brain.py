@@ -411,7 +411,7 @@ class EnhancementBrain(TrainingBrain):
         """Keep what the model card will say of the training: tests may have other data."""
         facts = describe_training(self.hparams, self.command)
         with replacing(self._training_note()) as partial:
-            partial.write_text(json.dumps(facts, indent=2) + "\n")
+            partial.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
     def _training_note(self):
         return self.output_folder / "training.json"
@@ -421,7 +421,7 @@ class EnhancementBrain(TrainingBrain):
         if not self._training_note().is_file():
             self._note_training()
         run = {
-            **json.loads(self._training_note().read_text()),
+            **json.loads(self._training_note().read_text(encoding="utf-8")),
             "steps": self.optimizer_step,
             "epoch": self.best.meta["epoch"],
             "metric": tables.DISPLAY[self.best_metric][0],

@@ -61,7 +61,9 @@ class AtomicCheckpointer(Checkpointer):
         if saved is None:  # not the main process
             return None
         if self.model is not None:
-            (saved.path / ARCHITECTURE_FILE).write_text(_architecture(self.model))
+            (saved.path / ARCHITECTURE_FILE).write_text(
+                _architecture(self.model), encoding="utf-8"
+            )
         path = saved.path.with_name(saved.path.name.removeprefix(PARTIAL))
         if path.exists():  # saved before under the same name
             shutil.rmtree(path)
@@ -124,7 +126,7 @@ class AtomicCheckpointer(Checkpointer):
             return
         theirs, ours = (
             _leaves(json.loads(text))
-            for text in (path.read_text(), _architecture(self.model))
+            for text in (path.read_text(encoding="utf-8"), _architecture(self.model))
         )
         for name, value in ours.items():
             # What only one of them has comes of a difference, or of another release.

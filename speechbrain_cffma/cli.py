@@ -4,14 +4,23 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
-import sys
+import os
 
 import click
 
 from speechbrain_cffma import __version__
-from speechbrain_cffma.errors import InputError, command, printable
+from speechbrain_cffma.errors import InputError, command, interruptible, printable
 
-FOLDER = click.Path(exists=True, file_okay=False)
+
+class UserPath(click.Path):
+    """A path in which `~` is the home folder: after a `=`, shells leave it."""
+
+    def convert(self, value, param, ctx):
+        """See `click.Path`."""
+        return super().convert(os.path.expanduser(value), param, ctx)
+
+
+FOLDER = UserPath(exists=True, file_okay=False)
 
 
 @command
@@ -53,7 +62,7 @@ def cffma():
     "-o",
     "--output",
     required=True,
-    type=click.Path(file_okay=False),
+    type=UserPath(file_okay=False),
     help="Where the report goes.",
 )
 @click.option(
@@ -81,7 +90,7 @@ def cffma():
 @click.option("--resample", is_flag=True, help="Convert files of other sample rates.")
 @click.option(
     "--metadata",
-    type=click.Path(exists=True, dir_okay=False),
+    type=UserPath(exists=True, dir_okay=False),
     help="CSV with the columns ID, snr, noise; the ID is the path without extension. "
     "Or a .txt with lines `ID noise snr`. Without it, names such as x_snr5 or "
     "x_bus_10dB tell.",
@@ -134,7 +143,7 @@ def evaluate(
     systems = _systems(noisy, [*enhanced, *further])
     metrics = [name.strip() for name in metrics.split(",") if name.strip()]
     settings = evaluation.settings_of(metrics, **how)
-    try:
+    with interruptible():
         rows = evaluation.evaluate(
             clean,
             systems,
@@ -145,13 +154,8 @@ def evaluate(
             overwrite,
             pair_by,
         )
-    except KeyboardInterrupt:
-        click.echo("interrupted: the same command goes on from here", err=True)
-        raise SystemExit(130) from None
-    summary = write_report(output, rows, settings)
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    table = tables.text(summary, settings["metrics"])
-    click.echo(table.encode(encoding, "replace").decode(encoding))
+        summary = write_report(output, rows, settings)
+    click.echo(tables.text(summary, settings["metrics"]))
     notes = [*evaluation.failures(rows), f"report: {Path(output) / 'report.html'}"]
     click.echo("\n" + "\n".join(notes), err=True)
 
@@ -160,6 +164,7 @@ _model_option = click.option(
     "--model",
     default="default",
     metavar="FOLDER_OR_ID",
+    callback=lambda _context, _option, value: os.path.expanduser(value),
     help="A trained model: its folder, or its id on the HuggingFace hub.  [default: the "
     "one that comes with the package]",
 )
@@ -202,13 +207,13 @@ def _load_enhancer(model, device, precision):
     nargs=-1,
     required=True,
     metavar="IN...",
-    type=click.Path(allow_dash=True),
+    type=UserPath(allow_dash=True),
 )
 @click.option(
     "-o",
     "--output",
     required=True,
-    type=click.Path(allow_dash=True),
+    type=UserPath(allow_dash=True),
     help="A folder, or for one file a file: .wav, .flac, .ogg, .opus, .mp3, .aiff, .caf, "
     ".au, .w64; - is standard output, as WAV.",
 )
@@ -264,15 +269,12 @@ def enhance(inputs, output, model, device, precision, overwrite, **options):
         del options["batch_size"]
 
     load_enhancer = partial(_load_enhancer, model, device, precision)
-    try:
+    with interruptible():
         jobs, failures = enhancing.plan(inputs, output)
         if jobs:
             enhancing.mark_output(inputs, output)
         outcome = enhancing.enhance_all(jobs, load_enhancer, overwrite, **options)
         outcome.failures[:0] = failures
-    except KeyboardInterrupt:
-        click.echo("interrupted: the same command goes on from here", err=True)
-        raise SystemExit(130) from None
     click.echo("\n".join(map(printable, _summary(outcome))), err=True)
     if outcome.failures:
         raise SystemExit(1)
@@ -322,7 +324,7 @@ def app(model, device, precision, **options):
     "-o",
     "--output",
     required=True,
-    type=click.Path(dir_okay=False),
+    type=UserPath(dir_okay=False),
     help="The file, such as model.onnx.",
 )
 @_model_option
@@ -381,7 +383,7 @@ def _systems(noisy, enhanced):
             raise InputError(f"--enhanced {argument} is not of the form NAME=DIR")
         if name in systems:
             raise InputError(f"there are two systems of the name {name}")
-        systems[printable(name)] = folder
+        systems[printable(name)] = os.path.expanduser(folder)
     if not systems:
         raise InputError("there is no system to score: give --noisy or --enhanced")
     return systems

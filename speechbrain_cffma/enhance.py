@@ -155,7 +155,8 @@ def mark_output(inputs, output):
     try:
         output.mkdir(parents=True, exist_ok=True)
         (output / ENHANCED_FILE).write_text(
-            "Enhanced by cffma: searches of the folders above leave this one out.\n"
+            "Enhanced by cffma: searches of the folders above leave this one out.\n",
+            encoding="utf-8",
         )
     except OSError as error:
         raise InputError(f"{output} can't be written ({reason(error)})") from error
@@ -378,7 +379,7 @@ def device_named(name):
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(1, device=name)
+        torch.ones(1, device=name).item()  # "meta" has no values
     # Torch raises various types for unknown, absent and broken devices.
     except Exception as error:
         raise InputError(

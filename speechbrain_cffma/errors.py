@@ -6,6 +6,7 @@ Authors
 
 import functools
 import sys
+from contextlib import contextmanager
 
 
 class CFFMAError(Exception):
@@ -117,6 +118,27 @@ def _without_traceback(message):
     return last.partition("Error: ")[2] or last
 
 
+@contextmanager
+def interruptible():
+    """Upon Ctrl-C, end the process in one line and with exit code 130.
+
+    For what goes on where it was when the same command is run again.
+
+    Example
+    -------
+    >>> with interruptible():
+    ...     raise KeyboardInterrupt
+    Traceback (most recent call last):
+    ...
+    SystemExit: 130
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
 def command(main):
     """Decorate the main function of a command: what a user can mend ends it in one line.
 
@@ -128,8 +150,9 @@ def command(main):
     Returns
     -------
     callable
-        The same function; on a `CFFMAError` or a missing package it prints one line
-        to standard error and exits with code 1.
+        The same function; on a `CFFMAError`, an error of the system or a missing package
+        it prints one line to standard error and exits with code 1, on Ctrl-C with code
+        130. What it prints and the terminal can't show becomes `?`.
 
     Example
     -------
@@ -144,8 +167,11 @@ def command(main):
 
     @functools.wraps(main)
     def wrapped(*args, **kwargs):
+        if hasattr(sys.stdout, "reconfigure"):  # else it is closed, or no terminal
+            sys.stdout.reconfigure(errors="replace")
         try:
-            return main(*args, **kwargs)
+            with interruptible():
+                return main(*args, **kwargs)
         except CFFMAError as error:
             message = _without_traceback(str(error))
         except ModuleNotFoundError as error:
@@ -153,6 +179,8 @@ def command(main):
                 f"the package {error.name} is not installed: "
                 "pip install 'speechbrain-cffma[train]'"
             )
+        except OSError as error:
+            message = ": ".join(filter(None, [error.filename, reason(error)]))
         print(f"error: {printable(message)}", file=sys.stderr)
         raise SystemExit(1)
 

@@ -455,7 +455,7 @@ def _key(pair):
 def _read_journal(path, settings):
     """The finished rows by their keys, if there are any."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -481,7 +481,7 @@ def _open_journal(path, settings, done):
     """The journal with the rows that are done, ready for more."""
     try:
         with replacing(path) as partial:
-            file = open(partial, "w")
+            file = open(partial, "w", encoding="utf-8")
             file.write(json.dumps(settings) + "\n")
             for key, row in done.items():
                 _append(file, key, row)

@@ -118,7 +118,7 @@ class Run(NamedTuple):
             done.is_file() or any((self.folder / "checkpoints").glob("CKPT*"))
         ):
             return False
-        if keys := differing_keys(kept.read_text(), self.experiment()):
+        if keys := differing_keys(kept.read_text(encoding="utf-8"), self.experiment()):
             raise InputError(
                 f"{self.folder} holds a run of other settings ({', '.join(keys)}): choose "
                 "another output_folder, or remove it"
@@ -371,7 +371,7 @@ def _start(run, device, n_jobs):
     ]
     if device:
         command.append(f"--device={device}")
-    environment = dict(os.environ)
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}  # of the log
     for name in ONE_THREAD:
         environment.setdefault(name, str(max(1, (os.cpu_count() or 1) // n_jobs)))
     with open(run.folder / LOG, "ab") as log:

@@ -12,7 +12,7 @@ import speechbrain as sb
 import torch
 from transformers import get_scheduler
 
-from speechbrain_cffma.errors import InputError, one_line
+from speechbrain_cffma.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class TrainingBrain(sb.Brain):
         try:
             super().__init__(*args, **kwargs)
         except ValueError as error:  # options that don't fit, such as fp16 on a CPU
-            raise InputError(one_line(error)) from error
+            raise InputError(" ".join(str(error).split())) from error
         self.command = command
         # What two batches taught replaces no model.
         folder = Path(self.hparams.output_folder)

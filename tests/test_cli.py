@@ -65,6 +65,13 @@ def report(corpus):
     return corpus / "report"
 
 
+def test_a_tilde_is_the_home_folder_also_where_shells_leave_it(corpus, monkeypatch):
+    monkeypatch.setenv("HOME", str(corpus))
+    options = ["--clean=~/clean", "a=~/noisy", "--metrics=si_sdr", "--n-jobs=1"]
+    assert run("evaluate", "--output=~/report", *options) == 0
+    assert (corpus / "report" / "scores.csv").exists()
+
+
 class TestHelp:
     @pytest.mark.parametrize(
         "arguments",

@@ -1,19 +1,22 @@
 """What a user can mend ends a command in one line."""
 
+import io
+import sys
+
 import pytest
 import torch
 
 from speechbrain_cffma.errors import InputError, InstallError, command, one_line
 
 
-def ends_with(error, capsys):
+def ends_with(error, capsys, code=1):
     @command
     def main():
         raise error
 
     with pytest.raises(SystemExit) as stop:
         main()
-    assert stop.value.code == 1
+    assert stop.value.code == code
     return capsys.readouterr().err
 
 
@@ -37,6 +40,24 @@ def test_a_missing_package_is_one_line_that_says_how_to_install_it(capsys):
         "error: the package matplotlib is not installed: "
         "pip install 'speechbrain-cffma[train]'\n"
     )
+
+
+def test_an_error_of_the_system_is_one_line_that_names_the_file(capsys):
+    error = OSError(28, "No space left on device", "/data/log.txt")
+    expected = "error: /data/log.txt: No space left on device\n"
+    assert ends_with(error, capsys) == expected
+
+
+def test_ctrl_c_is_one_line(capsys):
+    expected = "interrupted: the same command goes on from here\n"
+    assert ends_with(KeyboardInterrupt(), capsys, code=130) == expected
+
+
+def test_the_terminal_gets_what_it_can_show(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    command(lambda: print("PESQ ↑ 2.5 in the Grüße", flush=True))()
+    assert terminal.buffer.getvalue().decode("cp1252") == "PESQ ? 2.5 in the Grüße\n"
 
 
 class Faulty(torch.utils.data.Dataset):

@@ -130,6 +130,29 @@ def test_each_public_method_has_a_docstring(path):
     assert not lacking
 
 
+def opens_text(call):
+    """Whether a call opens, reads or writes a file as text."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", None))
+    of_other_files = ast.unparse(call.func) in ("av.open", "Image.open")
+    parts = [part for argument in call.args for part in ast.walk(argument)]
+    modes = [part.value for part in parts if isinstance(part, ast.Constant)]
+    is_binary = any(re.fullmatch(r"[rwax+]*b[rwax+]*", str(mode)) for mode in modes)
+    if name == "open":
+        return not (is_binary or of_other_files)
+    return name in ("read_text", "write_text")
+
+
+PROGRAMS = [*SCRIPTS, ROOT / "setup.py", *ROOT.glob("benchmarks/*.py")]
+PROGRAMS += ROOT.glob("examples/*.py")
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=ids(PROGRAMS))
+def test_text_files_have_an_encoding_whatever_the_system_has(path):
+    calls = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    calls = [ast.unparse(c) for c in calls if isinstance(c, ast.Call) and opens_text(c)]
+    assert not [c for c in calls if not re.search(r"encoding=|, 'utf-8'|\*\*CSV", c)]
+
+
 # --- YAMLs
 
 

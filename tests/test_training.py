@@ -19,6 +19,7 @@ from started import trained
 
 import train
 from speechbrain_cffma import audio
+from speechbrain_cffma.brain import EnhancementBrain
 from speechbrain_cffma.lobes import BLSTM, CFFMAEnhancer, Concatenation
 from speechbrain_cffma.manifest import read_manifest
 from speechbrain_cffma.metrics import score
@@ -77,7 +78,7 @@ def arguments(few_files, ssl_folder):
 
 
 @pytest.fixture(autouse=True)
-def in_the_repository(monkeypatch, scored_here):
+def in_the_repository(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
@@ -245,7 +246,6 @@ def test_bf16_accumulation_scheduler_and_clipping(arguments, tmp_path):
 
 
 def test_clipping_bounds_the_norm_over_all_parameters(arguments, tmp_path, monkeypatch):
-    from speechbrain_cffma.brain import EnhancementBrain
 
     norms = []
     step = torch.optim.Adam.step
@@ -386,14 +386,37 @@ def test_debug_runs_two_batches_of_each_and_replaces_no_model(
 @pytest.mark.parametrize("option", ["precision", "eval_precision"])
 def test_half_precision_on_a_cpu_is_one_line(arguments, tmp_path, capsys, option):
     error = fails([*arguments(tmp_path), f"--{option}=fp16"], capsys)
+    assert error.startswith("error: The option `--precision` or `--eval_precision`")
     assert "bf16" in error
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "mps:99", "gpu"])
+@pytest.mark.parametrize("device", ["cuda:99", "mps:99", "gpu", "meta"])
 def test_a_device_that_is_not_there_is_one_line(arguments, tmp_path, capsys, device):
     error = fails([*arguments(tmp_path / "out"), f"--device={device}"], capsys)
     assert f"there is no device '{device}' to run on, try --device cpu" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_can_not_be_written_is_one_line(arguments, tmp_path, capsys):
+    folder = tmp_path / "file" / "run"
+    folder.parent.touch()
+    error = fails(arguments(folder), capsys)
+    assert error == (
+        f"error: {folder} can't be written (Not a directory): choose another by "
+        "--output_folder"
+    )
+
+
+def test_ctrl_c_is_one_line(arguments, tmp_path, monkeypatch, capsys):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EnhancementBrain, "optimizers_step", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        train.main(arguments(tmp_path, num_workers=1))
+    assert stop.value.code == 130
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message == "interrupted: the same command goes on from here"
 
 
 def test_a_second_start_of_the_same_command_is_one_line(arguments, tmp_path, capsys):

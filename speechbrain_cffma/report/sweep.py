@@ -180,7 +180,9 @@ def _read(run, system):
     """The settings, the IDs [N] and the scores [N, K] of the test files of a system."""
     folder = run.folder / "test"
     try:
-        settings = json.loads((folder / "summary.json").read_text())["settings"]
+        settings = json.loads((folder / "summary.json").read_text(encoding="utf-8"))[
+            "settings"
+        ]
         with open(folder / "scores.csv", **CSV) as file:
             rows = [row for row in csv.DictReader(file) if row["system"] == system]
         rows.sort(key=lambda row: row["ID"])
