@@ -6,6 +6,7 @@ Authors
 
 import json
 import logging
+import math
 import shutil
 import zipfile
 
@@ -13,7 +14,7 @@ import yaml
 from speechbrain.utils.checkpoints import METAFNAME, Checkpointer
 from speechbrain.utils.distributed import if_main_process
 
-from speechbrain_cffma.errors import CFFMAError, InputError, one_line
+from speechbrain_cffma.errors import CFFMAError, InputError, one_line, quoted
 from speechbrain_cffma.files import replacing
 from speechbrain_cffma.pretrained import config_of
 
@@ -119,6 +120,23 @@ class AtomicCheckpointer(Checkpointer):
                 f"another output_folder [{one_line(error)}]"
             ) from error
 
+    @staticmethod
+    def _construct_checkpoint_objects(checkpoint_dirs):
+        """One whose file of values can't be read is not passed over: others are older."""
+        checkpoints = []
+        for folder in checkpoint_dirs:
+            try:
+                checkpoints += Checkpointer._construct_checkpoint_objects([folder])
+                time = checkpoints[-1].meta["unixtime"]
+                if not math.isfinite(time):
+                    raise ValueError(f"unixtime is {time}")
+            except (OSError, LookupError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:  # fmt: skip
+                raise InputError(
+                    f"{folder / METAFNAME} is damaged: delete that folder to go on from "
+                    f"the checkpoint before [{one_line(error)}]"
+                ) from error
+        return checkpoints
+
     def _check_architecture(self, folder):
         """Strict loading compares the names and shapes of the weights only."""
         path = folder / ARCHITECTURE_FILE
@@ -133,7 +151,7 @@ class AtomicCheckpointer(Checkpointer):
             if value != theirs.get(name, value):
                 raise InputError(
                     f"the checkpoint {folder} is of another network: {name} is "
-                    f"{theirs[name]!r} there and {value!r} here. Give the options that it "
+                    f"{quoted(theirs[name])} there and {value!r} here. Give the options that it "
                     "was trained with, or another output_folder"
                 )
 

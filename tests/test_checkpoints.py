@@ -111,3 +111,16 @@ def test_a_damaged_checkpoint_is_one_clear_line(tmp_path, damage):
     path.write_bytes(content)
     with pytest.raises(InputError, match="CKPT\\+a can't be loaded"):
         checkpointer.recover_if_possible()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[", b"text", b"{}", b"\xff", b"unixtime: .nan", b"\x1b[2J"]
+)
+def test_a_checkpoint_whose_values_are_damaged_is_not_passed_over(tmp_path, content):
+    """Training would begin anew, or from an older one, without a word."""
+    checkpointer = checkpointer_of(tmp_path, torch.nn.Linear(1, 1))
+    path = checkpointer.save_checkpoint(name="a").path / "CKPT.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="CKPT.yaml is damaged") as error:
+        checkpointer.recover_if_possible(max_key="pesq")
+    assert str(error.value).isprintable()
