@@ -354,14 +354,12 @@ class DynamicMixer:
             low, high = self.snr
             parts.append(f"{noise} at {low:g} to {high:g} dB")
         if self.rirs:
-            rooms = f"{len(self.rirs)} room impulse responses"
+            rooms, share = f"{len(self.rirs)}", f"{self.reverberant_share:g}"
             if self.simulated_rirs:
-                rooms += (
-                    f" and {len(self.simulated_rirs)} of simulated rooms (share "
-                    f"{self.simulated_share:g} of these)"
-                )
+                rooms += f" recorded and {len(self.simulated_rirs)} simulated"
+                share += f", of which {self.simulated_share:g} simulated"
             parts.append(
-                f"{rooms} (share {self.reverberant_share:g}), towards the dry speech"
+                f"{rooms} room impulse responses (share {share}), towards the dry speech"
             )
         text = f"mixed on the fly with {', and '.join(parts)}"
         for share, name in (

@@ -460,6 +460,20 @@ class TestDynamicMixer:
             measured = [*noisy[2000::4000], *clean[2000::4000]]
             np.testing.assert_allclose(measured, expected, atol=2e-5)
 
+    def test_the_model_card_tells_both_kinds_of_rooms(self, speech_csv, rir_csv):
+        mixer = DynamicMixer(
+            speech_csv,
+            rir_manifest=rir_csv,
+            with_noise=False,
+            reverberant_share=0.25,
+            simulated_rir_manifest=rir_csv,
+            simulated_share=0.6,
+        )
+        assert mixer.describe() == (
+            "mixed on the fly with 1 recorded and 1 simulated room impulse responses "
+            "(share 0.25, of which 0.6 simulated), towards the dry speech"
+        )
+
     def test_the_model_card_tells_all_of_it(self, speech_csv):
         mixer = DynamicMixer(
             speech_csv,

@@ -266,7 +266,8 @@ def test_the_experiments_state_the_licence_of_their_data(experiment, licence):
 def test_the_licence_of_the_bundled_speech_is_not_that_of_other_speech(tmp_path):
     bundled = ROOT / "recipes" / "DynamicMix" / "speech"
     assert said_of_bundled("cc-by-sa-3.0", [bundled, None]) == "cc-by-sa-3.0"
-    assert said_of_bundled("cc-by-sa-3.0", [bundled, tmp_path]) is None
+    for others in (tmp_path, [bundled, tmp_path]):
+        assert said_of_bundled("cc-by-sa-3.0", [bundled, others]) is None
 
 
 # --- parts
