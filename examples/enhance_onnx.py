@@ -118,7 +118,8 @@ def main(model, source, target):
         )
     if not len(noisy) or not np.isfinite(noisy).all():
         sys.exit(f"error: {source} holds no samples, or some that are no number")
-    if not soundfile.check_format(Path(target).suffix[1:], subtype):
+    is_plain = subtype.startswith(("PCM", "FLOAT", "DOUBLE"))
+    if not is_plain or not soundfile.check_format(Path(target).suffix[1:], subtype):
         subtype = None  # the default of the target's format
     soundfile.write(target, enhancer.enhance(noisy.T).T, sample_rate, subtype)
 

@@ -78,17 +78,7 @@ RATES = {
 #: The most channels, by container.
 CHANNELS = {"MP3": 2, "FLAC": 8}
 #: Tags that libsndfile knows.
-TAGS = (
-    "title",
-    "artist",
-    "album",
-    "date",
-    "comment",
-    "genre",
-    "tracknumber",
-    "copyright",
-    "license",
-)
+TAGS = "title artist album date comment genre tracknumber copyright license".split()
 #: The bytes of the longest tag that libsndfile writes, by container; others have none.
 TAG_BYTES = {
     "WAV": 1900,
@@ -223,9 +213,11 @@ def _seekable(path, name):
             file = open(place, "rb", buffering=0, closefd=not is_standard)
             stack.enter_context(file)
             if not file.seekable():
-                pipe, file = file, stack.enter_context(tempfile.TemporaryFile())
-                shutil.copyfileobj(pipe, file)
-                file.flush()
+                kept = stack.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(file, kept)
+                kept.flush()
+                # Where libsndfile begins is where the unbuffered file is.
+                file = open(kept.fileno(), "rb", buffering=0, closefd=False)
         except OSError as error:
             raise InputError(f"{name} can't be read ({reason(error)})") from error
         yield file
@@ -624,9 +616,10 @@ def _misfit(container, subtype, source):
     """What a target can't take of its source, or ""."""
     rates = RATES.get(subtype, [source.sample_rate])
     if source.sample_rate not in rates:
+        codec = "Opus" if subtype == "OPUS" else container
         kilohertz = ", ".join(f"{rate / 1000:g}" for rate in rates)
         return (
-            f"{subtype} takes {kilohertz} kHz, not {source.sample_rate / 1000:g}: "
+            f"{codec} takes {kilohertz} kHz, not {source.sample_rate / 1000:g}: "
             "choose .ogg, .flac or .wav"
         )
     most = CHANNELS.get(container, source.channels)
