@@ -190,12 +190,18 @@ class TestOtherAudio:
         begin = np.flatnonzero(np.abs(samples) > 0.05)[0] / 48000
         assert begin == pytest.approx(0.5, abs=0.03)  # MP2 itself lags
 
-    def test_a_playlist_opens_no_other_file(self, tmp_path):
-        encode(tmp_path / "secret.ts", "mp2", 48000)
-        listed = "#EXTM3U\n#EXTINF:1,\nsecret.ts\n#EXT-X-ENDLIST\n"
-        (tmp_path / "a.mp4").write_text(listed)
-        with pytest.raises(InputError, match="a.mp4 can't be read"):
-            contents(tmp_path / "a.mp4")
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("a.mp4", "ffconcat version 1.0\nfile other.ts\n"),
+            ("a.m3u8", "#EXTM3U\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n"),
+        ],
+    )
+    def test_a_playlist_opens_no_other_file(self, tmp_path, name, content):
+        encode(tmp_path / "other.ts", "mp2", 48000)
+        (tmp_path / name).write_text(content)
+        with pytest.raises(InputError, match=f"{name} can't be read"):
+            contents(tmp_path / name)
 
     @pytest.mark.parametrize(
         ("name", "error"), [("a.m4a", InstallError), ("a.wav", InputError)]
