@@ -306,6 +306,8 @@ def _av_source(container, name, start, n_samples):
     if not container.streams.audio:
         raise InputError(f"{name} has no sound")
     stream = container.streams.audio[0]
+    if stream.codec_context is None:
+        raise InputError(f"{name} can't be read (PyAV does not know its codec)")
     return Source(
         stream.rate,
         stream.channels,

@@ -75,7 +75,7 @@ def _header(file):
 
 def _sizes(header):
     """What a header tells: the bytes behind its first 8, and those of the samples."""
-    if header[12:16] == b"ds64":
+    if header[12:16] == b"ds64" and len(header) >= 36:
         return struct.unpack("<QQ", header[20:36])
     return struct.unpack("<I", header[4:8]) + struct.unpack("<I", header[-4:])
 

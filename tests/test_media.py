@@ -98,6 +98,16 @@ class TestUnclosedWav:
             contents(tmp_path / "a.wav")[0], SAMPLES, atol=2**-15
         )
 
+    @pytest.mark.parametrize("n_bytes", [0, 16, 28, 36, 50])
+    def test_a_header_that_ends_early_is_one_line(self, tmp_path, n_bytes):
+        ds64 = b"ds64" + bytes(4)
+        whole = self.wav(0, 0, b"RF64", ds64)
+        (tmp_path / "a.wav").write_bytes(whole[:20] + whole[-8:] + bytes(n_bytes))
+        (tmp_path / "b.wav").write_bytes(whole[:n_bytes])
+        for name in ("a.wav", "b.wav"):
+            with pytest.raises(InputError, match=f"{name} can't be read"):
+                contents(tmp_path / name)
+
     def test_a_closed_file_without_samples_has_none(self, tmp_path):
         """What follows are no samples."""
         behind = b"LIST" + struct.pack("<I", 400) + b"INFO" + bytes(396)
@@ -189,6 +199,12 @@ class TestOtherAudio:
         samples = contents(path)[0]
         begin = np.flatnonzero(np.abs(samples) > 0.05)[0] / 48000
         assert begin == pytest.approx(0.5, abs=0.03)  # MP2 itself lags
+
+    def test_an_unknown_codec_is_one_line(self, tmp_path):
+        path = encode(tmp_path / "a.mka", "pcm_s16le")
+        path.write_bytes(path.read_bytes().replace(b"A_PCM/INT/LIT", b"A_XYZ/INT/LIT"))
+        with pytest.raises(InputError, match="a.mka can't be read .*codec"):
+            contents(path)
 
     @pytest.mark.parametrize(
         ("name", "content"),
