@@ -243,7 +243,7 @@ class _Reader(soundfile.SoundFile):
 def _sndfile_source(sound, name, start, n_samples):
     if start:
         try:
-            sound.seek(start)
+            sound.seek(min(start, sound.frames))
         except soundfile.LibsndfileError as error:
             raise InputError(f"{name} has no sample {start}") from error
     rate = sound.samplerate
@@ -306,14 +306,15 @@ def _av_source(container, name, start, n_samples):
     if not container.streams.audio:
         raise InputError(f"{name} has no sound")
     stream = container.streams.audio[0]
-    if stream.codec_context is None:
-        raise InputError(f"{name} can't be read (PyAV does not know its codec)")
+    codec = stream.codec_context
+    if codec is None or not (codec.format and stream.rate and stream.channels):
+        raise InputError(f"{name} can't be read (PyAV can't tell its codec)")
     return Source(
         stream.rate,
         stream.channels,
         (container.duration or 0) / av.time_base,
         "",
-        _av_subtype(stream.codec_context),
+        _av_subtype(codec),
         _part(_av_blocks(container, stream), start, n_samples),
         _tags({**container.metadata, **stream.metadata}),
         name,
@@ -346,8 +347,9 @@ def _av_blocks(container, stream):
         # What it holds back where the frames are not at the stream's rate (HE-AAC).
         for part in planar.resample(None):
             yield part.to_ndarray()
-    # A ValueError where the frames change their form.
-    except (av.FFmpegError, ValueError) as error:
+    # A ValueError where the frames change their form, an IndexError where a further
+    # stream begins.
+    except (av.FFmpegError, ValueError, IndexError) as error:
         raise InputError(f"it can't be read to its end ({reason(error)})") from error
 
 
