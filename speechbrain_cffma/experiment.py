@@ -12,6 +12,7 @@ import difflib
 import io
 import json
 import os
+import pydoc
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -257,6 +258,10 @@ def load_experiment(text, only=None):
         loaded = load_hyperpyyaml(text)
     except CFFMAError:
         raise
+    except pydoc.ErrorDuringImport as error:  # of whatever ended the import
+        if isinstance(error.value, KeyboardInterrupt | ModuleNotFoundError):
+            raise error.value from None
+        raise InputError(f"the experiment: {one_line(error)}") from error
     except ImportError as error:
         raise InputError(
             f"the experiment names what can't be imported: {one_line(error)}"

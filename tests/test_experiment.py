@@ -190,6 +190,22 @@ class TestOverrides:
         with pytest.raises(InputError, match="can't be imported: .*no.such.Class"):
             load_experiment("a: !new:no.such.Class")
 
+    @pytest.mark.parametrize(
+        ("text", "kind"),
+        [
+            ("raise KeyboardInterrupt", KeyboardInterrupt),
+            ("import no_such_package", ModuleNotFoundError),
+            ("1 / 0", InputError),
+        ],
+    )
+    def test_what_ends_an_import_is_told_as_it_is(
+        self, text, kind, tmp_path, monkeypatch
+    ):
+        (tmp_path / "of_mine.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(kind):
+            load_experiment("a: !new:of_mine.Class")
+
     def test_replace_an_object_by_a_value(self, write):
         path = write("a.yaml", "x: !new:no.such.Class")
         assert load(path, "x: 1") == {"x": 1}
