@@ -36,6 +36,10 @@ _LIST_ENDINGS = ("speech_folder", "noise_folder", "rir_folder")
 _TEXTS = {"experiment", "license", "pair_by", "test_data", "training_data"}
 #: Stands for "<" in a value while references, which it begins, are resolved.
 _LESS_THAN = "\ue000"
+#: What YAML can't hold (YAML 1.2, section 5.1); also bytes of a name that is not UTF-8.
+_NOT_IN_YAML = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]"
+)
 
 
 def parse_command_line(argv):
@@ -460,6 +464,11 @@ def _value(key, text, tree):
         return True
     if not text:
         raise InputError(f"--{key}= needs a value; --{key}=null unsets it")
+    if _NOT_IN_YAML.search(text):
+        raise InputError(
+            f"--{key}={text}: YAML can't hold names that are not UTF-8 or have control "
+            "characters: rename it, or give a link to it"
+        )
     if text == "null":
         return None
     if _holds_text(key, tree):

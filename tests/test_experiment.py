@@ -222,6 +222,11 @@ class TestOverrides:
     def test_that_are_no_yaml_are_an_error(self, path, text):
         assert f"--gain={text} is no YAML" in message(path, f"gain: {text}")
 
+    @pytest.mark.parametrize("name", ["caf\udce9", "red\x1b[31m"])
+    def test_that_yaml_can_t_hold_are_an_error(self, path, name):
+        with pytest.raises(InputError, match="--folder=.* YAML can't hold"):
+            read_experiment(path, {"folder": name})
+
     def test_of_a_boolean_are_true_or_false(self, path):
         assert load(path, "download: true")["download"] is True
         assert "--download is true or false, not no" in message(path, "download: no")
