@@ -72,6 +72,21 @@ def test_a_model_enhances_alike_after_save_and_load(
     assert torch.equal(enhanced_by(loaded, speech), enhanced_by(enhancer, speech))
 
 
+@pytest.mark.parametrize(
+    ("family", "large", "adapter"),
+    [
+        ("wavlm", False, {"add_adapter": True}),
+        ("wav2vec2", True, {"adapter_attn_dim": 4}),
+    ],
+)
+def test_an_ssl_model_with_an_adapter_comes_back(
+    ssl_folder, tmp_path, family, large, adapter
+):
+    enhancer = enhancer_with(ssl_folder(family, large, **adapter))
+    loaded = CFFMAEnhancer.from_pretrained(enhancer.save_pretrained(tmp_path / "m"))
+    assert config_of(loaded) == config_of(enhancer)
+
+
 def test_the_folder_holds_five_files(folder):
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",

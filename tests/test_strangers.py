@@ -218,6 +218,14 @@ def test_each_value_of_an_ssl_configuration_is_refused_by_name_or_taken(family):
                 assert str(error).isprintable()
 
 
+@pytest.mark.parametrize("name", ["relu2", "prelu", "xielu", "Gelu"])
+@pytest.mark.parametrize("key", ["hidden_act", "feat_extract_activation"])
+def test_an_activation_that_no_ssl_model_has(key, name):
+    """The square of a ReLU seven times in a row is infinite."""
+    with pytest.raises(InputError, match=f"ssl.{key} is '{name}': use one of gelu"):
+        ssl_configuration("ssl", {"model_type": "wavlm", key: name})
+
+
 @each_family
 def test_each_value_of_a_folder_given_as_ssl_source(family, ssl_folder, tmp_path):
     """config.json there is that of transformers."""
