@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import random
-import resource
 import shutil
 import struct
 
@@ -137,6 +136,7 @@ def test_a_refusal_takes_no_memory(copied):
 
 def peak_memory():
     """In MB."""
+    resource = pytest.importorskip("resource", reason="Windows has none")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
