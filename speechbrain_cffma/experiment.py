@@ -22,6 +22,7 @@ from hyperpyyaml.core import resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, TaggedScalar
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode
 from ruamel.yaml.scalarstring import LiteralScalarString
 
 from speechbrain_cffma.errors import CFFMAError, InputError, one_line
@@ -157,11 +158,12 @@ def read_experiment(path, overrides=None):
     ---------
     path : str or Path
         The YAML; its key `base:`, if any, names another one relative to it.
-    overrides : dict or None
-        Texts by their keys, as `parse_command_line` returns them. Where a key holds text
-        or a path by default, the text is the value as it stands, but for `null`, which
-        unsets it, and lists of folders; where it holds something else, the text is YAML. Where the default
-        does not tell, the key's name does. True switches a boolean on.
+    overrides : dict, str or None
+        Texts by their keys, as `parse_command_line` returns them, or YAML with these
+        keys, as `speechbrain.parse_arguments` returns it. Where a key holds text or a
+        path by default, the text is the value as it stands, but for `null`, which unsets
+        it, and lists of folders; where it holds something else, the text is YAML. Where
+        the default does not tell, the key's name does. True switches a boolean on.
 
     Returns
     -------
@@ -185,7 +187,7 @@ def read_experiment(path, overrides=None):
     double: 40
     <BLANKLINE>
     """
-    overrides = overrides or {}
+    overrides = _texts(overrides) if isinstance(overrides, str) else overrides or {}
     files = _with_bases(Path(path))
     tree = _located(_merge(files))
     tree.pop("without", None)
@@ -454,6 +456,25 @@ def _holds_text(key, tree):
     if default is None or _tag(default):
         return key in _TEXTS or _is_path(key)
     return isinstance(default, str)
+
+
+def _texts(overrides):
+    """The texts in YAML that `speechbrain.parse_arguments` made of overrides."""
+    try:
+        root = YAML().compose(overrides)
+    except YAMLError as error:
+        raise InputError(f"the overrides are no YAML: {one_line(error)}") from error
+    if root is None:
+        return {}
+    if not isinstance(root, MappingNode):
+        raise InputError(f"the overrides are not of the form --key=value: {overrides}")
+    texts = {}
+    for key, node in root.value:
+        text = overrides[node.start_mark.index : node.end_mark.index]
+        if isinstance(node, ScalarNode):
+            text = node.value if node.value or node.style else True
+        texts[key.value] = text
+    return texts
 
 
 def _value(key, text, tree):

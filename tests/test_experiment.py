@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import speechbrain
 
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.experiment import (
@@ -226,6 +227,17 @@ class TestOverrides:
     def test_that_yaml_can_t_hold_are_an_error(self, path, name):
         with pytest.raises(InputError, match="--folder=.* YAML can't hold"):
             read_experiment(path, {"folder": name})
+
+    def test_may_be_the_yaml_that_speechbrain_makes_of_them(self, path):
+        argv = [str(path), "--gain=[1, 2]", "--download"]
+        _, _, overrides = speechbrain.parse_arguments(argv)
+        kept = load_experiment(read_experiment(path, overrides))
+        assert (kept["gain"], kept["download"]) == ([1, 2], True)
+
+    @pytest.mark.parametrize("text", ["- 1", "lr: [", "7"])
+    def test_of_another_form_are_an_error(self, path, text):
+        with pytest.raises(InputError, match="the overrides are no"):
+            read_experiment(path, text)
 
     def test_of_a_boolean_are_true_or_false(self, path):
         assert load(path, "download: true")["download"] is True
