@@ -630,13 +630,12 @@ def has_bf16(device):
 
 def _enhance_rows(model, rows, sample_rate, suppression, high_band):
     """Enhance waveforms [B, S] as wholes; float32 on the CPU, as they come."""
-    with torch.inference_mode(), _evaluating(model):
+    with for_inference(model):
         noisy = rows.to(_device(model))
         low = _resample(noisy, sample_rate, SAMPLE_RATE)
         n_low = low.shape[1]
         low = pad(low, (0, max(0, min_samples(model.spectrogram) - n_low)))
-        with torch.autocast(low.device.type, torch.bfloat16, model.packed == "bf16"):
-            enhanced, log_magnitude = model(low, suppression=suppression)
+        enhanced, log_magnitude = model(low, suppression=suppression)
         if sample_rate != SAMPLE_RATE:
             enhanced = _resample(enhanced[:, :n_low], SAMPLE_RATE, sample_rate)
             enhanced = enhanced[:, : rows.shape[1]]
@@ -699,12 +698,36 @@ def _device(model):
 
 
 @contextmanager
-def _evaluating(model):
-    """In eval mode; afterwards each module has its own mode again."""
+def for_inference(model):
+    """Call a model as `enhance` does: in eval mode, without gradients, as it is packed.
+
+    Arguments
+    ---------
+    model : InferenceMixin
+        The enhancer. Afterwards each module has its own mode again.
+
+    Yields
+    ------
+    None
+
+    Example
+    -------
+    >>> enhancer = getfixture("tiny_enhancer").train()
+    >>> with for_inference(enhancer):
+    ...     enhancer.training
+    False
+    >>> enhancer.training
+    True
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
+    is_mixed = model.packed == "bf16"
     try:
-        yield
+        with (
+            torch.inference_mode(),
+            torch.autocast(_device(model).type, torch.bfloat16, is_mixed),
+        ):
+            yield
     finally:
         for module, training in modes:
             module.training = training

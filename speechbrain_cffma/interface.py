@@ -7,7 +7,8 @@ Authors
 import torch
 from speechbrain.inference.interfaces import Pretrained
 
-from speechbrain_cffma.inference import InferenceMixin
+from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.inference import InferenceMixin, for_inference
 
 
 class EnhancerInterface(InferenceMixin, Pretrained):
@@ -61,6 +62,11 @@ class EnhancerInterface(InferenceMixin, Pretrained):
         torch.Tensor
             Enhanced waveforms [B, S], 0 where they are padded.
 
+        Raises
+        ------
+        InputError
+            If the waveforms can't be enhanced, or lengths are not relative.
+
         Example
         -------
         >>> import torch
@@ -73,8 +79,12 @@ class EnhancerInterface(InferenceMixin, Pretrained):
         """
         noisy = noisy.to(self.device)
         if lengths is not None:
-            lengths = lengths.to(self.device)
-        with torch.inference_mode():
+            lengths = torch.as_tensor(lengths, device=self.device)
+            if not ((lengths >= 0) & (lengths <= 1)).all():
+                raise InputError(
+                    "lengths are relative, from 0 to 1, not " + str(lengths.tolist())
+                )
+        with for_inference(self):
             enhanced, _ = self(noisy, lengths)
         return enhanced
 

@@ -72,6 +72,12 @@ class TestModel:
     def test_nothing_learns_any_more(self, tiny_enhancer):
         assert not any(p.requires_grad for p in tiny_enhancer.pack().parameters())
 
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    def test_one_of_another_type_is_packed_too(self, tiny_enhancer, noisy, dtype):
+        expected = tiny_enhancer.to(dtype).float().enhance(noisy)
+        packed = tiny_enhancer.to(dtype).pack("fp32").enhance(noisy)
+        torch.testing.assert_close(packed, expected, atol=1e-5, rtol=0)
+
     def test_once_is_enough(self, tiny_enhancer, noisy):
         expected = tiny_enhancer.pack("fp32").enhance(noisy)
         assert torch.equal(tiny_enhancer.pack("fp32").enhance(noisy), expected)

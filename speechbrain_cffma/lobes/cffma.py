@@ -242,11 +242,16 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         Raises
         ------
         InputError
-            If the input is not [B, S], or shorter than 25 ms.
+            If the input is not [B, S], or shorter than 25 ms, or lengths are not [B].
         """
         if noisy.dim() != 2:
             raise InputError(
                 f"waveforms must be [batch, samples], not of shape {tuple(noisy.shape)}"
+            )
+        if lengths is not None and lengths.shape != noisy.shape[:1]:
+            raise InputError(
+                f"{len(noisy)} waveforms have as many lengths, not lengths of shape "
+                f"{tuple(lengths.shape)}"
             )
         n_samples = noisy.shape[1]
         gain = self.gain(noisy, lengths)

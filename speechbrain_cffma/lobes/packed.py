@@ -64,7 +64,8 @@ def pack_weights(model, dtype):
     Arguments
     ---------
     model : torch.nn.Module
-        In bfloat16 it must be called under autocast from then on.
+        The rest of it is brought to float32. In bfloat16 it must be called under
+        autocast from then on.
     dtype : torch.dtype
         What they are kept and computed in.
 
@@ -77,7 +78,7 @@ def pack_weights(model, dtype):
     >>> torch.allclose(model(x), before, atol=1e-6)
     True
     """
-    model.requires_grad_(False)
+    model.float().requires_grad_(False)
     for parent in [m for m in model.modules() if not isinstance(m, OPAQUE)]:
         for name, module in parent.named_children():
             if type(module) is nn.Linear:
