@@ -155,7 +155,8 @@ def evaluate(
             pair_by,
         )
         summary = write_report(output, rows, settings)
-    click.echo(tables.text(summary, settings["metrics"]))
+    # Not by click, which writes UTF-8 to a terminal that shows ASCII alone.
+    print(tables.text(summary, settings["metrics"]))
     notes = [*evaluation.failures(rows), f"report: {Path(output) / 'report.html'}"]
     click.echo("\n" + "\n".join(notes), err=True)
 

@@ -68,8 +68,8 @@ def report(corpus):
 def test_a_tilde_is_the_home_folder_also_where_shells_leave_it(corpus, monkeypatch):
     monkeypatch.setenv("HOME", str(corpus))
     options = ["--clean=~/clean", "a=~/noisy", "--metrics=si_sdr", "--n-jobs=1"]
-    assert run("evaluate", "--output=~/report", *options) == 0
-    assert (corpus / "report" / "scores.csv").exists()
+    assert run("evaluate", "--output=~/of home", *options) == 0
+    assert (corpus / "of home" / "scores.csv").exists()
 
 
 class TestHelp:
