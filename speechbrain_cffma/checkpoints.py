@@ -53,18 +53,31 @@ class AtomicCheckpointer(Checkpointer):
         super().__init__(*args, **kwargs)
         self.model = model
         if if_main_process():
-            for left_over in self.checkpoints_dir.glob(f"{PARTIAL}*"):
-                shutil.rmtree(left_over)
+            self._remove_partial()
 
     def save_checkpoint(self, *args, verbosity=logging.INFO, **kwargs):
-        """Save; see `Checkpointer.save_checkpoint`."""
-        saved = super().save_checkpoint(*args, verbosity=logging.DEBUG, **kwargs)
-        if saved is None:  # not the main process
-            return None
-        if self.model is not None:
-            (saved.path / ARCHITECTURE_FILE).write_text(
-                _architecture(self.model), encoding="utf-8"
-            )
+        """Save; see `Checkpointer.save_checkpoint`.
+
+        Raises
+        ------
+        InputError
+            If it can't be written, as on a full disk.
+        """
+        try:
+            saved = super().save_checkpoint(*args, verbosity=logging.DEBUG, **kwargs)
+            if saved is None:  # not the main process
+                return None
+            if self.model is not None:
+                (saved.path / ARCHITECTURE_FILE).write_text(
+                    _architecture(self.model), encoding="utf-8"
+                )
+        except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError
+            self._remove_partial()
+            raise InputError(
+                f"no checkpoint can be written into {self.checkpoints_dir}: is the disk "
+                "full? Make room; the same command goes on from the last checkpoint "
+                f"[{one_line(error)}]"
+            ) from error
         path = saved.path.with_name(saved.path.name.removeprefix(PARTIAL))
         if path.exists():  # saved before under the same name
             shutil.rmtree(path)
@@ -103,13 +116,16 @@ class AtomicCheckpointer(Checkpointer):
         Raises
         ------
         InputError
-            If the checkpoint is truncated, altered or of another architecture.
+            If the checkpoint is truncated, altered or of another architecture, or its
+            weights are not finite.
         """
         try:
             for path in checkpoint.paramfiles.values():
                 _check_intact(path)
             self._check_architecture(checkpoint.path)
-            return super().load_checkpoint(checkpoint)
+            loaded = super().load_checkpoint(checkpoint)
+            self._check_finite()
+            return loaded
         except CFFMAError:
             raise
         # Each recoverable's own loader raises what it likes; the remedy is the same.
@@ -154,6 +170,15 @@ class AtomicCheckpointer(Checkpointer):
                     f"{quoted(theirs[name])} there and {value!r} here. Give the options that it "
                     "was trained with, or another output_folder"
                 )
+
+    def _check_finite(self):
+        for name, weight in self.model.named_parameters() if self.model else ():
+            if not weight.isfinite().all():
+                raise ValueError(f"{name} holds NaN or Inf")
+
+    def _remove_partial(self):
+        for left_over in self.checkpoints_dir.glob(f"{PARTIAL}*"):
+            shutil.rmtree(left_over)
 
     def _new_checkpoint_dirpath(self):
         path = super()._new_checkpoint_dirpath()

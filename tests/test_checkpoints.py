@@ -53,6 +53,30 @@ def test_what_a_broken_save_left_is_removed_at_the_next_start(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_is_one_clear_line_and_leaves_no_part(tmp_path):
+    resource = pytest.importorskip("resource")
+    checkpointer = checkpointer_of(tmp_path, torch.nn.Linear(100, 100))
+    checkpointer.save_checkpoint(name="whole")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # bytes a file
+    try:
+        with pytest.raises(InputError, match="is the disk full") as error:
+            checkpointer.save_checkpoint(name="broken")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(error.value).isprintable()
+    assert [path.name for path in tmp_path.iterdir()] == ["CKPT+whole"]
+
+
+def test_a_checkpoint_of_nan_is_one_clear_line(tmp_path):
+    lobe = MSCFF(3, 4, 6)
+    with torch.no_grad():
+        lobe.fuse.weight[0, 0] = torch.nan
+    checkpointer_of_lobe(tmp_path, lobe).save_checkpoint(name="a")
+    with pytest.raises(InputError, match="CKPT\\+a can't be loaded.*weight holds NaN"):
+        checkpointer_of_lobe(tmp_path, MSCFF(3, 4, 6)).recover_if_possible()
+
+
 def test_saving_under_the_same_name_replaces(tmp_path):
     model = torch.nn.Linear(1, 1)
     checkpointer = checkpointer_of(tmp_path, model)
