@@ -350,7 +350,7 @@ def training_loader(
     Raises
     ------
     InputError
-        If there is nothing to train on.
+        If there is nothing to train on, or a number is too small.
 
     Example
     -------
@@ -369,6 +369,13 @@ def training_loader(
             f"the training manifest {dataset.manifest} has no rows: give the experiment "
             "data to train on, or --test_only to evaluate"
         )
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("steps_per_epoch", n_batches, 1),
+        ("num_workers", num_workers, 0),
+    ):
+        if value is not None and value < least:
+            raise InputError(f"{name} must be at least {least}, not {value}")
     sampler = EpochBatchSampler(
         len(dataset),
         batch_size,

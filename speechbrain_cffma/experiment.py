@@ -502,7 +502,14 @@ def _value(key, text, tree):
         raise InputError(f"--{key}={text} is no YAML: {one_line(error)}") from error
     if isinstance(tree[key], bool) and not isinstance(value, bool):
         raise InputError(f"--{key} is true or false, not {text}")
+    # What has a tag, such as !ref, becomes a number later.
+    if _is_number(tree[key]) and not (_is_number(value) or _tag(value)):
+        raise InputError(f"--{key} is a number, not {text}")
     return value
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _folders(key, text):

@@ -215,6 +215,18 @@ class TestTrainingLoader:
         with pytest.raises(InputError, match="train.csv has no rows: .*--test_only"):
             training_loader(crops, batch_size=2)
 
+    @pytest.mark.parametrize(
+        ("numbers", "message"),
+        [
+            ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+            ({"batch_size": 2, "n_batches": 0}, "steps_per_epoch must be at least 1"),
+            ({"batch_size": 2, "num_workers": -1}, "num_workers must be at least 0"),
+        ],
+    )
+    def test_numbers_that_are_too_small_are_an_error(self, crops, numbers, message):
+        with pytest.raises(InputError, match=message):
+            training_loader(crops, **numbers)
+
     @staticmethod
     def noisy_batches(dataset, num_workers, n_epochs=2):
         loader = training_loader(

@@ -243,6 +243,14 @@ class TestOverrides:
         assert load(path, "download: true")["download"] is True
         assert "--download is true or false, not no" in message(path, "download: no")
 
+    @pytest.mark.parametrize("text", ["two", "true", "[1, 2]", "1,5"])
+    def test_of_a_number_are_numbers(self, path, text):
+        assert f"--lr is a number, not {text}" in message(path, f"lr: {text}")
+
+    def test_of_a_number_may_refer_to_others(self, write):
+        path = write("a.yaml", "a: 2\nb: 1")
+        assert load(path, "b: !ref <a> * 3")["b"] == 6
+
     def test_without_a_value_are_an_error(self, path):
         with pytest.raises(InputError, match="--folder= needs a value"):
             read_experiment(path, {"folder": ""})

@@ -19,9 +19,11 @@ from speechbrain_cffma.metrics import (
     pesq,
     score,
     score_all,
+    score_each,
     si_sdr,
     stoi,
 )
+from speechbrain_cffma.metrics.scoring import as_given
 from speechbrain_cffma.mixing import add_noise
 
 #: Those that compare with the clean signal.
@@ -333,6 +335,13 @@ class TestScoreAll:
             expected = [score(*pair, [name])[name] for pair in pairs]
             assert [row[name] for row in alone] == pytest.approx(expected)
             assert [row[name] for row in together] == pytest.approx(expected)
+
+
+def test_a_process_of_its_own_scores_where_none_is_asked_for(clean, noisy):
+    """A metric that dies must not take the training with it."""
+    pair = clean, noisy(5)
+    (scored,) = score_each(as_given, [pair], ["si_sdr"], [3.0], n_jobs=0)
+    assert scored.row["si_sdr"] == pytest.approx(si_sdr(*pair))
 
 
 def test_scoring_leaves_its_inputs(clean, noisy):

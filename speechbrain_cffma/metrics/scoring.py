@@ -207,7 +207,7 @@ def score_each(
     seconds : list of float
         The length of each utterance.
     n_jobs : int
-        Processes; -1 for one a core.
+        Processes, at least one; -1 for one a core.
     sample_rate : int
         In Hz.
     scale : str
@@ -230,6 +230,7 @@ def score_each(
         import joblib
 
         n_jobs = joblib.cpu_count()
+    n_jobs = max(1, n_jobs)
 
     def call(jobs):
         """Score (utterance, metrics) pairs."""
