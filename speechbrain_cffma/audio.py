@@ -165,18 +165,40 @@ def read(path, start=0, n_samples=-1):
     """
     limit = sys.maxsize if n_samples < 0 else n_samples
     with media.open_source(path, start, limit) as source:
-        try:
-            return _mono(source)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+        return mono(source)
 
 
-def _mono(source):
-    """All samples of an open file, the channels averaged."""
-    blocks = [
-        block[0] if source.channels == 1 else block.mean(axis=0)
-        for block in source.blocks
-    ]
+def mono(source):
+    """All samples of an open file, the channels averaged.
+
+    Arguments
+    ---------
+    source : media.Source
+        The open file.
+
+    Returns
+    -------
+    np.ndarray
+        Samples [S], float32 in [-1, 1].
+
+    Raises
+    ------
+    InputError
+        If it can't be read to its end.
+
+    Example
+    -------
+    >>> blocks = [np.ones((2, 300)), np.zeros((2, 500))]
+    >>> mono(media.Source(16000, 2, 0.05, "WAV", "PCM_16", iter(blocks))).shape
+    (800,)
+    """
+    try:
+        blocks = [
+            block[0] if source.channels == 1 else block.mean(axis=0)
+            for block in source.blocks
+        ]
+    except InputError as error:
+        raise InputError(f"{source.name}: {error}") from error
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype="float32")
 
 
@@ -275,7 +297,7 @@ def _prepare_file(source, target):
             if is_done:
                 samples = read(target)
             else:
-                samples = _mono(opened)
+                samples = mono(opened)
                 source_samples = source_samples or len(samples)
                 samples = _resample(samples, rate)
     except (CFFMAError, OSError) as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from speechbrain_cffma import __version__, conditions, media
-from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, read
+from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, mono
 from speechbrain_cffma.errors import CFFMAError, InputError, InstallError, printable
 from speechbrain_cffma.files import replacing, state_of
 from speechbrain_cffma.manifest import find_twins, names_of
@@ -166,13 +166,45 @@ def pair_systems(clean, systems, pair_by=None):
     ]
 
 
-def check_sample_rates(paths, sample_rate):
-    """Check that files have the sample rate at which they are to be scored.
+def look_at(paths):
+    """What the headers of files tell.
 
     Arguments
     ---------
     paths : iterable of Path
-        The files. Unreadable ones pass: they fail when they are scored.
+        The files.
+
+    Returns
+    -------
+    dict
+        The sample rate in Hz and the length in seconds by the path. Unreadable files are
+        left out: they fail when they are scored.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> soundfile.write(path, [0.0] * 800, 8000)
+    >>> look_at([path])[path]
+    (8000, 0.1)
+    """
+    headers = {}
+    for path in dict.fromkeys(paths):
+        try:
+            with media.open_source(path) as source:
+                headers[path] = source.sample_rate, source.seconds
+        except CFFMAError:
+            continue
+    return headers
+
+
+def check_sample_rates(headers, sample_rate):
+    """Check that files have the sample rate at which they are to be scored.
+
+    Arguments
+    ---------
+    headers : dict
+        What `look_at` returns.
     sample_rate : int
         In Hz.
 
@@ -183,26 +215,13 @@ def check_sample_rates(paths, sample_rate):
 
     Example
     -------
-    >>> import soundfile
-    >>> path = getfixture("tmp_path") / "a.wav"
-    >>> soundfile.write(path, [0.0] * 800, 8000)
-    >>> check_sample_rates([path], 8000)
+    >>> check_sample_rates({"a.wav": (8000, 0.1)}, 8000)
     """
-    paths = list(paths)
-    differing = []
-    for path in paths:
-        try:
-            with media.open_source(path) as source:
-                rate = source.sample_rate
-        except CFFMAError:
-            continue
-        if rate != sample_rate:
-            differing.append((path, rate))
-    if differing:
-        path, rate = differing[0]
+    differing = {p: rate for p, (rate, _) in headers.items() if rate != sample_rate}
+    for path, rate in differing.items():
         raise InputError(
-            f"{len(differing)} of {len(paths)} files are not at {sample_rate} Hz, such as "
-            f"{path} at {rate} Hz: convert them by --resample, or score at another "
+            f"{len(differing)} of {len(headers)} files are not at {sample_rate} Hz, such "
+            f"as {path} at {rate} Hz: convert them by --resample, or score at another "
             "--sample-rate"
         )
 
@@ -318,12 +337,13 @@ def score_pairs(pairs, folder, settings, n_jobs=-1, overwrite=False):
     >>> row["system"], round(row["si_sdr"]), row["failed"]
     ('noisy', 20, '')
     """
+    headers = look_at(pair[key] for key in ("clean", "path") for pair in pairs)
     if not settings["resample"]:
-        paths = {pair[key]: None for key in ("clean", "path") for pair in pairs}
-        check_sample_rates(paths, settings["sample_rate"])
+        check_sample_rates(headers, settings["sample_rate"])
+    seconds = [headers.get(pair["clean"], (0, 0.0))[1] for pair in pairs]
     journal = Path(folder) / JOURNAL
     done = {} if overwrite else _read_journal(journal, settings)
-    scores = _score_pairs(pairs, journal, done, settings, n_jobs)
+    scores = _score_pairs(pairs, seconds, journal, done, settings, n_jobs)
     return [{**pair, **score} for pair, score in zip(pairs, scores, strict=True)]
 
 
@@ -359,7 +379,7 @@ def failures(rows):
     ]
 
 
-def _score_pairs(pairs, journal, done, settings, n_jobs):
+def _score_pairs(pairs, seconds, journal, done, settings, n_jobs):
     keys = [_key(pair) for pair in pairs]
     waiting = [i for i, key in enumerate(keys) if key not in done]
     sample_rate = settings["sample_rate"]
@@ -368,7 +388,7 @@ def _score_pairs(pairs, journal, done, settings, n_jobs):
         _read_pair,
         sources,
         settings["metrics"],
-        [_seconds(clean) for clean, *_ in sources],
+        [seconds[i] for i in waiting],
         n_jobs,
         sample_rate,
         settings["scale"],
@@ -394,15 +414,6 @@ def _score_pairs(pairs, journal, done, settings, n_jobs):
 
 def _read_pair(clean, path, sample_rate):
     return read_at(clean, sample_rate), read_at(path, sample_rate)
-
-
-def _seconds(path):
-    """The length of a file; 0 if it can't be read, which is reported when it is its turn."""
-    try:
-        with media.open_source(path) as source:
-            return source.seconds
-    except CFFMAError:
-        return 0.0
 
 
 def read_at(path, sample_rate):
@@ -434,10 +445,9 @@ def read_at(path, sample_rate):
     (1600,)
     """
     with media.open_source(path) as source:
-        rate, channels = source.sample_rate, source.channels
-    if channels > 1:
-        raise InputError(f"{path} has {channels} channels")
-    samples = read(path)
+        if source.channels > 1:
+            raise InputError(f"{path} has {source.channels} channels")
+        rate, samples = source.sample_rate, mono(source)
     if rate == sample_rate:
         return samples
     from scipy.signal import resample_poly

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_cffma import conditions, evaluate
+from speechbrain_cffma import conditions, evaluate, media
 from speechbrain_cffma.audio import find_audio, read
 from speechbrain_cffma.errors import CFFMAError, InputError
 from speechbrain_cffma.evaluate import (
     JOURNAL,
     check_sample_rates,
     failures,
+    look_at,
     pair_systems,
     settings_of,
 )
@@ -133,7 +134,7 @@ class TestSampleRate:
         with pytest.raises(
             InputError, match=r"1 of 2 .*b\.wav at 48000 Hz: .*--resample"
         ):
-            check_sample_rates(sorted(tmp_path.iterdir()), 16000)
+            check_sample_rates(look_at(sorted(tmp_path.iterdir())), 16000)
 
     def test_resampled_if_asked_a_file_scores_nearly_as_before(self, corpus):
         before = run(corpus, "noisy")
@@ -355,6 +356,16 @@ class TestGoingOn:
         scored.clear()
         assert run(corpus, "noisy") == first
         assert scored == []
+
+    def test_each_file_is_looked_at_once_before_the_first_score(
+        self, corpus, monkeypatch
+    ):
+        opened, open_source = [], media.open_source
+        monkeypatch.setattr(
+            media, "open_source", lambda path: opened.append(path) or open_source(path)
+        )
+        run(corpus)  # which scores in other processes
+        assert sorted(opened) == find_audio(corpus)
 
     def test_a_line_cut_off_is_scored_again(self, corpus, scored):
         first = run(corpus, "noisy")
