@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
     skipped : list of Job
         Those whose target was there, and newer than its source.
     limited : dict
-        By how many dB the highest peak was turned down, by target, where any was.
+        By how many dB the highest peak was turned down, by the target's name, where any was.
     failures : list of str
         A line for each file that failed, with its name and the reason.
     """
@@ -279,7 +279,7 @@ def enhance_all(jobs, load_enhancer, overwrite=False, **options):
             else:
                 outcome.enhanced.append(job)
                 if excess:
-                    outcome.limited[job.target] = excess
+                    outcome.limited[media.called(job.target)] = excess
             progress.end()
     return outcome
 

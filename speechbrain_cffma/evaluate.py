@@ -19,7 +19,13 @@ from tqdm import tqdm
 
 from speechbrain_cffma import __version__, conditions, media
 from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, mono
-from speechbrain_cffma.errors import CFFMAError, InputError, InstallError, printable
+from speechbrain_cffma.errors import (
+    CFFMAError,
+    InputError,
+    InstallError,
+    printable,
+    reason,
+)
 from speechbrain_cffma.files import replacing, state_of
 from speechbrain_cffma.manifest import find_twins, names_of
 from speechbrain_cffma.metrics import (
@@ -373,9 +379,9 @@ def failures(rows):
     return [
         printable(
             f"{system}: {count} {'file' if count == 1 else 'files'} failed "
-            f"({first[system, reason]}{', ...' if count > 1 else ''}): {reason}"
+            f"({first[system, why]}{', ...' if count > 1 else ''}): {why}"
         )
-        for (system, reason), count in counts.items()
+        for (system, why), count in counts.items()
     ]
 
 
@@ -465,26 +471,35 @@ def _key(pair):
 def _read_journal(path, settings):
     """The finished rows by their keys, if there are any."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise InputError(f"{path} can't be read ({error})") from error
+        raise InputError(f"{path} can't be read ({reason(error)})") from error
     entries = []
     for line in lines:
         try:
             entries.append(json.loads(line))
-        except json.JSONDecodeError:
+        except ValueError:
             break  # What was being written when the process was killed.
-    if entries and entries[0] != settings:
-        differing = [
-            name for name in settings if entries[0].get(name) != settings[name]
-        ]
+    header, *rows = entries or [settings]
+    if not isinstance(header, dict) or not all(_is_row(row) for row in rows):
+        raise InputError(f"{path} is damaged: --overwrite scores all files anew")
+    if header != settings:
+        differing = [name for name in settings if header.get(name) != settings[name]]
         raise InputError(
             f"{path.parent} has scores of other settings ({', '.join(differing)}): choose "
             "another folder, or --overwrite"
         )
-    return dict(entries[1:])
+    return dict(rows)
+
+
+def _is_row(entry):
+    """Whether a line of the journal is a key and its scores."""
+    match entry:
+        case [str(), {"failed": str()}]:
+            return True
+    return False
 
 
 def _open_journal(path, settings, done):
@@ -496,7 +511,7 @@ def _open_journal(path, settings, done):
             for key, row in done.items():
                 _append(file, key, row)
     except OSError as error:
-        raise InputError(f"{path} can't be written ({error})") from error
+        raise InputError(f"{path} can't be written ({reason(error)})") from error
     return file
 
 
@@ -505,4 +520,4 @@ def _append(file, key, row):
         file.write(json.dumps([key, row]) + "\n")
         file.flush()
     except OSError as error:
-        raise InputError(f"{file.name} can't be written ({error})") from error
+        raise InputError(f"{file.name} can't be written ({reason(error)})") from error

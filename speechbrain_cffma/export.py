@@ -19,7 +19,7 @@ from torch import nn
 
 from speechbrain_cffma import __version__
 from speechbrain_cffma.audio import SAMPLE_RATE
-from speechbrain_cffma.errors import InputError, InstallError, one_line
+from speechbrain_cffma.errors import InputError, InstallError, one_line, reason
 from speechbrain_cffma.files import replacing
 from speechbrain_cffma.inference import min_samples
 from speechbrain_cffma.model_card import read_card
@@ -109,7 +109,7 @@ def export_onnx(enhancer, path):
                     f"by {difference:.1e}, and {TOLERANCE:.0e} is allowed"
                 )
     except OSError as error:
-        raise InputError(f"{path} can't be written ({error})") from error
+        raise InputError(f"{path} can't be written ({reason(error)})") from error
     return difference
 
 

@@ -313,7 +313,7 @@ class InferenceMixin:
         excess = limiter.excess if limiter else 0.0
         if excess:
             warnings.warn(
-                f"{target}: peaks up to {excess:.1f} dB beyond full scale were turned "
+                f"{media.called(target)}: peaks up to {excess:.1f} dB beyond full scale were turned "
                 'down; write a WAV with subtype="FLOAT" to keep them',
                 PeakWarning,
                 stacklevel=2,

@@ -186,7 +186,7 @@ def open_source(path, start=0, n_samples=sys.maxsize):
     ...     source.seconds, [block.shape for block in source.blocks]
     (0.05, [(2, 800)])
     """
-    name = "standard input" if Path(path) == STANDARD else str(path)
+    name = called(path, "standard input")
     with ExitStack() as stack:
         file = stack.enter_context(_seekable(path, name))
         try:
@@ -439,7 +439,7 @@ def open_target(path, source, subtype=None):
     >>> soundfile.info(path).subtype
     'PCM_24'
     """
-    name = "standard output" if Path(path) == STANDARD else str(path)
+    name = called(path)
     container, subtype = _format_of(path, name, source, subtype)
     form = (source.sample_rate, source.channels, subtype)
     try:
@@ -462,6 +462,29 @@ def open_target(path, source, subtype=None):
                 raise InputError(f"{name} can't be written: its end did not arrive")
     except (soundfile.LibsndfileError, OSError) as error:
         raise InputError(f"{name} can't be written ({reason(error)})") from error
+
+
+def called(path, standard="standard output"):
+    """What messages call a file.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    standard : str
+        What "-" stands for.
+
+    Returns
+    -------
+    str
+        Its path, or that.
+
+    Example
+    -------
+    >>> called("a.wav"), called("-")
+    ('a.wav', 'standard output')
+    """
+    return standard if Path(path) == STANDARD else str(path)
 
 
 def _write_more(output):

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -396,6 +397,11 @@ class TestPipe:
         np.testing.assert_allclose(enhanced, expected, atol=1 / 2**15)
         assert sample_rate == 16000 and shown.stdout[:4] == b"RIFF"
         assert len(shown.stdout) == len(noisy)
+
+    def test_peaks_in_standard_output_are_told_by_its_name(self):
+        enhancer = SimpleNamespace(enhance_file=lambda *_, **__: 3.0)
+        outcome = enhance_all([Job(Path("a.wav"), Path("-"))], lambda: enhancer)
+        assert outcome.limited == {"standard output": 3.0}
 
     @pytest.fixture
     def given(self, monkeypatch, tmp_path):

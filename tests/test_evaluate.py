@@ -357,6 +357,14 @@ class TestGoingOn:
         assert run(corpus, "noisy") == first
         assert scored == []
 
+    @pytest.mark.parametrize("line", ["[1]", '["a", {}]', "{}", "[[], []]"])
+    def test_a_damaged_journal_is_one_clear_line(self, corpus, line):
+        path = corpus / "report" / JOURNAL
+        path.parent.mkdir()
+        path.write_text(f"{json.dumps(SI_SDR)}\n{line}\n")
+        with pytest.raises(InputError, match="progress.jsonl is damaged: --overwrite"):
+            run(corpus, "noisy")
+
     def test_each_file_is_looked_at_once_before_the_first_score(
         self, corpus, monkeypatch
     ):

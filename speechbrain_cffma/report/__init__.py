@@ -8,7 +8,7 @@ import csv
 import json
 from pathlib import Path
 
-from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.errors import InputError, reason
 from speechbrain_cffma.files import CSV
 from speechbrain_cffma.report import tables
 from speechbrain_cffma.statistics import LEVEL, N_RESAMPLES, SEED, summarize_systems
@@ -73,5 +73,5 @@ def write_report(folder, rows, settings):
         html = page.render(rows, summary, settings)
         (folder / "report.html").write_text(html, "utf-8", "backslashreplace")
     except OSError as error:
-        raise InputError(f"the report can't be written ({error})") from error
+        raise InputError(f"the report can't be written ({reason(error)})") from error
     return summary
