@@ -9,7 +9,7 @@ import math
 import re
 from pathlib import Path
 
-from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.errors import InputError, reason
 
 _IN_NAME = re.compile(
     r"""(?:^|[_/])
@@ -123,7 +123,9 @@ def read_log(path):
     try:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise InputError(f"the metadata {path} can't be read ({error})") from error
+        raise InputError(
+            f"the metadata {path} can't be read ({reason(error)})"
+        ) from error
     known = {}
     for line in text.splitlines():
         try:
@@ -141,7 +143,9 @@ def _read_csv(path):
             rows = list(reader)
             columns = set(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"the metadata {path} can't be read ({error})") from error
+        raise InputError(
+            f"the metadata {path} can't be read ({reason(error)})"
+        ) from error
     if "ID" not in columns or not columns & {"snr", "noise"}:
         raise InputError(f"the metadata {path} needs the columns ID and snr or noise")
     return {

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from speechbrain_cffma import audio
+from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.evaluate import settings_of
-from speechbrain_cffma.report import figures, page
+from speechbrain_cffma.report import figures, page, write_report
 from speechbrain_cffma.statistics import summarize_systems
 
 SETTINGS = settings_of(["pesq", "wss"])
@@ -49,6 +50,15 @@ def rows(tmp_path, speech):
 
 def render(rows, settings=SETTINGS):
     return page.render(rows, summarize_systems(rows, settings["metrics"]), settings)
+
+
+def test_a_report_that_can_t_be_written_is_not_finished(rows, tmp_path):
+    """A sweep takes a run that has a summary.json for finished."""
+    (tmp_path / "report" / "report.html").mkdir(parents=True)
+    with pytest.raises(InputError, match="report.html can't be written"):
+        write_report(tmp_path / "report", rows, SETTINGS)
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert names == {"scores.csv", "summary.md", "report.html"}
 
 
 class Collector(HTMLParser):

@@ -5,11 +5,12 @@ Authors
 """
 
 import csv
+import io
 import json
 from pathlib import Path
 
 from speechbrain_cffma.errors import InputError, reason
-from speechbrain_cffma.files import CSV
+from speechbrain_cffma.files import CSV, replacing
 from speechbrain_cffma.report import tables
 from speechbrain_cffma.statistics import LEVEL, N_RESAMPLES, SEED, summarize_systems
 
@@ -59,19 +60,22 @@ def write_report(folder, rows, settings):
     columns = ["ID", "system", "snr", "noise", *settings["metrics"], "failed"]
     bootstrap = {"resamples": N_RESAMPLES, "seed": SEED, "level": LEVEL}
     document = {"settings": settings, "bootstrap": bootstrap, **summary}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "scores.csv", "w", **CSV) as file:
-            writer = csv.DictWriter(file, columns, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-        (folder / "summary.json").write_text(
-            json.dumps(document, indent=2) + "\n", encoding="utf-8"
-        )
-        markdown = tables.markdown(summary, settings)
-        (folder / "summary.md").write_text(markdown, "utf-8", "backslashreplace")
-        html = page.render(rows, summary, settings)
-        (folder / "report.html").write_text(html, "utf-8", "backslashreplace")
-    except OSError as error:
-        raise InputError(f"the report can't be written ({reason(error)})") from error
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    # Last what tells a sweep that a run has finished.
+    for name, text, errors in (
+        ("scores.csv", table.getvalue(), CSV["errors"]),
+        ("summary.md", tables.markdown(summary, settings), "backslashreplace"),
+        ("report.html", page.render(rows, summary, settings), "backslashreplace"),
+        ("summary.json", json.dumps(document, indent=2) + "\n", "strict"),
+    ):
+        try:
+            with replacing(folder / name) as partial:
+                partial.write_text(text, "utf-8", errors, newline="")
+        except OSError as error:
+            raise InputError(
+                f"{folder / name} can't be written ({reason(error)})"
+            ) from error
     return summary
