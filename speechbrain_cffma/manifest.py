@@ -583,16 +583,19 @@ def is_prepared(save_folder, arguments, states=None):
         now = _mark(arguments, states)
         if before == now:
             return True
-        _say_changes(folder, json.loads(before), json.loads(now))
+        _say_changes(folder, _sources_in(before), _sources_in(now))
     _marker(folder).unlink(missing_ok=True)
     return False
 
 
 def _say_changes(folder, before, now):
     """Log which files have changed, come or gone."""
-    before, now = (mark.get("sources") for mark in (before, now))
     if before is None:
-        logger.info("%s was prepared by an older version: preparing it anew", folder)
+        logger.info(
+            "%s was prepared by an older version, or its %s is damaged: preparing it anew",
+            folder,
+            _marker(folder).name,
+        )
         return
     for what, paths in (
         ("changed", [p for p in now if p in before and now[p] != before[p]]),
@@ -607,6 +610,15 @@ def _say_changes(folder, before, now):
                 folder,
                 printable(", ".join(paths[:5])) + (" ..." if len(paths) > 5 else ""),
             )
+
+
+def _sources_in(mark):
+    """The states of the files in a mark; None if it holds none."""
+    try:
+        sources = json.loads(mark)["sources"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return sources if isinstance(sources, dict) else None
 
 
 def prepared_from(save_folder):
@@ -629,7 +641,7 @@ def prepared_from(save_folder):
     True
     """
     marker = _marker(save_folder)
-    return marker.read_text(encoding="utf-8") if marker.is_file() else None
+    return marker.read_text("utf-8", "replace") if marker.is_file() else None
 
 
 def mark_prepared(save_folder, arguments, states=None):

@@ -274,6 +274,11 @@ class TestPrepared:
         (tmp_path / "prepared.json").write_text('{"folder": "a", "n_files": [2]}')
         assert not manifest.is_prepared(tmp_path, self.ARGUMENTS)
 
+    @pytest.mark.parametrize("mark", [b"", b"{", b"[]", b'{"sources": 1}', b"\xff"])
+    def test_not_by_a_mark_that_is_damaged(self, tmp_path, sources, mark):
+        (tmp_path / "prepared.json").write_bytes(mark)
+        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
+
     def test_not_in_a_folder_that_is_missing(self, tmp_path):
         assert not manifest.is_prepared(tmp_path / "none", self.ARGUMENTS)
 
