@@ -275,8 +275,8 @@ def load_experiment(text, only=None):
     return loaded if only is None else loaded[only]
 
 
-def differing_keys(text, other):
-    """Compare two experiments.
+def differing_keys(text, other, given=()):
+    """Compare two experiments, which may have been read by different releases.
 
     Arguments
     ---------
@@ -284,22 +284,37 @@ def differing_keys(text, other):
         What `read_experiment` returns.
     other : str
         Likewise.
+    given : iterable of str
+        Keys that count also where only one experiment has them. Others are those of a
+        release: a key that it added has a default that changes nothing.
 
     Returns
     -------
     list of str
-        The top-level keys that only one has, or with other values.
+        The top-level keys with other values.
 
     Example
     -------
-    >>> differing_keys("a: 1\\nb: 2", "b: 3  # more\\na: 1")
+    >>> differing_keys("a: 1\\nb: 2", "b: 3  # more\\na: 1\\nc: 4")
     ['b']
     """
     trees = [YAML().load(t) for t in (text, other)]
-    # As text, since tags such as !new: have no other meaning here.
-    plain = [{key: _dump({key: tree[key]}) for key in tree} for tree in trees]
+    of_one = (trees[0].keys() ^ trees[1].keys()) - set(given)
+    plain = [_plain(tree, without=of_one)[1] for tree in trees]
     keys = dict.fromkeys(key for tree in plain for key in tree)
     return [key for key in keys if plain[0].get(key) != plain[1].get(key)]
+
+
+def _plain(node, without):
+    """What a node holds with its tags, but for comments and some keys at any depth: also
+    objects have arguments of these names."""
+    if isinstance(node, dict):
+        content = {k: _plain(v, without) for k, v in node.items() if k not in without}
+    elif isinstance(node, list):
+        content = [_plain(item, without) for item in node]
+    else:
+        content = node.value if isinstance(node, TaggedScalar) else node
+    return _tag(node), content
 
 
 def read_defaults(path):

@@ -118,7 +118,9 @@ class Run(NamedTuple):
             done.is_file() or any((self.folder / "checkpoints").glob("CKPT*"))
         ):
             return False
-        if keys := differing_keys(kept.read_text(encoding="utf-8"), self.experiment()):
+        *_, given = parse_command_line(self.arguments)
+        kept = kept.read_text(encoding="utf-8")
+        if keys := differing_keys(kept, self.experiment(), given):
             raise InputError(
                 f"{self.folder} holds a run of other settings ({', '.join(keys)}): choose "
                 "another output_folder, or remove it"

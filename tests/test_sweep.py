@@ -268,6 +268,16 @@ class TestState:
         with pytest.raises(InputError, match=r"out/new/1 .* other settings \(rate\)"):
             other.is_finished()
 
+    def test_one_of_a_release_with_other_keys_goes_on(self, run):
+        finish(run)
+        kept = run.folder / "hyperparams.yaml"
+        settings = kept.read_text().replace("data_seed:", "# anew\ngone:")
+        kept.write_text(settings)
+        assert run.is_finished()
+        other = sweep_of(overrides={"rate": 0.5}).runs[1]
+        with pytest.raises(InputError, match=r"of other settings \(rate\)"):
+            other.is_finished()
+
     def test_other_settings_matter_only_if_there_is_something_to_reuse(self, run):
         begin(run)
         assert not sweep_of(overrides={"rate": 0.5}).runs[1].is_finished()
