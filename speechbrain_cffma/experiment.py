@@ -517,9 +517,12 @@ def _value(key, text, tree):
         raise InputError(f"--{key}={text} is no YAML: {one_line(error)}") from error
     if isinstance(tree[key], bool) and not isinstance(value, bool):
         raise InputError(f"--{key} is true or false, not {text}")
-    # What has a tag, such as !ref, becomes a number later.
-    if _is_number(tree[key]) and not (_is_number(value) or _tag(value)):
+    if _tag(value):  # such as !ref, which becomes a number later
+        return value
+    if _is_number(tree[key]) and not _is_number(value):
         raise InputError(f"--{key} is a number, not {text}")
+    if key.endswith("seed") and not (isinstance(value, int) and value >= 0):
+        raise InputError(f"--{key} is a whole number from 0 on, not {text}")
     return value
 
 

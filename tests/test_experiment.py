@@ -247,6 +247,11 @@ class TestOverrides:
     def test_of_a_number_are_numbers(self, path, text):
         assert f"--lr is a number, not {text}" in message(path, f"lr: {text}")
 
+    @pytest.mark.parametrize("text", ["-1", "1.5"])
+    def test_of_a_seed_are_whole_numbers_from_0_on(self, write, text):
+        path = write("a.yaml", "data_seed: 0")
+        assert "--data_seed is a whole number" in message(path, f"data_seed: {text}")
+
     def test_of_a_number_may_refer_to_others(self, write):
         path = write("a.yaml", "a: 2\nb: 1")
         assert load(path, "b: !ref <a> * 3")["b"] == 6
