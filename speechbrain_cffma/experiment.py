@@ -470,7 +470,8 @@ def _holds_text(key, tree):
             return True
     if default is None or _tag(default):
         return key in _TEXTS or _is_path(key)
-    return isinstance(default, str)
+    is_folders = isinstance(default, list) and key.endswith(_LIST_ENDINGS)
+    return isinstance(default, str) or is_folders
 
 
 def _texts(overrides):
@@ -517,10 +518,13 @@ def _value(key, text, tree):
         raise InputError(f"--{key}={text} is no YAML: {one_line(error)}") from error
     if isinstance(tree[key], bool) and not isinstance(value, bool):
         raise InputError(f"--{key} is true or false, not {text}")
-    if _tag(value):  # such as !ref, which becomes a number later
+    if value is None or _tag(value):  # such as !ref, which becomes a number later
         return value
     if _is_number(tree[key]) and not _is_number(value):
         raise InputError(f"--{key} is a number, not {text}")
+    is_list = isinstance(tree[key], list) and any(map(_is_number, tree[key]))
+    if is_list and not isinstance(value, list):  # of names, one may stand alone
+        raise InputError(f"--{key} is a list such as {tree[key]}, not {text}")
     if key.endswith("seed") and not (isinstance(value, int) and value >= 0):
         raise InputError(f"--{key} is a whole number from 0 on, not {text}")
     return value

@@ -86,18 +86,27 @@ class TrainingBrain(sb.Brain):
             )
 
     def init_optimizers(self):
-        """Make the optimisers, each with a schedule of its learning rate."""
-        self.optimizers_dict = self.optimizers()
+        """Make the optimisers, each with a schedule of its learning rate.
+
+        Raises
+        ------
+        InputError
+            If there is no such schedule, or an optimiser refuses its options.
+        """
         n_steps = self.steps_per_epoch // self.grad_accumulation_factor
-        self.schedulers = {
-            name.replace("optimizer", "schedule"): get_scheduler(
-                self.hparams.lr_schedule,
-                optimizer,
-                num_warmup_steps=self.hparams.warmup_steps,
-                num_training_steps=n_steps * self.hparams.number_of_epochs,
-            )
-            for name, optimizer in self.optimizers_dict.items()
-        }
+        try:
+            self.optimizers_dict = self.optimizers()
+            self.schedulers = {
+                name.replace("optimizer", "schedule"): get_scheduler(
+                    self.hparams.lr_schedule,
+                    optimizer,
+                    num_warmup_steps=self.hparams.warmup_steps,
+                    num_training_steps=n_steps * self.hparams.number_of_epochs,
+                )
+                for name, optimizer in self.optimizers_dict.items()
+            }
+        except ValueError as error:  # such as a negative learning rate
+            raise InputError(f"the optimisers can't be made: {error}") from error
         self.asked_rates = {k: s.base_lrs[0] for k, s in self.schedulers.items()}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverables(self.optimizers_dict)

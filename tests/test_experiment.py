@@ -252,6 +252,17 @@ class TestOverrides:
         path = write("a.yaml", "data_seed: 0")
         assert "--data_seed is a whole number" in message(path, f"data_seed: {text}")
 
+    def test_of_a_list_of_numbers_are_lists(self, path):
+        assert "--gain is a list such as [1, 2], not 3" in message(path, "gain: 3")
+
+    def test_of_a_list_of_names_may_be_one_name(self, write):
+        path = write("a.yaml", "speakers: [en, ru]")
+        assert load(path, "speakers: ru")["speakers"] == "ru"
+
+    def test_of_a_list_of_folders_may_be_one_folder(self, write):
+        path = write("a.yaml", "speech_folder: [a, b]")
+        assert load(path, "speech_folder: 007")["speech_folder"] == "007"
+
     def test_of_a_number_may_refer_to_others(self, write):
         path = write("a.yaml", "a: 2\nb: 1")
         assert load(path, "b: !ref <a> * 3")["b"] == 6

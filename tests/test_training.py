@@ -366,6 +366,17 @@ def test_weights_that_fit_no_term_are_one_line(arguments, tmp_path, capsys):
     assert "loss_weights must give a weight to each of log1p" in error
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"lr": -1}, "Invalid learning rate"), ({"lr_schedule": "steep"}, "steep is not")],
+)
+def test_options_that_an_optimiser_refuses_are_one_line(
+    arguments, tmp_path, capsys, options, message
+):
+    error = fails(arguments(tmp_path, **options), capsys)
+    assert "the optimisers can't be made: " in error and message in error
+
+
 def test_another_metric_can_not_choose(arguments, tmp_path, capsys):
     error = fails(arguments(tmp_path, best_metric="dnsmos_ovrl"), capsys)
     assert "best_metric is one of pesq, stoi, si_sdr, not dnsmos_ovrl" in error
