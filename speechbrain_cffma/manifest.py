@@ -641,7 +641,11 @@ def prepared_from(save_folder):
     True
     """
     marker = _marker(save_folder)
-    return marker.read_text("utf-8", "replace") if marker.is_file() else None
+    return (
+        marker.read_text(encoding="utf-8", errors="replace")
+        if marker.is_file()
+        else None
+    )
 
 
 def mark_prepared(save_folder, arguments, states=None):
