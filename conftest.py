@@ -11,12 +11,12 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 # joblib, and the programs that tests start, begin no workers unless a number is asked for.
 os.environ["LOKY_MAX_CPU_COUNT"] = "1"
 
-import signal  # noqa: E402
-from pathlib import Path  # noqa: E402
+import signal
+from pathlib import Path
 
-import pytest  # noqa: E402
-import soundfile  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import soundfile
+import torch
 
 # So small models gain nothing from threads, and lose much where the cores are busy.
 torch.set_num_threads(1)
@@ -141,6 +141,6 @@ def speech():
     for path in sorted(SPEECH_FOLDER.rglob("*.opus"), key=lambda path: path.name):
         wav, sample_rate = soundfile.read(path, dtype="float32")
         if len(wav) > 2 * sample_rate:
-            assert sample_rate == 16000 and wav.ndim == 1, path
+            assert (sample_rate, wav.ndim) == (16000, 1), path
             return torch.from_numpy(wav[: 3 * sample_rate])
     raise FileNotFoundError(f"no speech of more than 2 s in {SPEECH_FOLDER}")

@@ -45,7 +45,7 @@ from speechbrain_cffma.lobes import CFFMAEnhancer
 from speechbrain_cffma.report import tables, write_report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from recipes.DynamicMix.prepare import prepare_dynamic_mix  # noqa: E402
+from recipes.DynamicMix.prepare import prepare_dynamic_mix
 
 TEST_NOISES = ["city", "storm", "supermarket", "train", "washing-machine"]
 #: Of the mixed pairs.

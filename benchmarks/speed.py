@@ -42,7 +42,7 @@ from speechbrain_cffma.lobes import (
 from speechbrain_cffma.mixing import DynamicMixer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from recipes.DynamicMix.prepare import (  # noqa: E402
+from recipes.DynamicMix.prepare import (
     AMBIENCE_FOLDER,
     prepare_dynamic_mix,
 )

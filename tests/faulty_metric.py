@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from speechbrain_cffma.cli import main  # noqa: E402
-from speechbrain_cffma.metrics import METRICS, si_sdr  # noqa: E402
+from speechbrain_cffma.cli import main
+from speechbrain_cffma.metrics import METRICS, si_sdr
 
 
 def faulty(clean, enhanced, sample_rate):

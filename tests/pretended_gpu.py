@@ -40,8 +40,10 @@ def pretended():
 
     with (
         mock.patch.object(F, "scaled_dot_product_attention", checked),
-        mock.patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
-        mock.patch("torch.cuda.is_bf16_supported", lambda *args, **options: True),
+        mock.patch(
+            "torch.cuda.amp.common.amp_definitely_not_available", return_value=False
+        ),
+        mock.patch("torch.cuda.is_bf16_supported", return_value=True),
         mock.patch("torch.cuda.set_device"),
         mock.patch("torch.Tensor.backward", backward),
         FakeTensorMode(),

@@ -37,7 +37,7 @@ def written(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("bound, at", [(None, app.NO_BOUND), (12.0, 12.0)])
+@pytest.mark.parametrize(("bound", "at"), [(None, app.NO_BOUND), (12.0, 12.0)])
 def test_the_slider_begins_at_the_bound_of_the_model(
     tiny_enhancer, tmp_path, monkeypatch, bound, at
 ):
@@ -108,7 +108,8 @@ class TestFigure:
         before, after, mask = self.images(app.draw(noisy, tmp_path / "half.wav", 3.0))
         assert before != after
         same, again, ones = self.images(app.draw(noisy, noisy, 3.0))
-        assert same == again == before and mask != ones
+        assert same == again == before
+        assert mask != ones
 
     @pytest.mark.parametrize(("rate", "khz"), [(8000, "4"), (16000, "8"), (48000, "8")])
     def test_frequencies_end_where_the_network_s_do(self, tmp_path, rate, khz):
@@ -140,7 +141,8 @@ class TestRecordings:
     def test_go_with_their_page(self, recordings):
         recordings.end("b")
         assert self.names(recordings) == ["a.wav"]
-        assert recordings.is_open("a") and not recordings.is_open("b")
+        assert recordings.is_open("a")
+        assert not recordings.is_open("b")
 
     def test_go_when_another_comes(self, recordings, tmp_path):
         (tmp_path / "c.wav").touch()
@@ -291,4 +293,5 @@ class TestProcess:
         assert [path.name for path in files] == ["a.wav"]
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 0
-        assert not files[0].exists() and not files[0].parents[1].exists()
+        assert not files[0].exists()
+        assert not files[0].parents[1].exists()

@@ -145,7 +145,8 @@ class TestErrors:
         )
         assert code == 1
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("error: ") and message in line
+        assert line.startswith("error: ")
+        assert message in line
         assert os.listdir(tmp_path) == []
 
     def test_of_usage_have_their_own_code(self, capsys):
@@ -231,7 +232,8 @@ class TestReport:
         ]
         assert [row["system"] for row in rows] == ["noisy"] * 4 + ["better"] * 4
         assert float(rows[1]["si_sdr"]) == pytest.approx(10, abs=0.1)
-        assert rows[4]["si_sdr"] == "" and rows[4]["failed"] == "the signal is silent"
+        assert rows[4]["si_sdr"] == ""
+        assert rows[4]["failed"] == "the signal is silent"
 
     def test_the_summary_says_how_it_was_made(self, report):
         summary = json.loads((report / "summary.json").read_text())
@@ -263,4 +265,6 @@ class TestReport:
             ["| 10 dB", "better"],
         ]
         assert noise.splitlines()[2].startswith("| white | noisy | 4 | 0 | ")
-        assert "scale int16" in note and "pesq 0" in note and "pystoi" not in note
+        assert "scale int16" in note
+        assert "pesq 0" in note
+        assert "pystoi" not in note

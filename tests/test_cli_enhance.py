@@ -73,7 +73,8 @@ def times(folder):
 class TestFiles:
     def test_one_file_to_one_file(self, enhance, model):
         code, shown = enhance("talks/a.wav", "-o", "new/b.flac")
-        assert code == 0 and "1 enhanced" in shown
+        assert code == 0
+        assert "1 enhanced" in shown
         noisy, _ = soundfile.read("talks/a.wav", dtype="float32")
         expected = CFFMAEnhancer.from_pretrained(model).pack().enhance(noisy)
         enhanced, _ = soundfile.read("new/b.flac", dtype="float32")
@@ -196,25 +197,30 @@ class TestDone:
         enhance("talks/a.wav", "-o", "out")
         before = times("out")
         code, shown = enhance("talks", "-o", "out")
-        assert code == 0 and "1 enhanced" in shown and "1 skipped" in shown
+        assert code == 0
+        assert "1 enhanced" in shown
+        assert "1 skipped" in shown
         assert times("out")["a.wav"] == before["a.wav"]
 
     def test_nothing_is_loaded_when_all_is_there(self, enhance):
         enhance("talks", "-o", "out")
         code, shown = enhance("talks", "-o", "out", model="no/such-model")
-        assert code == 0 and "2 skipped" in shown
+        assert code == 0
+        assert "2 skipped" in shown
 
     def test_what_is_older_than_its_source_is_made_again(self, enhance):
         enhance("talks", "-o", "out")
         later = time.time() + 10
         os.utime("talks/a.wav", (later, later))
         _, shown = enhance("talks", "-o", "out")
-        assert "1 enhanced" in shown and "1 skipped" in shown
+        assert "1 enhanced" in shown
+        assert "1 skipped" in shown
 
     def test_overwrite_makes_all_again(self, enhance):
         enhance("talks", "-o", "out")
         _, shown = enhance("talks", "-o", "out", "--overwrite")
-        assert "2 enhanced" in shown and "skipped" not in shown
+        assert "2 enhanced" in shown
+        assert "skipped" not in shown
 
 
 class TestFailures:
@@ -226,7 +232,8 @@ class TestFailures:
         assert code == 1
         assert tree("out") == ["a.wav", "day1/b.flac"]
         lines = shown[shown.index("2 enhanced") :].splitlines()
-        assert lines[1] == "2 failed:" and len(lines) == 4
+        assert lines[1] == "2 failed:"
+        assert len(lines) == 4
         assert "talks/0.wav can't be read" in lines[2]
         assert "talks/1.wav: sample 0, channel 0 is nan" in lines[3]
 
@@ -275,7 +282,8 @@ class TestFailures:
         monkeypatch.chdir(folder)
         (folder / "link").symlink_to("talks")
         jobs, (failure,) = plan(["talks/a.wav"], output)
-        assert jobs == [] and "a.wav would replace an input" in failure
+        assert jobs == []
+        assert "a.wav would replace an input" in failure
 
     def test_an_error_of_the_network_names_the_file(self, enhance, monkeypatch):
         def out_of_memory(*_, **__):
@@ -283,7 +291,8 @@ class TestFailures:
 
         monkeypatch.setattr(CFFMAEnhancer, "enhance_stream", out_of_memory)
         code, shown = enhance("talks/a.wav", "-o", "out")
-        assert code == 1 and "talks/a.wav: RuntimeError: out of memory" in shown
+        assert code == 1
+        assert "talks/a.wav: RuntimeError: out of memory" in shown
 
     def test_peaks_that_were_turned_down_are_told(self, enhance, monkeypatch):
         forward = CFFMAEnhancer.forward
@@ -295,12 +304,12 @@ class TestFailures:
         monkeypatch.setattr(CFFMAEnhancer, "forward", louder)
         code, shown = enhance("talks/a.wav", "-o", "out")
         assert code == 0
-        assert (
-            "out/a.wav: " in shown and "dB beyond full scale were turned down" in shown
-        )
+        assert "out/a.wav: " in shown
+        assert "dB beyond full scale were turned down" in shown
         options = ["-o", "out", "--overwrite", "--subtype=FLOAT"]
         code, shown = enhance("talks/a.wav", *options)
-        assert code == 0 and "turned down" not in shown
+        assert code == 0
+        assert "turned down" not in shown
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -322,7 +331,9 @@ class TestFailures:
         before = tree(folder)
         code, shown = enhance(*arguments)
         (line,) = shown.splitlines()
-        assert code == 1 and line.startswith("error: ") and message in line
+        assert code == 1
+        assert line.startswith("error: ")
+        assert message in line
         assert tree(folder) == before
 
     @pytest.mark.parametrize(
@@ -351,11 +362,14 @@ class TestInterrupt:
 
         monkeypatch.setattr(CFFMAEnhancer, "forward", interrupted)
         code, shown = enhance("talks", "-o", "out")
-        assert code == 130 and "the same command goes on" in shown
+        assert code == 130
+        assert "the same command goes on" in shown
         assert tree("out") == ["a.wav"]
         monkeypatch.setattr(CFFMAEnhancer, "forward", forward)
         code, shown = enhance("talks", "-o", "out")
-        assert code == 0 and "1 enhanced" in shown and "1 skipped" in shown
+        assert code == 0
+        assert "1 enhanced" in shown
+        assert "1 skipped" in shown
 
     def test_a_process_ends_at_ctrl_c_and_leaves_no_file(self, model, tmp_path):
         noise = np.random.default_rng(0).uniform(-0.1, 0.1, 16000 * 600)
@@ -371,7 +385,8 @@ class TestInterrupt:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, shown = process.communicate(timeout=60)
-        assert process.returncode == 130 and b"interrupted" in shown
+        assert process.returncode == 130
+        assert b"interrupted" in shown
         assert tree(out) == []
 
 
@@ -395,7 +410,8 @@ class TestPipe:
         samples, _ = soundfile.read(io.BytesIO(noisy), dtype="float32")
         expected = CFFMAEnhancer.from_pretrained(model).enhance(samples)
         np.testing.assert_allclose(enhanced, expected, atol=1 / 2**15)
-        assert sample_rate == 16000 and shown.stdout[:4] == b"RIFF"
+        assert sample_rate == 16000
+        assert shown.stdout[:4] == b"RIFF"
         assert len(shown.stdout) == len(noisy)
 
     def test_peaks_in_standard_output_are_told_by_its_name(self):
@@ -420,7 +436,8 @@ class TestPipe:
     def test_a_failure_gives_no_output(self, enhance, given):
         output = given(b"no sound")
         code, shown = enhance("-", "-o", "-")
-        assert code == 1 and "standard input can't be read" in shown
+        assert code == 1
+        assert "standard input can't be read" in shown
         assert output.read_bytes() == b""
 
     def test_one_end_may_be_a_file(self, enhance, folder, given):
@@ -443,7 +460,9 @@ class TestPipe:
             thread.start()
             code, shown = enhance("pipe.wav", "-o", "out")
             thread.join()
-            assert code == 0 and "1 enhanced" in shown and "skipped" not in shown
+            assert code == 0
+            assert "1 enhanced" in shown
+            assert "skipped" not in shown
         assert soundfile.info("out/pipe.wav").frames == 16000
 
 
@@ -455,7 +474,8 @@ class TestHelp:
 
     def test_the_bar_shows_audio_time_and_speed(self, enhance):
         _, shown = enhance("talks/a.wav", "-o", "out")
-        assert "1/1 s of audio" in shown and "x real time" in shown
+        assert "1/1 s of audio" in shown
+        assert "x real time" in shown
 
     @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
     def test_shells_complete(self, shell):

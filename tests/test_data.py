@@ -83,7 +83,8 @@ class TestTurns:
         crops = TrainingCrops(pairs_csv, RecordedPairs(), CROP, by_speaker=True)
         loader = training_loader(crops, batch_size=2, n_batches=6)
         names = [name for batch in loader for name in batch.id]
-        assert names.count("u6") == 6 and len(set(names)) == 7
+        assert names.count("u6") == 6
+        assert len(set(names)) == 7
 
 
 class TestEpochBatchSampler:

@@ -59,7 +59,8 @@ class TestFolder:
 
     def test_it_has_the_log_of_its_training(self):
         log = (FOLDER / "train_log.txt").read_text()
-        assert "epoch: 1," in log and "valid pesq" in log
+        assert "epoch: 1," in log
+        assert "valid pesq" in log
 
 
 class TestOnWhatItNeverHeard:

@@ -41,7 +41,7 @@ def published_archives():
         for folder in FOLDERS
     }
     archives["logfiles.zip"] = zipped(
-        {log: "p232_001 bus 17.5\n" for log in [*LOGS, "log_readme.txt"]}
+        dict.fromkeys([*LOGS, "log_readme.txt"], "p232_001 bus 17.5\n")
     )
     return archives
 
@@ -235,7 +235,8 @@ def test_full_disk_while_unpacking_keeps_the_archive(server, tmp_path, monkeypat
 
     monkeypatch.setattr(zipfile.ZipFile, "extract", fail)
     message = error_of(download_voicebank, tmp_path, server.url)
-    assert "can't be unpacked" in message and "No space left on device" in message
+    assert "can't be unpacked" in message
+    assert "No space left on device" in message
     assert names(tmp_path) == ["noisy_trainset_28spk_wav.zip"]
 
 
@@ -331,7 +332,8 @@ def test_missing_file_is_an_error_at_once(server, tmp_path, waits):
     message = error_of(fetch, server.url + "none.zip", tmp_path / "none.zip")
     assert server.url + "none.zip" in message
     assert "404" in message
-    assert len(server.requests) == 1 and waits == []
+    assert len(server.requests) == 1
+    assert waits == []
 
 
 def test_unreachable_server_is_an_error_after_all_tries(server, tmp_path, waits):

@@ -384,7 +384,8 @@ class TestChosenForValidation:
 
     def test_each_of_its_noises_comes_at_each_snr(self, chosen):
         conditions = Counter((r["noise"], r["snr"]) for r in rows(chosen, "valid"))
-        assert len(conditions) == 8 and set(conditions.values()) == {2}
+        assert len(conditions) == 8
+        assert set(conditions.values()) == {2}
         assert {noise for noise, _ in conditions} == {"cafe", "fan"}
 
     def test_training_has_neither_its_noises_nor_those_left_out(self, chosen):

@@ -170,7 +170,8 @@ class TestSettings:
 
     def test_hold_what_scores_depend_on(self):
         settings = settings_of(["pesq"], scale="unit", sample_rate=8000)
-        assert settings["scale"] == "unit" and settings["sample_rate"] == 8000
+        assert settings["scale"] == "unit"
+        assert settings["sample_rate"] == 8000
 
     def test_hold_the_versions_of_what_scores(self):
         settings = settings_of(["pesq", "wss", "csig"])
@@ -285,7 +286,8 @@ class TestScores:
             for path in find_audio(corpus / system):
                 write(path, read(path)[4000:7200])
         row = run(corpus, "noisy", settings=settings)[0]
-        assert row["pesq"] is None and row["si_sdr"] is not None
+        assert row["pesq"] is None
+        assert row["si_sdr"] is not None
         assert row["failed"].startswith("PESQ: ")
 
     def test_a_file_that_is_gone_fails_alone(self, corpus, scored_here):
@@ -422,7 +424,8 @@ class TestProcesses:
         assert len(self.rows(corpus)) == 3
         write(fatal, samples)
         run = subprocess.run(command, capture_output=True, text=True)
-        assert run.returncode == 0 and "failed (" not in run.stderr
+        assert run.returncode == 0
+        assert "failed (" not in run.stderr
 
     def test_ctrl_c_keeps_the_finished_rows_and_the_same_command_goes_on(self, corpus):
         for path in [*find_audio(corpus / "clean"), *find_audio(corpus / "noisy")]:
@@ -435,7 +438,8 @@ class TestProcesses:
         deadline = time.monotonic() + 60
         journal = corpus / "report" / JOURNAL
         while not journal.exists() or len(self.rows(corpus)) < 3:
-            assert process.poll() is None and time.monotonic() < deadline
+            assert process.poll() is None
+            assert time.monotonic() < deadline
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, messages = process.communicate(timeout=60)

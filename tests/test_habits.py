@@ -84,7 +84,8 @@ def ids(paths):
 @pytest.mark.parametrize("path", SOURCES + RECIPES, ids=ids(SOURCES + RECIPES))
 def test_each_module_says_what_it_is_and_by_whom(path):
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    assert text and "Authors" in text
+    assert text
+    assert "Authors" in text
 
 
 def is_named_tuple(node):
@@ -159,7 +160,8 @@ def test_text_files_have_an_encoding_whatever_the_system_has(path):
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=ids(EXPERIMENTS))
 def test_an_experiment_begins_with_a_banner(path):
     rule, *comment = path.read_text(encoding="utf-8").splitlines()[:3]
-    assert rule.startswith("# ####") and comment[0].startswith("# ")
+    assert rule.startswith("# ####")
+    assert comment[0].startswith("# ")
 
 
 def test_the_seed_is_set_before_anything_is_made():
@@ -192,4 +194,5 @@ def test_each_key_that_training_reads_is_in_its_yaml():
     code = [ROOT / "speechbrain_cffma" / f"{n}.py" for n in ("brain", "training")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in code)
     read = set(re.findall(r"self\.hparams\.([a-z_]+)\b", text))
-    assert read and read <= set(tree)
+    assert read
+    assert read <= set(tree)

@@ -576,11 +576,12 @@ def test_the_level_is_that_of_the_utterance_without_its_padding(level_enhancer, 
 
 def test_silence_stays_silence_at_any_level(level_enhancer):
     enhanced, log_magnitude = level_enhancer(torch.zeros(1, 16000))
-    assert enhanced.abs().max() < 1e-9 and log_magnitude.abs().max() < 1e-9
+    assert enhanced.abs().max() < 1e-9
+    assert log_magnitude.abs().max() < 1e-9
 
 
 @pytest.mark.parametrize(
-    "own, asked, expected", [(12, None, 12), (12, 6, 6), (None, 20, 20)]
+    ("own", "asked", "expected"), [(12, None, 12), (12, 6, 6), (None, 20, 20)]
 )
 def test_the_bound_on_suppression_is_the_network_s_or_the_call_s(
     speech, own, asked, expected
@@ -605,8 +606,10 @@ def test_mask_lies_between_0_and_1_and_uses_the_range():
         estimator.output_layer.weight.mul_(10)
     mask = estimator(*inputs_of("cffma", LONG))
     assert mask.shape == (1, LONG, N_FREQS)
-    assert mask.min() >= 0 and mask.max() <= 1
-    assert mask.min() < 0.01 and mask.max() > 0.99
+    assert mask.min() >= 0
+    assert mask.max() <= 1
+    assert mask.min() < 0.01
+    assert mask.max() > 0.99
 
 
 @pytest.mark.parametrize(

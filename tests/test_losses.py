@@ -95,7 +95,8 @@ class TestEveryLoss:
         reference = clean[:, : enhanced.shape[1]] * (not silent_reference)
         value = loss(enhanced, reference)
         value.backward()
-        assert value.isfinite() and enhanced.grad.isfinite().all()
+        assert value.isfinite()
+        assert enhanced.grad.isfinite().all()
 
     def test_a_padded_item_counts_as_it_does_alone(self, loss, clean, noise):
         clean, noisy = clean[:, :32000], (clean + 0.2 * noise)[:, :32000]
@@ -191,7 +192,8 @@ class TestPESQLoss:
 
     def test_knows_nothing_of_weights(self):
         """A checkpoint, a model folder and an optimiser do not hold it."""
-        assert not PESQLoss().state_dict() and not list(PESQLoss().parameters())
+        assert not PESQLoss().state_dict()
+        assert not list(PESQLoss().parameters())
 
 
 def constant(value):
@@ -221,7 +223,8 @@ class TestWeightedSum:
         loss = WeightedSum(constant(2.0), waveform, weights)
         total, values = loss(self.PAIR, self.PAIR)
         assert total.item() == pytest.approx(expected)
-        assert values["log1p"] == 2 and not values["log1p"].requires_grad
+        assert values["log1p"] == 2
+        assert not values["log1p"].requires_grad
 
     def test_magnitudes_alone_need_no_waveform(self):
         terms = {"a": constant(1.0)}

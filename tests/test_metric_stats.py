@@ -194,6 +194,6 @@ def test_an_unknown_metric_is_refused():
 
 def test_ids_and_signals_that_do_not_match_are_refused(clean, noisy):
     stats = EnhancementStats("si_sdr")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="argument 2 is longer"):
         stats.append(IDS[:2], noisy, clean)
     assert stats.scores == []

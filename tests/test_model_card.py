@@ -152,7 +152,7 @@ def test_testing_again_writes_the_same_card(
     arguments,  # noqa: F811
     tmp_path,
     scored_here,
-):  # noqa: F811
+):
     copy = shutil.copytree(run_folder, tmp_path / "run")
     path = copy / "model" / "README.md"
     path.unlink()
@@ -214,7 +214,7 @@ def described(tiny_enhancer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "own, of_the_base, of_both",
+    ("own", "of_the_base", "of_both"),
     [
         ("cc-by-4.0", "cc-by-4.0", "cc-by-4.0"),
         ("cc-by-4.0", "cc-by-sa-3.0", "other"),
@@ -246,7 +246,7 @@ def test_an_ssl_model_that_is_not_part_of_the_network_is_none(described):
 
 
 @pytest.mark.parametrize(
-    "experiment, licence",
+    ("experiment", "licence"),
     [
         ("mini", "cc-by-sa-3.0"),
         ("mini_joint", "cc-by-sa-3.0"),
@@ -308,7 +308,8 @@ def test_of_a_model_without_a_run_nothing_is_invented(tiny_enhancer):
     card = plain_card(tiny_enhancer)
     titles = re.findall(r"^## (.*)", card.text, re.M)
     assert titles == ["How to use", "Network", "Limits", "Licence"]
-    assert card.data.license is None and card.data.eval_results is None
+    assert card.data.license is None
+    assert card.data.eval_results is None
 
 
 def test_saving_without_a_run_writes_this_card(tiny_enhancer, tmp_path):

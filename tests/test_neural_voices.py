@@ -102,4 +102,5 @@ def test_missing_packages_are_one_line(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         synthesise.main()
     (line,) = capsys.readouterr().err.splitlines()
-    assert str(tmp_path) in line and "README.md" in line
+    assert str(tmp_path) in line
+    assert "README.md" in line

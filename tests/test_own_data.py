@@ -339,7 +339,8 @@ def test_faulty_test_files_are_an_error(tmp_path):
     folders = write_pairs(tmp_path, ["a.wav", "b.wav"])
     soundfile.write(folders["noisy_folder"] / "a.wav", np.zeros(SAMPLES), 16000)
     message = error_of(tmp_path / "out", **for_testing(folders))
-    assert "1 of 2 test files" in message and "a.wav: silent" in message
+    assert "1 of 2 test files" in message
+    assert "a.wav: silent" in message
 
 
 # --- A trained model to start from
@@ -491,7 +492,8 @@ def test_training_without_data_for_it_is_an_error(pretrained, tmp_path, capsys):
     tested = for_testing(write_pairs(tmp_path, ["x.wav"]))
     options = {**tested, "pretrained": pretrained, "output_folder": tmp_path / "out"}
     line = fails(command_line("own_pairs", **SMALL_RUN, **options), capsys)
-    assert "train.csv has no rows" in line and "--test_only" in line
+    assert "train.csv has no rows" in line
+    assert "--test_only" in line
 
 
 def test_a_folder_that_is_no_model_is_an_error(arguments, tmp_path, capsys):

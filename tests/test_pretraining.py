@@ -28,7 +28,8 @@ def seeded(function, *arguments):
 class TestMaskedPrediction:
     def test_labels_are_of_the_clean_side(self, predictor, clean):
         labels = predictor.labels(clean, 63)
-        assert labels.shape == (1, 63) and len(labels.unique()) > 4
+        assert labels.shape == (1, 63)
+        assert len(labels.unique()) > 4
         assert torch.equal(labels, predictor.labels(clean, 63))
 
     def test_labels_do_not_depend_on_the_level(self, predictor, clean):
@@ -72,7 +73,8 @@ class TestMaskedPrediction:
     def test_something_is_masked_in_each_item(self, predictor, clean):
         predictor.mask_prob = 0.0
         loss, _, labels = predictor(clean.expand(3, -1), clean.expand(3, -1))
-        assert len(labels) == 3 and torch.isfinite(loss)
+        assert len(labels) == 3
+        assert torch.isfinite(loss)
 
     def test_it_learns(self, predictor, clean):
         predictor.train()

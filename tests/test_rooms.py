@@ -97,7 +97,8 @@ class TestRoom:
 
     def test_reverberation_times_are_drawn_between_their_bounds(self):
         times = [len(room(seed)) / 16000 for seed in range(20)]
-        assert SHORT[0] <= min(times) < 0.21 and 0.24 < max(times) <= SHORT[1]
+        assert SHORT[0] <= min(times) < 0.21
+        assert 0.24 < max(times) <= SHORT[1]
 
     def test_speech_in_it_is_aligned_with_dry_speech(self, speech):
         dry = speech.numpy()
@@ -109,16 +110,20 @@ class TestRoom:
     def test_speaker_and_microphone_are_apart_and_away_from_the_walls(self, drawn):
         size, microphone, speaker = drawn(TRAIN_LENGTHS)
         for place in (microphone, speaker):
-            assert (place >= 0.4).all() and (place <= size - 0.4).all()
+            assert (place >= 0.4).all()
+            assert (place <= size - 0.4).all()
         distance = np.linalg.norm(microphone - speaker, axis=1)
         step = 343 / 16000
-        assert (0.5 - step <= distance).all() and (distance <= 2 + step).all()
+        assert (0.5 - step <= distance).all()
+        assert (distance <= 2 + step).all()
         assert np.ptp(distance) > 0.8
 
     def test_its_size_is_that_of_a_room(self, drawn):
         (length, width, height), *_ = (places.T for places in drawn(TRAIN_LENGTHS))
-        assert (width >= 2.5).all() and (width <= length).all()
-        assert (height >= 2.5).all() and (height <= 3.5).all()
+        assert (width >= 2.5).all()
+        assert (width <= length).all()
+        assert (height >= 2.5).all()
+        assert (height <= 3.5).all()
 
     def test_no_room_for_the_test_has_the_size_of_one_for_training(self, drawn):
         lengths = [drawn(bounds)[0][:, 0] for bounds in (TRAIN_LENGTHS, TEST_LENGTHS)]

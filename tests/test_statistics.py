@@ -66,8 +66,10 @@ class TestBootstrap:
 
     def test_of_one_score_there_is_no_interval_and_of_none_no_mean(self):
         mean, low, high = bootstrap(np.array([[1.5, np.nan], [np.nan, np.nan]]))
-        assert mean[0] == 1.5 and np.isnan(mean[1])
-        assert np.isnan(low).all() and np.isnan(high).all()
+        assert mean[0] == 1.5
+        assert np.isnan(mean[1])
+        assert np.isnan(low).all()
+        assert np.isnan(high).all()
 
     def test_many_files_are_resampled_in_blocks(self, sample, monkeypatch):
         at_once = bootstrap(sample[:, None])

@@ -157,4 +157,5 @@ def test_compiled_it_is_not_compiled_anew_for_each_length(tiny_enhancer, speech)
             torch.testing.assert_close(enhanced, expected, atol=1e-5, rtol=0)
             n_graphs.append(counter.frame_count)
     # Some ranges of lengths have a graph of their own.
-    assert n_graphs[0] and n_graphs[3:] == 4 * [n_graphs[2]]
+    assert n_graphs[0]
+    assert n_graphs[3:] == 4 * [n_graphs[2]]

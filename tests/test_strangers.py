@@ -177,7 +177,8 @@ def test_a_lobe_where_another_is_needed_is_refused_by_the_key(copied, role):
             said = refusal(copied)
             if isinstance(value, list) == is_list:
                 assert f"{'.'.join(map(str, path))}{'.0' * is_list} is" in said
-            assert role in said and "must be" in said
+            assert role in said
+            assert "must be" in said
 
 
 PARTS_OF_ALL_ROLES = config_of(
@@ -202,7 +203,8 @@ def test_lobes_that_do_not_fit_one_another_are_refused(copied, fusion, said):
     enhancer = CFFMAEnhancer.from_pretrained(copied)
     enhancer.mask_estimator = MaskEstimator(fusion, SCTA(8), 201, fusion.fused_dim, 8)
     enhancer.save_pretrained(copied)
-    assert "lobes do not fit one another" in refusal(copied) and said in refusal(copied)
+    assert "lobes do not fit one another" in refusal(copied)
+    assert said in refusal(copied)
 
 
 @each_family
@@ -214,8 +216,11 @@ def test_each_value_of_an_ssl_configuration_is_refused_by_name_or_taken(family):
             try:
                 ssl_configuration("ssl", changed(config, leaf, value))
             except InputError as error:
-                assert last_name(leaf) in str(error), (leaf, value)
-                assert str(error).isprintable()
+                said = str(error)
+            else:
+                continue
+            assert last_name(leaf) in said, (leaf, value)
+            assert said.isprintable()
 
 
 @pytest.mark.parametrize("name", ["relu2", "prelu", "xielu", "Gelu"])

@@ -185,7 +185,8 @@ def test_the_ssl_layer_weights_are_drawn(finished):
 
 def test_logs_for_people_and_tensorboard(finished):
     log = (finished / "train_log.txt").read_text()
-    assert "epoch: 2" in log and "valid pesq" in log
+    assert "epoch: 2" in log
+    assert "valid pesq" in log
     assert list((finished / "tensorboard").iterdir())
 
 
@@ -204,7 +205,8 @@ def test_the_model_folder_is_the_best_checkpoint(finished):
 
 def test_the_resolved_hyperparameters_are_kept(finished):
     text = (finished / "hyperparams.yaml").read_text()
-    assert "fused_dim: 32" in text and "!ref" not in text
+    assert "fused_dim: 32" in text
+    assert "!ref" not in text
 
 
 def test_evaluating_alone_gives_the_same_scores(finished, arguments, tmp_path):
@@ -242,7 +244,8 @@ def test_bf16_accumulation_scheduler_and_clipping(arguments, tmp_path):
     )
     log = (tmp_path / "train_log.txt").read_text()
     # 8 batches are 4 steps; a cosine ends at 0.
-    assert "step: 4" in log and "lr_head: 0" in log
+    assert "step: 4" in log
+    assert "lr_head: 0" in log
 
 
 def test_clipping_bounds_the_norm_over_all_parameters(arguments, tmp_path, monkeypatch):
@@ -302,7 +305,8 @@ def test_early_stop(arguments, tmp_path, monkeypatch):
         )
     )
     log = (tmp_path / "train_log.txt").read_text()
-    assert "epoch: 3" in log and "epoch: 4" not in log
+    assert "epoch: 3" in log
+    assert "epoch: 4" not in log
 
 
 def test_without_pesq_the_best_is_chosen_by_si_sdr(
@@ -374,7 +378,8 @@ def test_options_that_an_optimiser_refuses_are_one_line(
     arguments, tmp_path, capsys, options, message
 ):
     error = fails(arguments(tmp_path, **options), capsys)
-    assert "the optimisers can't be made: " in error and message in error
+    assert "the optimisers can't be made: " in error
+    assert message in error
 
 
 def test_another_metric_can_not_choose(arguments, tmp_path, capsys):
@@ -494,7 +499,8 @@ def test_what_is_frozen_stays_as_it_was(fine_tune, arguments, tmp_path, ssl_fold
     if fine_tune == "frozen":
         assert changed == set()
     else:
-        assert changed and not any("feature_extractor" in key for key in changed)
+        assert changed
+        assert not any("feature_extractor" in key for key in changed)
 
 
 # --- interruption ---
@@ -582,7 +588,8 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(
         arguments(tmp_path, lr=1e38, ckpt_interval_minutes=0, ckpt_interval_steps=1),
         capsys,
     )
-    assert "the loss is nan in epoch 1, step 3" in line and "en/" in line
+    assert "the loss is nan in epoch 1, step 3" in line
+    assert "en/" in line
     (checkpoint,) = (tmp_path / "checkpoints").glob("CKPT*")
     weights = torch.load(checkpoint / "enhancer.ckpt")
     assert all(value.isfinite().all() for value in weights.values())
@@ -593,7 +600,8 @@ def test_a_learning_rate_that_a_resumed_run_does_not_take_is_said(arguments, tmp
     train.main(arguments(tmp_path, number_of_epochs=2, lr=0.123))
     log = (tmp_path / "log.txt").read_text()
     assert "goes on with the head learning rate of its checkpoint" in log
-    assert "0.123" in log and "ssl learning rate" not in log
+    assert "0.123" in log
+    assert "ssl learning rate" not in log
 
 
 def test_two_processes_train_and_evaluate(arguments, tmp_path):

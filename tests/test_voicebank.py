@@ -278,7 +278,8 @@ def test_missing_log_is_a_warning_and_the_snr_unknown(tree, caplog):
     row = rows(tree)["p232_001"]
     assert (row["snr"], row["noise"]) == (None, "")
     [warning] = [text for text in warnings(caplog) if "SNR" in text]
-    assert "4 of 4 test pairs" in warning and "log_testset.txt" in warning
+    assert "4 of 4 test pairs" in warning
+    assert "log_testset.txt" in warning
 
 
 def test_utterance_without_a_log_line_is_a_warning(tree, caplog):
@@ -312,7 +313,8 @@ def test_missing_folders_are_named_with_both_ways_to_get_them(tree):
     assert (
         "missing or empty are clean_trainset_28spk_wav, noisy_testset_wav." in message
     )
-    assert "--data_folder" in message and "--download" in message
+    assert "--data_folder" in message
+    assert "--download" in message
     assert "5.3 GB" in message
 
 
@@ -347,20 +349,25 @@ def test_twins_of_different_length_are_named(tree):
     path = tree / "clean_testset_wav" / "p232_001.wav"
     soundfile.write(path, read(path)[:-1], 16000)
     message = error_of(tree)
-    assert "1 pairs differ" in message and "p232_001" in message
-    assert "8000 samples" in message and "7999 samples" in message
+    assert "1 pairs differ" in message
+    assert "p232_001" in message
+    assert "8000 samples" in message
+    assert "7999 samples" in message
 
 
 def test_twins_of_different_sample_rate_are_named(tree):
     path = tree / "clean_testset_wav" / "p232_001.wav"
     soundfile.write(path, np.repeat(read(path), 3), 48000)
     message = error_of(tree)
-    assert "16000 Hz" in message and "48000 Hz" in message and "p232_001" in message
+    assert "16000 Hz" in message
+    assert "48000 Hz" in message
+    assert "p232_001" in message
 
 
 def test_held_out_speakers_that_are_missing_are_named(tree):
     message = error_of(tree, valid_speakers=["p300", "p301"])
-    assert "left for valid" in message and "p300, p301" in message
+    assert "left for valid" in message
+    assert "p300, p301" in message
 
 
 def test_no_speaker_left_for_training_is_an_error(tree):
@@ -426,7 +433,8 @@ def test_few_faulty_training_files_are_skipped(many, caplog, spoil, reason):
     paths = [many / name / "p225_050.wav" for name in FOLDERS[:2]]
     spoil(paths)
     train, _, _ = prepared(many)
-    assert len(train) == 100 and "p225_050" not in train
+    assert len(train) == 100
+    assert "p225_050" not in train
     [warning] = [text for text in warnings(caplog) if "skipping" in text]
     assert "1 of 101 training files" in warning
     assert f"{paths[0]}: {reason}" in warning
@@ -437,4 +445,5 @@ def test_many_faulty_training_files_are_an_error(many):
         silent([many / "clean_trainset_28spk_wav" / f"{name}.wav"])
     message = error_of(many)
     assert "2 of 101 train files" in message
-    assert "p225_050" in message and "p225_051" in message
+    assert "p225_050" in message
+    assert "p225_051" in message

@@ -115,7 +115,7 @@ def read_header(path):
             if int.from_bytes(file.read(8), "little") > MAX_HEADER_BYTES:
                 raise ValueError(f"its header exceeds {MAX_HEADER_BYTES >> 10} KiB")
         with safe_open(path, "pt") as file:
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+            slices = {key: file.get_slice(key) for key in file.keys()}
             types = {key: part.get_dtype() for key, part in slices.items()}
             shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
     except (OSError, ValueError, SafetensorError) as error:

@@ -31,7 +31,9 @@ _STYLE = {
     **dict.fromkeys(
         ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color"), _TEXT
     ),
-    **{"ytick.color": _TEXT, "axes.spines.top": False, "axes.spines.right": False},
+    "ytick.color": _TEXT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
 }
 
 

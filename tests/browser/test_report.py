@@ -79,7 +79,8 @@ class TestRendering:
 
     def test_all_spectrograms_are_decoded(self, page):
         widths = page.run("return [...document.images].map(i => i.naturalWidth)")
-        assert len(widths) >= 3 * 4 and min(widths) > 100
+        assert len(widths) >= 3 * 4
+        assert min(widths) > 100
 
     def test_nothing_is_fetched(self, page):
         names = page.run(
@@ -111,12 +112,14 @@ class TestSorting:
         for _ in range(2):
             sort(page, "#files", 4)
             texts = column(page, "#files", 4)
-            assert texts[-1] == "–" and "–" not in texts[:-1]
+            assert texts[-1] == "–"
+            assert "–" not in texts[:-1]
 
     def test_by_a_name(self, page):
         sort(page, "#files", 1)
         names = column(page, "#files", 1)
-        assert names == sorted(names) and len(names) == 3 * N_FILES
+        assert names == sorted(names)
+        assert len(names) == 3 * N_FILES
 
     def test_finding_leaves_the_rows_with_all_words(self, page):
         page.find("#filter")[0].send_keys("SPEECH-1 better")
@@ -143,7 +146,8 @@ class TestPlayers:
 
     def test_hold_the_whole_file(self, page, players):
         durations = {page.run("return arguments[0].duration", p) for p in players}
-        assert len(durations) == 1 and durations.pop() > 2
+        assert len(durations) == 1
+        assert durations.pop() > 2
 
     def test_show_where_they_are(self, page, players):
         self.play(page, players[0])
@@ -197,7 +201,8 @@ class TestPhone:
             "const box = document.querySelector('#means tbody th').getBoundingClientRect();"
             "return [box.left, box.width]"
         )
-        assert 0 <= left < 40 and 80 < width < 180
+        assert 0 <= left < 40
+        assert 80 < width < 180
 
     def test_charts_fit(self, phone):
         boxes = phone.run(
