@@ -1,6 +1,7 @@
 # make demo          set up, enhance and evaluate with the default model, train it some minutes
 # make test          set up, lint, and run all tests and doctests
 # make test-gpu      set up, and run the tests that need an NVIDIA GPU
+# make test-wheel    set up, and install the wheel with its dependencies alone, and use it (5 GB)
 # make test-browser  set up, install Chromium (Debian, Ubuntu: as root), test the pages in it
 # make clean         remove the environment and all results
 
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test test-gpu test-browser setup chromium clean
+.PHONY: demo test test-gpu test-wheel test-browser setup chromium clean
 
 demo: setup
 	$(BIN)/python examples/before_after.py results/demo
@@ -25,6 +26,9 @@ test-gpu: setup
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "error: torch finds no GPU here")'
 	$(BIN)/python -m pytest tests/test_cuda.py -m cuda
 
+test-wheel: setup
+	$(BIN)/python -m pytest tests/test_wheel.py -m clean_environment --timeout=1800
+
 test-browser: setup chromium
 	$(BIN)/python -m pytest tests/browser
 
@@ -36,7 +40,7 @@ chromium:
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: setup.py constraints.txt
+$(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "error: Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'
 	@command -v cc > /dev/null || command -v gcc > /dev/null || { echo 'error: the package pesq is built from source: install a C compiler (Debian, Ubuntu: apt install gcc python3-dev)' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
