@@ -273,8 +273,8 @@ def note(settings):
     versions = ", ".join(f"{name} {v}" for name, v in settings["versions"].items())
     return (
         f"Means with {100 * LEVEL:g} % bootstrap intervals ({N_RESAMPLES:,} resamples over "
-        "utterances). Files without a score are left out of a mean, and of a paired "
-        "difference if either system has none; none counts as 0. "
+        "utterances). A file without a score enters no mean and no paired difference; "
+        "it never counts as 0. "
         f"Scored at {settings['sample_rate']} Hz; LLR, WSS, SSNR, CSIG, CBAK and COVL at "
         f"the sample scale {settings['scale']}. Versions: {versions}."
     )
