@@ -7,11 +7,11 @@ from unittest import mock
 import pytest
 import speechbrain as sb
 import torch
-from pretended_gpu import NoWaiting, backward, check_bias, pretend, pretended
 from speechbrain.dataio.batch import PaddedBatch, PaddedData
-from test_variants import VARIANTS, enhancer_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers.networks import VARIANTS, enhancer_of
+from helpers.pretended_gpu import NoWaiting, backward, check_bias, pretend, pretended
 from speechbrain_cffma.brain import EnhancementBrain
 from speechbrain_cffma.inference import _enhance_rows, has_bf16
 from speechbrain_cffma.lobes import (

@@ -9,9 +9,9 @@ import zipfile
 import numpy as np
 import pytest
 
+from helpers.errors import error_of
 from recipes.VoiceBank import prepare
 from recipes.VoiceBank.prepare import download_voicebank, fetch
-from speechbrain_cffma.errors import InputError
 
 LOGS = ["log_testset.txt", "log_trainset_28spk.txt"]
 FOLDERS = [
@@ -122,15 +122,6 @@ def names(folder):
 
 def ranges(server):
     return [range_header for _, range_header in server.requests]
-
-
-def error_of(function, *arguments, **options):
-    """The message of the InputError that a call raises, which is one line."""
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # --- The archives

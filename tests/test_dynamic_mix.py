@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from helpers.paths import ROOT
 from recipes.DynamicMix import prepare
 from recipes.DynamicMix.prepare import make_small_wavlm, prepare_dynamic_mix
 from speechbrain_cffma import audio
@@ -20,7 +21,6 @@ from speechbrain_cffma.mixing import DynamicMixer, reverberate, rms
 from speechbrain_cffma.noises import TEST_KINDS
 
 BUNDLED = Path(prepare.__file__).parent / "speech"
-ROOT = Path(__file__).parents[1]
 SPEAKERS = ("en", "it", "ru")
 FILES_A_SPEAKER = 8
 #: Quick: few pairs, one process.

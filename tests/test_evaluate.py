@@ -32,7 +32,7 @@ from speechbrain_cffma.workers import call_all
 
 REPOSITORY = Path(__file__).parents[1]
 SPEECH = REPOSITORY / "recipes" / "DynamicMix" / "speech" / "ru"
-FAULTY_METRIC = Path(__file__).with_name("faulty_metric.py")
+FAULTY_METRIC = Path(__file__).parent / "helpers" / "faulty_metric.py"
 SI_SDR = settings_of(["si_sdr"])
 
 

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from test_lobes import perturbed
-from test_variants import VARIANTS, enhancer_of
 
+from helpers.networks import VARIANTS, enhancer_of, perturbed
 from speechbrain_cffma import __version__, export
 from speechbrain_cffma.audio import find_audio, read
 from speechbrain_cffma.errors import InputError, InstallError

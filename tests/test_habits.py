@@ -6,13 +6,12 @@ Its `check_docstrings` wants an example in each public function and class, its
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
 from speechbrain_cffma.experiment import _merge, _with_bases
 
-ROOT = Path(__file__).parents[1]
 SOURCES = [
     path
     for path in sorted((ROOT / "speechbrain_cffma").rglob("*.py"))

@@ -1,44 +1,17 @@
 """Every experiment in hparams/ prepares its data, trains, writes its model and reports."""
 
-import shutil
-
 import pytest
 from ruamel.yaml import YAML
-from test_own_data import write_pairs
-from test_training import (
-    ROOT,
-    SMALL_MIX,
-    SMALL_NETWORK,
-    SMALL_RUN,
-    SPEECH,
-    command_line,
-)
-from test_voicebank import write_tree as write_voicebank
-from test_whamr import write_tree as write_whamr
 
 import train
+from helpers import voicebank, whamr
+from helpers.own_data import dynamic_mix, write_pairs
+from helpers.paths import HPARAMS, ROOT
+from helpers.runs import GIVEN, SMALL_NETWORK, SMALL_RUN, command_line
 from speechbrain_cffma.lobes import CFFMAEnhancer
 
-HPARAMS = ROOT / "hparams"
 #: Without the pre-training of SSL models, which tests/test_pretraining.py specifies.
 EXPERIMENTS = sorted({p.stem for p in HPARAMS.glob("*.yaml")} - {"base", "pretrain"})
-#: What experiments must be given beside small data.
-GIVEN = {
-    "default": {
-        "noise_folder": "null",
-        **dict.fromkeys(("test_noises", "valid_noises", "left_out_noises"), "[]"),
-    }
-}
-
-
-def dynamic_mix(folder):
-    """A speech folder of 20 files of two speakers."""
-    for speaker, count in (("en", 16), ("ru", 4)):
-        (folder / speaker).mkdir(parents=True)
-        for path in sorted((SPEECH / speaker).glob("*.opus"))[:count]:
-            shutil.copy(path, folder / speaker)
-    rooms = {"simulated_rooms": 2, "rt60": [0.2, 0.25]}
-    return {"speech_folder": folder, **rooms, **SMALL_MIX}
 
 
 def paired_folders(folder):
@@ -51,9 +24,9 @@ def paired_folders(folder):
 DATA = {
     "DynamicMix": dynamic_mix,
     "PairedFolders": paired_folders,
-    "VoiceBank": lambda folder: {"data_folder": write_voicebank(folder)},
+    "VoiceBank": lambda folder: {"data_folder": voicebank.write_tree(folder)},
     "WHAMR": lambda folder: {
-        "data_folder": write_whamr(folder),
+        "data_folder": whamr.write_tree(folder),
         "allow_subset": True,
     },
 }

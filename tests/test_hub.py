@@ -6,10 +6,10 @@ import sys
 import huggingface_hub
 import pytest
 import torch
-from hub_stand_in import HubStandIn
 from huggingface_hub import constants
-from test_download import error_of
 
+from helpers.errors import error_of
+from helpers.hub_stand_in import HubStandIn
 from speechbrain_cffma.lobes import CFFMAEnhancer
 
 NAME = "me/my-model"

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from speechbrain.utils.importutils import LazyModule
 
+from helpers.signals import ratio_db
 from speechbrain_cffma.errors import InputError, InstallError
 from speechbrain_cffma.inference import PeakWarning, Windows
 from speechbrain_cffma.lobes import CFFMAEnhancer, LogSpectrogram, NoEmbedding
@@ -94,10 +95,6 @@ def in_blocks(wav, sizes):
 
 def concatenated(blocks):
     return np.concatenate(list(blocks), axis=-1)
-
-
-def ratio_db(signal, error):
-    return 10 * np.log10(np.sum(signal**2) / np.sum(error**2))
 
 
 class TestForm:

@@ -3,11 +3,27 @@
 import math
 
 import numpy as np
-import numpy_reference as reference
 import pytest
 import torch
 from torch import nn
 
+from helpers import numpy_reference as reference
+from helpers.networks import (
+    DIM,
+    FUSED_DIM,
+    FUSING_LOBES,
+    LONG,
+    N_FREQS,
+    RELATIVE_LENGTHS,
+    SEQUENCE_LOBES,
+    SHORT,
+    SSL_DIM,
+    is_cancelled,
+    padded_with_noise,
+    perturbed,
+    small_cffma,
+    small_enhancer,
+)
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes import (
     BLSTM,
@@ -26,7 +42,6 @@ from speechbrain_cffma.lobes import (
     OpenGate,
     PostNormStack,
     RelativeSelfAttention,
-    SelectiveChannelAttention,
     SelectiveTimeAttention,
     SpectrogramOnly,
     SSLEmbedding,
@@ -34,41 +49,10 @@ from speechbrain_cffma.lobes import (
     load_ssl,
 )
 
-N_FREQS, SSL_DIM, FUSED_DIM, DIM = 9, 8, 14, 12
-SHORT, LONG = 11, 17  # frames of two utterances
 FAMILIES = ["wavlm", "wav2vec2", "hubert"]
 
 
-def small_cffma():
-    return CFFMA(N_FREQS, SSL_DIM, FUSED_DIM, DIM, n_blocks=2, n_heads=3)
-
-
-#: Lobes that map [B, T, DIM] to the same shape.
-SEQUENCE_LOBES = {
-    "attention": lambda: RelativeSelfAttention(DIM, n_heads=3),
-    "feed_forward": lambda: FeedForward(DIM),
-    "channel_attention": lambda: SelectiveChannelAttention(DIM),
-    "time_attention": SelectiveTimeAttention,
-    "scta": lambda: SCTA(DIM),
-    "rhma": lambda: RHMA(DIM, n_blocks=2, n_heads=3),
-    "blstm": lambda: BLSTM(DIM),
-    "transformer": lambda: TransformerStack(DIM, n_heads=3),
-}
-#: Lobes that take a spectrum [B, T, N_FREQS] and an embedding [B, T, SSL_DIM].
-FUSING_LOBES = {
-    "mscff": lambda: MSCFF(N_FREQS, SSL_DIM, FUSED_DIM),
-    "cross_attention": lambda: CrossAttentionFusion(N_FREQS, SSL_DIM, DIM, n_heads=3),
-    "cffma": small_cffma,
-}
 LOBES = {**SEQUENCE_LOBES, **FUSING_LOBES}
-
-
-def perturbed(module):
-    """The module in eval mode, each parameter moved so that no default hides a fault."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return module.eval()
 
 
 def inputs_of(name, n_frames):
@@ -393,20 +377,11 @@ def test_200_samples_are_too_short_for_the_reflect_padding():
 # --- Padding
 
 
-def padded_with_noise(short, long):
-    """A batch of both; behind the short one lies noise, which nothing may depend on."""
-    filled = torch.cat([short, 3 * torch.randn(1, LONG - SHORT, short.shape[2])], 1)
-    return torch.cat([filled, long])
-
-
 def batch_of(name):
     """Inputs of a lobe for a short utterance, and for a batch of it and a longer one."""
     short, long = inputs_of(name, SHORT), inputs_of(name, LONG)
     batch = [padded_with_noise(*pair) for pair in zip(short, long, strict=True)]
     return short, batch
-
-
-RELATIVE_LENGTHS = torch.tensor([SHORT / LONG, 1.0])
 
 
 @pytest.mark.parametrize("name", LOBES)
@@ -441,16 +416,6 @@ def padded_batch(speech):
     for row, n in zip(batch, n_valid, strict=True):
         row[:n] = speech[:n]
     return batch, torch.tensor(n_valid) / len(speech), n_valid
-
-
-def small_enhancer(ssl, **options):
-    head = CFFMA(ssl_dim=32, fused_dim=16, dim=8, n_blocks=1, n_heads=2)
-    return CFFMAEnhancer(
-        SSLEmbedding(ssl, fine_tune="entire"),
-        LogSpectrogram(),
-        perturbed(head),
-        **options,
-    ).eval()
 
 
 @pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
@@ -794,12 +759,6 @@ def is_unused(name, large):
     return name.endswith("masked_spec_embed") or (
         large and name.startswith("embedding.ssl.model.encoder.layer_norm.")
     )
-
-
-def is_cancelled(name):
-    """A bias of an attention's keys adds the same to all scores: softmax takes it out,
-    and what is left of its gradient is rounding."""
-    return name.endswith((".key.bias", ".k_proj.bias"))
 
 
 def is_frozen(name, fine_tune):

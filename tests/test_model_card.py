@@ -8,16 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import ModelCard
-from test_own_data import FLAT, write_pairs
-from test_training import (  # noqa: F401
-    ROOT,
-    SMALL_RUN,
-    arguments,
-    command_line,
-    few_files,
-)
 
 import train
+from helpers.own_data import FLAT, write_pairs
+from helpers.paths import ROOT
+from helpers.runs import SMALL_RUN, command_line
 from recipes.DynamicMix.prepare import said_of_bundled
 from speechbrain_cffma.data import RecordedPairs
 from speechbrain_cffma.experiment import load_experiment, read_experiment
@@ -42,7 +37,7 @@ def in_the_repository():
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory, arguments):  # noqa: F811
+def run_folder(tmp_path_factory, arguments):
     """The output folder of a run whose data and licence were given."""
     folder = tmp_path_factory.mktemp("run")
     train.main(arguments(folder, **SHORT, **SAID))
@@ -139,7 +134,7 @@ def test_the_licence_of_the_data_is_that_of_the_weights(card):
     assert "is under `cc-by-4.0`, and so are the weights" in section(card, "Licence")
 
 
-def test_the_card_names_no_place_of_the_machine(card, run_folder, few_files):  # noqa: F811
+def test_the_card_names_no_place_of_the_machine(card, run_folder, few_files):
     text = str(card)
     for path in (run_folder, few_files, ROOT):
         assert str(path) not in text
@@ -149,7 +144,7 @@ def test_the_card_names_no_place_of_the_machine(card, run_folder, few_files):  #
 def test_testing_again_writes_the_same_card(
     card,
     run_folder,
-    arguments,  # noqa: F811
+    arguments,
     tmp_path,
     scored_here,
 ):

@@ -11,19 +11,13 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 from scipy.signal import resample_poly
-from test_lobes import perturbed
-from test_training import (
-    ROOT,
-    SMALL_RUN,
-    assert_same_model,
-    command_line,
-    fails,
-    si_sdr_of,
-)
-from test_variants import enhancer_of
-from test_voicebank import speech, write_tree
 
 import train
+from helpers.networks import enhancer_of, perturbed
+from helpers.own_data import FLAT, SAMPLES, write_pairs
+from helpers.paths import ROOT
+from helpers.runs import SMALL_RUN, assert_same_model, command_line, fails, si_sdr_of
+from helpers.voicebank import write_tree
 from recipes.PairedFolders.prepare import prepare_paired_folders
 from speechbrain_cffma import audio, cli, lobes, manifest
 from speechbrain_cffma.brain import EnhancementBrain
@@ -31,29 +25,10 @@ from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes import CFFMAEnhancer
 from speechbrain_cffma.manifest import read_manifest
 
-SAMPLES = 8000
-
 
 @pytest.fixture(autouse=True)
 def in_the_repository(monkeypatch):
     monkeypatch.chdir(ROOT)
-
-
-def write_pairs(folder, names, clean_names=None, noisy="noisy", clean="clean"):
-    """Pairs of speech, in white noise of 5 dB; return their folders by option."""
-    random = np.random.default_rng(0)
-    for index, name in enumerate(names):
-        samples = speech(index % 5)[index * 10 :][:SAMPLES]
-        noise = random.normal(size=SAMPLES) * samples.std() * 10 ** (-5 / 20)
-        clean_name = clean_names[index] if clean_names else name
-        for side, its_name, signal in (
-            (noisy, name, samples + noise),
-            (clean, clean_name, samples),
-        ):
-            path = folder / side / its_name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(os.fsencode(path), signal / 4, 16000)
-    return {"noisy_folder": folder / noisy, "clean_folder": folder / clean}
 
 
 def for_testing(folders):
@@ -78,8 +53,7 @@ def error_of(folder, **options):
     return str(caught.value)
 
 
-#: Flat; in fewer subfolders than ten; in ten.
-FLAT = [f"{i:02d}.wav" for i in range(20)]
+#: Names in fewer subfolders than ten, and in ten.
 FEW_SPEAKERS = [f"p{i % 4}/{i:02d}.wav" for i in range(20)]
 SPEAKERS = [f"p{i % 10}/{i:02d}.wav" for i in range(30)]
 

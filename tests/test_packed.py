@@ -5,8 +5,8 @@ import pickle
 
 import pytest
 import torch
-from test_inference import ratio_db
 
+from helpers.signals import ratio_db
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes import packed
 from speechbrain_cffma.lobes.packed import PackedLinear

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from test_hparams import GIVEN, dynamic_mix
-from test_training import ROOT, SMALL_RUN, command_line
 
 import train
+from helpers.own_data import dynamic_mix
+from helpers.paths import ROOT
+from helpers.runs import GIVEN, SMALL_RUN, command_line
 from recipes.Pretrain.masked_prediction import MaskedPrediction
 from speechbrain_cffma.lobes import load_ssl
 

@@ -6,11 +6,11 @@ import shutil
 import pytest
 import speechbrain as sb
 import torch
-from numpy_reference import n_ssl_frames
 from safetensors.torch import load_file, save_file
 from speechbrain.integrations.huggingface.wavlm import WavLM
 from torch.nn import functional as F
 
+from helpers.numpy_reference import n_ssl_frames
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes import SSLEmbedding, load_ssl
 from speechbrain_cffma.lobes.ssl_models import wrapper_class

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import sweep as command
+from helpers.paths import ROOT
 from speechbrain_cffma import complexity
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.experiment import load_experiment
@@ -33,7 +34,6 @@ from speechbrain_cffma.lobes import (
 from speechbrain_cffma.report import sweep as report
 from speechbrain_cffma.sweep import LOG, prepare, read_sweep, run_all
 
-ROOT = Path(__file__).parents[1]
 SWEEPS = sorted((ROOT / "hparams" / "sweeps").glob("*.yaml"))
 
 #: Its prepare step notes what the data were made from, and makes none.

@@ -15,66 +15,16 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
-from started import trained
 
 import train
+from helpers.paths import ROOT
+from helpers.runs import assert_same_model, fails, si_sdr_of
+from helpers.started import trained
 from speechbrain_cffma import audio
 from speechbrain_cffma.brain import EnhancementBrain
 from speechbrain_cffma.lobes import BLSTM, CFFMAEnhancer, Concatenation
 from speechbrain_cffma.manifest import read_manifest
 from speechbrain_cffma.metrics import score
-
-ROOT = Path(__file__).parents[1]
-SPEECH = ROOT / "recipes" / "DynamicMix" / "speech"
-
-
-@pytest.fixture(scope="session")
-def few_files(tmp_path_factory):
-    """A speech folder of 24 training files and 4 of the test speaker."""
-    folder = tmp_path_factory.mktemp("speech")
-    for speaker, count in (("en", 24), ("ru", 4)):
-        (folder / speaker).mkdir()
-        for path in sorted((SPEECH / speaker).glob("*.opus"))[:count]:
-            shutil.copy(path, folder / speaker)
-    return folder
-
-
-#: Options of any experiment that make it a run of seconds, and its network small.
-SMALL_RUN = {
-    "number_of_epochs": 2,
-    "steps_per_epoch": 4,
-    "batch_size": 2,
-    "warmup_steps": 2,
-    "num_workers": 0,
-    "metric_workers": 1,
-    "n_examples": 0,
-    "device": "cpu",
-}
-SMALL_NETWORK = {"fused_dim": 32, "dim": 16}
-#: Few fixed pairs of what is mixed on the fly.
-SMALL_MIX = {"n_valid": 2, "n_test": 4}
-
-
-def command_line(experiment, **options):
-    """Arguments of `train.main`."""
-    flags = [f"--{key}={value}" for key, value in options.items()]
-    return [str(ROOT / "hparams" / f"{experiment}.yaml"), *flags, "--noprogressbar"]
-
-
-@pytest.fixture(scope="session")
-def arguments(few_files, ssl_folder):
-    """`arguments(output_folder, **overrides)`: the command line of a small run."""
-
-    def make(output_folder, **overrides):
-        options = {
-            "output_folder": output_folder,
-            "speech_folder": few_files,
-            "ssl_source": ssl_folder("wavlm"),
-        }
-        options |= {**SMALL_RUN, **SMALL_NETWORK, **SMALL_MIX, **overrides}
-        return command_line("mini", **options)
-
-    return make
 
 
 @pytest.fixture(autouse=True)
@@ -97,21 +47,6 @@ def run(argv, script=ROOT / "train.py"):
         )
         error.seek(0)
         return done.returncode, error.read()
-
-
-def fails(argv, capsys):
-    """Run, expecting failure; return the one line it prints to standard error."""
-    with pytest.raises(SystemExit) as stop:
-        train.main(argv)
-    assert stop.value.code == 1
-    (line,) = [e for e in capsys.readouterr().err.splitlines() if "error: " in e]
-    return line
-
-
-def si_sdr_of(folder, system="enhanced"):
-    """The mean over the test set of a run."""
-    summary = json.loads((folder / "test" / "summary.json").read_text())
-    return summary["overall"][system]["scores"]["si_sdr"]["mean"]
 
 
 # --- what a run writes ---
@@ -504,13 +439,6 @@ def test_what_is_frozen_stays_as_it_was(fine_tune, arguments, tmp_path, ssl_fold
 
 
 # --- interruption ---
-
-
-def assert_same_model(a, b):
-    weights = [load_file(folder / "model" / "model.safetensors") for folder in (a, b)]
-    assert weights[0].keys() == weights[1].keys()
-    for key, value in weights[0].items():
-        assert torch.equal(value, weights[1][key]), key
 
 
 def epochs_of(folder):

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from test_lobes import (
+
+from helpers.networks import (
     DIM,
     FUSED_DIM,
     FUSING_LOBES,
@@ -12,7 +13,6 @@ from test_lobes import (
     perturbed,
     small_enhancer,
 )
-
 from speechbrain_cffma import lobes
 from speechbrain_cffma.lobes import (
     CFFMAEnhancer,

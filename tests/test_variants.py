@@ -1,45 +1,28 @@
 """The variants of hparams/variants: each builds, learns, is saved, and is what its name says."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from ruamel.yaml import YAML
-from test_lobes import (
+
+from helpers.networks import (
     LONG,
     RELATIVE_LENGTHS,
     SHORT,
+    VARIANT_FILES,
+    VARIANTS,
+    enhancer_of,
     is_cancelled,
     padded_with_noise,
     perturbed,
 )
-
+from helpers.paths import HPARAMS
 from speechbrain_cffma import lobes
-from speechbrain_cffma.experiment import load_experiment, read_experiment
 from speechbrain_cffma.lobes import CFFMA, CFFMAEnhancer
 from speechbrain_cffma.pretrained import config_of
 
-HPARAMS = Path(__file__).parents[1] / "hparams"
-#: All networks; `pretrained` is that of a model folder, see test_own_data.py, and
-#: `contrast_stretching` changes the targets alone.
-FILES = [
-    path
-    for path in sorted((HPARAMS / "variants").glob("*.yaml"))
-    if path.stem not in ("pretrained", "contrast_stretching")
-]
-#: Each file, and two that make the predecessor together.
-VARIANTS = [*(path.stem for path in FILES), "[fusion_concatenation, blstm]"]
-
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
-
-
-def enhancer_of(variant, experiment="mini", **options):
-    """The network that `train.py` would build."""
-    options = {"variant": variant, **options}
-    overrides = {key: str(value) for key, value in options.items()}
-    text = read_experiment(HPARAMS / f"{experiment}.yaml", overrides)
-    return load_experiment(text, only="enhancer")
 
 
 @pytest.fixture
@@ -153,7 +136,7 @@ def test_is_another_network_than_the_published_one(build, variant):
     assert config_of(build(variant)) != config_of(build("null"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", VARIANT_FILES, ids=lambda path: path.stem)
 def test_replaces_keys_that_the_experiments_share(path):
     base, variant = (YAML().load(p) for p in (HPARAMS / "base.yaml", path))
     assert variant.keys() <= base.keys()
@@ -302,7 +285,7 @@ README = dict(rows_of_the_readme())
 
 def test_the_readme_lists_all_variants():
     alone = {name for name in README if name and ", " not in name}
-    assert alone == {path.stem for path in FILES}
+    assert alone == {path.stem for path in VARIANT_FILES}
 
 
 @pytest.mark.parametrize("names", README)

@@ -1,6 +1,5 @@
 """Preparation of VoiceBank-DEMAND, on trees in exactly the published form."""
 
-import functools
 import logging
 import os
 import shutil
@@ -9,65 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from scipy.signal import resample_poly
 
+from helpers.paths import ROOT
+from helpers.voicebank import TEST, TRAIN, write_tree
 from recipes.VoiceBank import prepare
 from speechbrain_cffma.audio import read
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.experiment import load_experiment, read_experiment
 from speechbrain_cffma.manifest import read_manifest
 
-ROOT = Path(__file__).parents[1]
-SPEECH = sorted((ROOT / "recipes" / "DynamicMix" / "speech" / "en").glob("*.opus"))
-
-#: Noise and SNR of each utterance, as in the published log files.
-TRAIN = {
-    "p225_001": ("babble", 0.0),
-    "p225_002": ("cafeteria", 5.0),
-    "p226_001": ("kitchen", 10.0),
-    "p227_001": ("ssn", 15.0),
-    "p287_001": ("babble", 0.0),
-}
-TEST = {
-    "p232_001": ("bus", 17.5),
-    "p232_002": ("cafe", 12.5),
-    "p257_001": ("living", 7.5),
-    "p257_002": ("psquare", 2.5),
-}
 FOLDERS = [
     "noisy_trainset_28spk_wav",
     "clean_trainset_28spk_wav",
     "noisy_testset_wav",
     "clean_testset_wav",
 ]
-
-
-@functools.cache
-def speech(index):
-    """An utterance [S] at 16 kHz, from where it is sure to have begun."""
-    return soundfile.read(SPEECH[index])[0][6000:]
-
-
-def write_tree(folder, rate=16000, train=TRAIN, seconds=0.5, suffix=""):
-    """The published folders and logs, with speech from the bundled files."""
-    random = np.random.default_rng(0)
-    for utterances, name in ((train, "trainset_28spk"), (TEST, "testset")):
-        for side in ("clean", "noisy"):
-            (folder / f"{side}_{name}_wav{suffix}").mkdir(parents=True)
-        log = ""
-        for index, (utterance, (noise, snr)) in enumerate(utterances.items()):
-            n_samples = round((seconds + index % 5 / 100) * 16000)
-            clean = speech(index % 5)[:n_samples]
-            noisy = clean + clean.std() * 10 ** (-snr / 20) * random.normal(
-                size=n_samples
-            )
-            for side, samples in (("clean", clean), ("noisy", noisy)):
-                samples = resample_poly(samples, rate // 16000, 1) / 4
-                path = folder / f"{side}_{name}_wav{suffix}" / f"{utterance}.wav"
-                soundfile.write(path, samples, rate, "PCM_16")
-            log += f"{utterance} {noise} {snr:g}\n"
-        (folder / f"log_{name}.txt").write_text(log)
-    return folder
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import soundfile
 
-ROOT = Path(__file__).parents[1]
+from helpers.paths import ROOT
+
 #: What the build reads beside the package.
 SOURCES = ["LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"]
 NO_CACHE = shutil.ignore_patterns("__pycache__")

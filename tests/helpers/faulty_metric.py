@@ -1,6 +1,6 @@
 """Run `cffma` with a slow SI-SDR that kills its process at a file equal to its clean twin.
 
-python tests/faulty_metric.py ARGUMENTS OF cffma
+python tests/helpers/faulty_metric.py ARGUMENTS OF cffma
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from speechbrain_cffma.cli import main
 from speechbrain_cffma.metrics import METRICS, si_sdr

@@ -12,7 +12,7 @@ import torch
 #: The imports of a run take longer than a small run itself: its processes are copies of
 #: one that has done them, and nothing else.
 READY = multiprocessing.get_context("forkserver")
-READY.set_forkserver_preload(["train", "started", "speechbrain_cffma.brain"])
+READY.set_forkserver_preload(["train", "helpers.started", "speechbrain_cffma.brain"])
 
 
 def trained(argv, n_processes=1, dies=None):
