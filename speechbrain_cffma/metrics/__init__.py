@@ -9,21 +9,19 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+from speechbrain_cffma.metric_table import BASIC, LOWER_IS_BETTER, PACKAGES, SCALES
 from speechbrain_cffma.metrics.composite import composite, ratings
 from speechbrain_cffma.metrics.intrusive import estoi, pesq, si_sdr, stoi
 from speechbrain_cffma.metrics.nonintrusive import DNSMOS, dnsmos
 from speechbrain_cffma.metrics.scoring import (
-    BASIC,
-    LOWER_IS_BETTER,
     METRICS,
-    PACKAGES,
     available_metrics,
     mean_scores,
     score,
     score_all,
     score_each,
 )
-from speechbrain_cffma.metrics.segmental import SCALES, llr, measures, ssnr, wss
+from speechbrain_cffma.metrics.segmental import llr, measures, ssnr, wss
 from speechbrain_cffma.metrics.signals import MetricError
 
 __all__ = [

@@ -83,6 +83,32 @@ def pesq(clean, enhanced, sample_rate=SAMPLE_RATE, mode=None):
     return total / length
 
 
+def pesq_nb(clean, enhanced, sample_rate=SAMPLE_RATE):
+    """Narrow-band PESQ; see `pesq`.
+
+    Arguments
+    ---------
+    clean : np.ndarray
+        Samples [S].
+    enhanced : np.ndarray
+        Samples [S].
+    sample_rate : int
+        16000 or 8000 Hz.
+
+    Returns
+    -------
+    float
+        About 1.0 to 4.55.
+
+    Example
+    -------
+    >>> clean = getfixture("speech").numpy()
+    >>> round(pesq_nb(clean, clean), 2)
+    4.55
+    """
+    return pesq(clean, enhanced, sample_rate, "nb")
+
+
 def _parts(clean, sample_rate):
     """Slices of a signal that PESQ takes at once."""
     n_parts = math.ceil(len(clean) / sample_rate / (LONGEST_PART - 2))

@@ -4,86 +4,38 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
-import importlib.util
 import math
+from collections import Counter
 from contextlib import closing
 from functools import partial
+from importlib import import_module, util
 from typing import NamedTuple
 
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.errors import CFFMAError, one_line
-from speechbrain_cffma.metrics.composite import composite
-from speechbrain_cffma.metrics.intrusive import estoi, pesq, si_sdr, stoi
-from speechbrain_cffma.metrics.nonintrusive import DNSMOS, dnsmos
-from speechbrain_cffma.metrics.segmental import llr, ssnr, wss
+from speechbrain_cffma.metric_table import BASIC, PACKAGES, TABLE
 from speechbrain_cffma.metrics.signals import MetricError
 from speechbrain_cffma.workers import call_all
 
-
-def pesq_nb(clean, enhanced, sample_rate=SAMPLE_RATE):
-    """Narrow-band PESQ; see `pesq`.
-
-    Arguments
-    ---------
-    clean : np.ndarray
-        Samples [S].
-    enhanced : np.ndarray
-        Samples [S].
-    sample_rate : int
-        16000 or 8000 Hz.
-
-    Returns
-    -------
-    float
-        About 1.0 to 4.55.
-
-    Example
-    -------
-    >>> clean = getfixture("speech").numpy()
-    >>> round(pesq_nb(clean, clean), 2)
-    4.55
-    """
-    return pesq(clean, enhanced, sample_rate, "nb")
+_N_METRICS = Counter(row.function for row in TABLE.values())
 
 
-def _rating(name, clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
-    """One of the ratings of `composite`."""
-    return composite(clean, enhanced, sample_rate, scale)[name]
+def _call(name, clean, enhanced, sample_rate, **options):
+    """A metric's score, and those of the others that its function computes, by name."""
+    row = TABLE[name]
+    module, function = row.function.split(".")
+    function = getattr(import_module(f"speechbrain_cffma.metrics.{module}"), function)
+    signals = (clean, enhanced) if row.needs_clean else (enhanced,)
+    value = function(*signals, sample_rate, **options)
+    return value if isinstance(value, dict) else {name: value}
 
 
-def _dnsmos(name, clean, enhanced, sample_rate=SAMPLE_RATE):
-    """One of the ratings of `dnsmos`, which needs no clean signal."""
-    return dnsmos(enhanced, sample_rate)[name]
+def _score_by(name, clean, enhanced, sample_rate=SAMPLE_RATE, **options):
+    return _call(name, clean, enhanced, sample_rate, **options)[name]
 
 
 #: Every metric by its name: a function of clean, enhanced and the sample rate.
-METRICS = {
-    "pesq": pesq,
-    "pesq_nb": pesq_nb,
-    "stoi": stoi,
-    "estoi": estoi,
-    "si_sdr": si_sdr,
-    "ssnr": ssnr,
-    "llr": llr,
-    "wss": wss,
-    "csig": partial(_rating, "csig"),
-    "cbak": partial(_rating, "cbak"),
-    "covl": partial(_rating, "covl"),
-    **{name: partial(_dnsmos, name) for name in DNSMOS},
-}
-#: Distances; the other metrics are higher for better signals.
-LOWER_IS_BETTER = {"llr", "wss"}
-#: Those that validation during training uses.
-BASIC = ("pesq", "stoi", "si_sdr")
-
-#: What computes a metric, where that is a package of its own.
-PACKAGES = {
-    **dict.fromkeys(("pesq", "pesq_nb", "csig", "cbak", "covl"), "pesq"),
-    **dict.fromkeys(("stoi", "estoi"), "pystoi"),
-    **dict.fromkeys(DNSMOS, "speechmos"),
-}
-_RATINGS = {"csig", "cbak", "covl"}
-_DEPENDS_ON_SCALE = {"ssnr", "llr", "wss", *_RATINGS}
+METRICS = {name: partial(_score_by, name) for name in TABLE}
 
 
 def available_metrics(names=BASIC):
@@ -107,9 +59,7 @@ def available_metrics(names=BASIC):
     True
     """
     return [
-        name
-        for name in names
-        if name not in PACKAGES or importlib.util.find_spec(PACKAGES[name])
+        name for name in names if name not in PACKAGES or util.find_spec(PACKAGES[name])
     ]
 
 
@@ -141,31 +91,20 @@ def score(clean, enhanced, metrics, sample_rate=SAMPLE_RATE, scale="int16"):
     >>> score(np.zeros(16000), np.zeros(16000), ["si_sdr"])
     {'si_sdr': None, 'failed': 'SI-SDR: the clean signal is silent'}
     """
-    row, reasons, known = {}, {}, {}
-    for names, make in (
-        # The ratings need all parts; a part may have its score where they have none.
-        (_RATINGS, lambda: composite(clean, enhanced, sample_rate, scale)),
-        (DNSMOS.keys(), lambda: dnsmos(enhanced, sample_rate)),
-    ):
-        if not names.isdisjoint(metrics):
-            try:
-                known |= make()
-            except MetricError as error:
-                known |= dict.fromkeys(names)
-                reasons[str(error)] = True
-    for name in metrics:
-        options = {"scale": scale} if name in _DEPENDS_ON_SCALE else {}
+    known, reasons = {}, {}
+    # First the functions that compute several metrics: those are not computed again.
+    for name in sorted(metrics, key=lambda name: _N_METRICS[TABLE[name].function] == 1):
+        if name in known:
+            continue
+        row = TABLE[name]
         try:
-            row[name] = (
-                known[name]
-                if name in known
-                else METRICS[name](clean, enhanced, sample_rate, **options)
-            )
+            options = {"scale": scale} if row.has_scale else {}
+            known |= _call(name, clean, enhanced, sample_rate, **options)
         except MetricError as error:
-            row[name] = None
+            failed = (n for n, own in TABLE.items() if own.function == row.function)
+            known |= dict.fromkeys(failed)
             reasons[str(error)] = True
-    row["failed"] = "; ".join(reasons)
-    return row
+    return {**{name: known[name] for name in metrics}, "failed": "; ".join(reasons)}
 
 
 class Scored(NamedTuple):

@@ -14,10 +14,9 @@ import numpy as np
 from scipy.fft import rfft
 
 from speechbrain_cffma.audio import SAMPLE_RATE
+from speechbrain_cffma.metric_table import SCALES
 from speechbrain_cffma.metrics.signals import FRAME, MetricError, pair
 
-#: Full scale of the samples that are measured, by name.
-SCALES = {"int16": 32768.0, "unit": 1.0}
 #: Loizou's code divides by 32768 before it floors WSS's band energies at 1e-10: made for
 #: 16-bit samples, it floors those of full scale 1 at a level 90 dB higher.
 BAND_FLOOR = 1e-10 * 32768**2
