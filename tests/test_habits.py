@@ -10,6 +10,7 @@ import re
 import pytest
 
 from helpers.paths import ROOT
+from speechbrain_cffma import __version__
 from speechbrain_cffma.experiment import _merge, _with_bases
 
 SOURCES = [
@@ -195,3 +196,11 @@ def test_each_key_that_training_reads_is_in_its_yaml():
     read = set(re.findall(r"self\.hparams\.([a-z_]+)\b", text))
     assert read
     assert read <= set(tree)
+
+
+# --- Releases
+
+
+def test_the_changelog_tells_what_this_version_changes():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\n## [{__version__}] - " in changelog
