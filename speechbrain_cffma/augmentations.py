@@ -1,7 +1,19 @@
 """Augmentations of noise: what makes many noises of one recording.
 
-Each is a function of samples [S] and a generator and returns float32 samples [S];
-`augment` applies some of them, drawn by their probabilities.
+`augment` applies some of them, drawn by their probabilities. What they have in
+common:
+
+Arguments
+---------
+samples : np.ndarray
+    Samples [S].
+rng : np.random.Generator
+    Source of randomness.
+
+Returns
+-------
+np.ndarray
+    Samples [S], float32.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -29,13 +41,6 @@ CODECS = ("ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "GSM610")
 def speed(samples, rng):
     """Play noise faster or slower, and so higher or lower.
 
-    Arguments
-    ---------
-    samples : np.ndarray
-        Samples [S].
-    rng : np.random.Generator
-        Source of randomness.
-
     Returns
     -------
     np.ndarray
@@ -56,18 +61,6 @@ def speed(samples, rng):
 def reversal(samples, rng):
     """Play noise backwards.
 
-    Arguments
-    ---------
-    samples : np.ndarray
-        Samples [S].
-    rng : np.random.Generator
-        Not used.
-
-    Returns
-    -------
-    np.ndarray
-        [S]
-
     Example
     -------
     >>> reversal(np.array([1.0, 2.0, 3.0]), None).tolist()
@@ -78,13 +71,6 @@ def reversal(samples, rng):
 
 def gain(samples, rng):
     """Change the level, slowly as of what passes by or fast as of what rattles.
-
-    Arguments
-    ---------
-    samples : np.ndarray
-        Samples [S].
-    rng : np.random.Generator
-        Source of randomness.
 
     Returns
     -------
@@ -104,13 +90,6 @@ def gain(samples, rng):
 
 def band(samples, rng):
     """Keep a band, as wide as all or as narrow as a telephone's.
-
-    Arguments
-    ---------
-    samples : np.ndarray
-        Samples [S].
-    rng : np.random.Generator
-        Source of randomness.
 
     Returns
     -------
@@ -136,13 +115,6 @@ def band(samples, rng):
 def clipping(samples, rng):
     """Clip noise as an overdriven microphone does.
 
-    Arguments
-    ---------
-    samples : np.ndarray
-        Samples [S].
-    rng : np.random.Generator
-        Source of randomness.
-
     Returns
     -------
     np.ndarray
@@ -160,18 +132,6 @@ def clipping(samples, rng):
 
 def codec(samples, rng):
     """Encode and decode noise by a cheap codec: G.711, ADPCM or GSM 06.10.
-
-    Arguments
-    ---------
-    samples : np.ndarray
-        Samples [S].
-    rng : np.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    np.ndarray
-        [S]
 
     Example
     -------

@@ -1,7 +1,20 @@
 """Synthetic noises: kinds for training, and other kinds that are for testing only.
 
-Each is a function of the number of samples and a generator and returns float32
-samples [S] of no particular level; `mixing.add_noise` sets the level.
+What the kinds have in common:
+
+Arguments
+---------
+n_samples : int
+    Number of samples S.
+rng : np.random.Generator
+    Source of randomness.
+speech : callable
+    For the kinds made of speech: `speech(n_samples, rng)` returns a random crop of it.
+
+Returns
+-------
+np.ndarray
+    Samples [S], float32, of no particular level; `mixing.add_noise` sets the level.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -76,18 +89,6 @@ def slow_curve(n_samples, rng, points_per_second, low=0.0, high=1.0):
 def coloured(n_samples, rng):
     """Noise of a random spectral slope with random bumps, steady or slowly changing.
 
-    Arguments
-    ---------
-    n_samples : int
-        Samples S.
-    rng : np.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    np.ndarray
-        [S]
-
     Example
     -------
     >>> coloured(16000, np.random.default_rng(0)).shape
@@ -112,18 +113,6 @@ def coloured(n_samples, rng):
 def hum(n_samples, rng):
     """Mains hum: harmonics of about 50 or 60 Hz over a little noise.
 
-    Arguments
-    ---------
-    n_samples : int
-        Samples S.
-    rng : np.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    np.ndarray
-        [S]
-
     Example
     -------
     >>> hum(16000, np.random.default_rng(0)).shape
@@ -142,18 +131,6 @@ def hum(n_samples, rng):
 
 def clicks(n_samples, rng):
     """Clicks and knocks: decaying resonances at random moments.
-
-    Arguments
-    ---------
-    n_samples : int
-        Samples S.
-    rng : np.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    np.ndarray
-        [S]
 
     Example
     -------
@@ -174,20 +151,6 @@ def clicks(n_samples, rng):
 def speech_shaped(n_samples, rng, speech):
     """Noise with the long-term spectrum of a stretch of speech: its phases are drawn anew.
 
-    Arguments
-    ---------
-    n_samples : int
-        Samples S.
-    rng : np.random.Generator
-        Source of randomness.
-    speech : callable
-        `speech(n_samples, rng)` gives a random crop of speech.
-
-    Returns
-    -------
-    np.ndarray
-        [S]
-
     Example
     -------
     >>> speech = getfixture("speech").numpy()
@@ -206,19 +169,8 @@ def babble(n_samples, rng, speech, voices=(4, 9)):
 
     Arguments
     ---------
-    n_samples : int
-        Samples S.
-    rng : np.random.Generator
-        Source of randomness.
-    speech : callable
-        `speech(n_samples, rng)` gives a random crop of speech.
     voices : (int, int)
-        Bounds of their number.
-
-    Returns
-    -------
-    np.ndarray
-        [S]
+        Fewest and most voices.
 
     Example
     -------
@@ -239,18 +191,6 @@ def babble(n_samples, rng, speech, voices=(4, 9)):
 def wind(n_samples, rng):
     """Gusts: low noise whose level and cutoff rise and fall together.
 
-    Arguments
-    ---------
-    n_samples : int
-        Samples S.
-    rng : np.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    np.ndarray
-        [S]
-
     Example
     -------
     >>> wind(16000, np.random.default_rng(0)).shape
@@ -265,18 +205,6 @@ def wind(n_samples, rng):
 
 def siren(n_samples, rng):
     """A tone with harmonics that sweeps up and down over street noise.
-
-    Arguments
-    ---------
-    n_samples : int
-        Samples S.
-    rng : np.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    np.ndarray
-        [S]
 
     Example
     -------
@@ -295,18 +223,6 @@ def siren(n_samples, rng):
 def rain(n_samples, rng):
     """Thousands of drops a second, each a short burst of high noise, on a soft rush.
 
-    Arguments
-    ---------
-    n_samples : int
-        Samples S.
-    rng : np.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    np.ndarray
-        [S]
-
     Example
     -------
     >>> rain(16000, np.random.default_rng(0)).shape
@@ -321,18 +237,6 @@ def rain(n_samples, rng):
 
 def engine(n_samples, rng):
     """A motor: firing pulses of a wandering speed through a few body resonances.
-
-    Arguments
-    ---------
-    n_samples : int
-        Samples S.
-    rng : np.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    np.ndarray
-        [S]
 
     Example
     -------
@@ -362,20 +266,6 @@ TEST_KINDS = (wind, siren, rain, engine)
 
 def training_noise(n_samples, rng, speech):
     """A random noise of the kinds for training.
-
-    Arguments
-    ---------
-    n_samples : int
-        Samples S.
-    rng : np.random.Generator
-        Source of randomness.
-    speech : callable
-        `speech(n_samples, rng)` gives a random crop of training speech.
-
-    Returns
-    -------
-    np.ndarray
-        [S]
 
     Example
     -------

@@ -105,6 +105,13 @@ def test_each_public_function_and_class_has_an_example(path):
     assert not lacking
 
 
+def said_of_all(path):
+    """What the docstrings of a module and of its package say of all their functions."""
+    files = (path, path.with_name("__init__.py"))
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
+    return "\n".join(filter(None, map(ast.get_docstring, trees)))
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=ids(SOURCES))
 def test_public_functions_say_what_they_take_and_return(path):
     for name, node in public_definitions(path):
@@ -112,6 +119,7 @@ def test_public_functions_say_what_they_take_and_return(path):
         if isinstance(node, ast.ClassDef) or is_command(node):
             assert text, name
             continue
+        text += "\n" + said_of_all(path)
         takes = [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]
         for argument in takes:
             assert re.search(rf"^.*\b{argument}\b.* : ", text, re.MULTILINE), (
