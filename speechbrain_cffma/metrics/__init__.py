@@ -1,7 +1,22 @@
 """Scores of enhanced speech against the clean signal.
 
-Plain functions of arrays: each takes `(clean, enhanced, sample_rate=16000)` (DNSMOS needs no
-clean signal), leaves them unchanged, and raises a `MetricError` with the reason where the score is not defined.
+Each metric is a function of arrays, which it leaves unchanged. What they have in common:
+
+Arguments
+---------
+clean : np.ndarray
+    Samples [S], full scale 1, or signed integers. DNSMOS needs no clean signal.
+enhanced : np.ndarray
+    Samples [S]. Its length may differ from that of the clean signal by up to a frame of 30 ms.
+sample_rate : int
+    In Hz; 16000 by default.
+
+Raises
+------
+MetricError
+    If the score is not defined: a signal is silent or not finite, or the lengths differ by
+    more than a frame. The message has the reason.
+
 `score`, `score_all` and `mean_scores` use them by name; `stats.EnhancementStats` wraps
 them for SpeechBrain's recipes.
 

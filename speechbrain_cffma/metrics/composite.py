@@ -19,12 +19,6 @@ def composite(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
 
     Arguments
     ---------
-    clean : np.ndarray
-        Samples [S], full scale 1, or signed integers.
-    enhanced : np.ndarray
-        Samples [S].
-    sample_rate : int
-        16000 (PESQ wide-band, LPC order 16) or 8000 Hz (narrow-band, 10).
     scale : str
         Full scale of the samples as measured, whatever that of the arguments: "int16",
         32768, gives the figures of Loizou's MATLAB code; "unit", 1, those of most Python
@@ -39,9 +33,8 @@ def composite(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
     Raises
     ------
     MetricError
-        If a part is not defined: either signal is silent or not finite, they are
-        shorter than 0.25 s, their lengths differ by more than a frame, or PESQ finds
-        no speech.
+        Also if a part is not defined. PESQ needs 0.25 s of speech, at 16000 Hz (wide-band,
+        LPC of order 16) or 8000 Hz (narrow-band, order 10).
 
     Example
     -------

@@ -32,12 +32,6 @@ def pesq(clean, enhanced, sample_rate=SAMPLE_RATE, mode=None):
 
     Arguments
     ---------
-    clean : np.ndarray
-        Samples [S].
-    enhanced : np.ndarray
-        Samples [S].
-    sample_rate : int
-        16000 or 8000 Hz.
     mode : str
         "wb" for wide-band (P.862.2; 16 kHz only) or "nb" for narrow-band (P.862.1);
         the default is the widest that the sample rate allows.
@@ -50,9 +44,9 @@ def pesq(clean, enhanced, sample_rate=SAMPLE_RATE, mode=None):
     Raises
     ------
     MetricError
-        If it is not defined at the sample rate, either signal is silent or not finite,
-        it finds no speech, or the signals are shorter than 0.25 s. In parts, also if the
-        signal is silent throughout a part with speech.
+        Also if the sample rate is neither 16000 nor 8000 Hz, or PESQ finds no speech.
+        It needs 0.25 s. Scored in parts, also if the enhanced signal is silent throughout
+        a part with speech.
 
     Example
     -------
@@ -85,15 +79,6 @@ def pesq(clean, enhanced, sample_rate=SAMPLE_RATE, mode=None):
 
 def pesq_nb(clean, enhanced, sample_rate=SAMPLE_RATE):
     """Narrow-band PESQ; see `pesq`.
-
-    Arguments
-    ---------
-    clean : np.ndarray
-        Samples [S].
-    enhanced : np.ndarray
-        Samples [S].
-    sample_rate : int
-        16000 or 8000 Hz.
 
     Returns
     -------
@@ -171,15 +156,6 @@ def stoi(clean, enhanced, sample_rate=SAMPLE_RATE):
     Taal et al., "An Algorithm for Intelligibility Prediction of Time-Frequency Weighted
     Noisy Speech", IEEE TASLP 19(7), 2011.
 
-    Arguments
-    ---------
-    clean : np.ndarray
-        Samples [S].
-    enhanced : np.ndarray
-        Samples [S].
-    sample_rate : int
-        In Hz.
-
     Returns
     -------
     float
@@ -188,8 +164,7 @@ def stoi(clean, enhanced, sample_rate=SAMPLE_RATE):
     Raises
     ------
     MetricError
-        If either is silent or not finite, or there is too little speech: pystoi needs
-        30 frames (0.4 s).
+        Also if there is too little speech: `pystoi` needs 30 frames (0.4 s).
 
     Example
     -------
@@ -201,30 +176,16 @@ def stoi(clean, enhanced, sample_rate=SAMPLE_RATE):
 
 
 def estoi(clean, enhanced, sample_rate=SAMPLE_RATE):
-    """Extended STOI by the package `pystoi`; it also suits noise that comes and goes.
+    """Extended STOI by the package `pystoi`; it also suits noise that comes and goes. It needs as
+    much speech as `stoi`.
 
     Jensen & Taal, "An Algorithm for Predicting the Intelligibility of Speech Masked by
     Modulated Noise Maskers", IEEE TASLP 24(11), 2016.
-
-    Arguments
-    ---------
-    clean : np.ndarray
-        Samples [S].
-    enhanced : np.ndarray
-        Samples [S].
-    sample_rate : int
-        In Hz.
 
     Returns
     -------
     float
         About 0 to 1.
-
-    Raises
-    ------
-    MetricError
-        If either is silent or not finite, or there is too little speech: pystoi needs
-        30 frames (0.4 s).
 
     Example
     -------
@@ -239,15 +200,6 @@ def si_sdr(clean, enhanced, sample_rate=SAMPLE_RATE):
     """Scale-invariant signal-to-distortion ratio
     (https://arxiv.org/abs/1811.02508, Eq. 4), without removal of the mean.
 
-    Arguments
-    ---------
-    clean : np.ndarray
-        Samples [S].
-    enhanced : np.ndarray
-        Samples [S].
-    sample_rate : int
-        In Hz; it only bounds by how much the lengths may differ.
-
     Returns
     -------
     float
@@ -256,7 +208,7 @@ def si_sdr(clean, enhanced, sample_rate=SAMPLE_RATE):
     Raises
     ------
     MetricError
-        If either is silent or not finite, or the two are equal but for a factor.
+        Also if the signals are equal up to a factor, or orthogonal.
 
     Example
     -------

@@ -2,7 +2,12 @@
 
 They are the parts of the composite measures of Hu & Loizou, "Evaluation of Objective
 Quality Measures for Speech Enhancement", IEEE TASLP 16(1), 229-238, 2008, and follow
-Loizou's definitions: Hann frames of 30 ms, a quarter of a frame apart.
+Loizou's definitions: Hann frames of 30 ms, a quarter of a frame apart. They need 37.5 ms.
+
+Arguments
+---------
+scale : str
+    See `composite`. Of these, only WSS depends on it: its band energies have an absolute floor.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -63,26 +68,10 @@ def ssnr(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
     """Segmental signal-to-noise ratio: the mean over frames of their SNR in dB, each
     clamped to [-10, 35].
 
-    Arguments
-    ---------
-    clean : np.ndarray
-        Samples [S], full scale 1, or signed integers.
-    enhanced : np.ndarray
-        Samples [S].
-    sample_rate : int
-        In Hz, from 8000.
-    scale : str
-        Hardly matters here; see `wss`.
-
     Returns
     -------
     float
         In dB, -10 to 35.
-
-    Raises
-    ------
-    MetricError
-        If either is silent or not finite, or they are shorter than 37.5 ms.
 
     Example
     -------
@@ -95,30 +84,15 @@ def ssnr(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
 
 def llr(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
     """Log-likelihood ratio of the frames' all-pole models, ln(a_e R a_e' / a_c R a_c')
-    with R of the clean signal; the mean of the lowest 95 %.
+    with R of the clean signal; the mean of the lowest 95 %. The models are of order 16,
+    below 10 kHz of order 10.
 
     A frame of digital silence counts as white noise of vanishing level.
-
-    Arguments
-    ---------
-    clean : np.ndarray
-        Samples [S], full scale 1, or signed integers.
-    enhanced : np.ndarray
-        Samples [S].
-    sample_rate : int
-        In Hz, from 8000; the models are of order 16, below 10 kHz of order 10.
-    scale : str
-        Does not matter here; see `wss`.
 
     Returns
     -------
     float
         From 0 (equal models) upwards.
-
-    Raises
-    ------
-    MetricError
-        If either is silent or not finite, or they are shorter than 37.5 ms.
 
     Example
     -------
@@ -134,28 +108,10 @@ def wss(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
     the slopes between 25 critical bands, weighted towards spectral peaks; the mean of
     the lowest 95 % of the frames.
 
-    Arguments
-    ---------
-    clean : np.ndarray
-        Samples [S], full scale 1, or signed integers.
-    enhanced : np.ndarray
-        Samples [S].
-    sample_rate : int
-        In Hz, from 8000.
-    scale : str
-        Full scale of the samples as measured, whatever that of the arguments: "int16",
-        32768, gives the figures of Loizou's MATLAB code; "unit", 1, those of most Python
-        ports. It matters as the band energies have an absolute floor.
-
     Returns
     -------
     float
         From 0 upwards, in dB squared.
-
-    Raises
-    ------
-    MetricError
-        If either is silent or not finite, or they are shorter than 37.5 ms.
 
     Example
     -------
@@ -177,14 +133,6 @@ def measures(
 
     Arguments
     ---------
-    clean : np.ndarray
-        Samples [S], full scale 1, or signed integers.
-    enhanced : np.ndarray
-        Samples [S].
-    sample_rate : int
-        In Hz, from 8000.
-    scale : str
-        See `wss`.
     names : sequence of str
         Some of ssnr, llr and wss.
 
@@ -196,7 +144,7 @@ def measures(
     Raises
     ------
     MetricError
-        If either is silent or not finite, or they are shorter than 37.5 ms.
+        Also if the signals are shorter than 37.5 ms.
     ValueError
         If the scale is unknown.
 
