@@ -135,6 +135,13 @@ def speechmos():
     pytest.importorskip("speechmos")
 
 
+@pytest.fixture
+def torchmetrics():
+    """Skips what needs the packages of SRMR where they are not installed."""
+    pytest.importorskip("gammatone")
+    pytest.importorskip("torchmetrics")
+
+
 @pytest.fixture(scope="session")
 def speech():
     """3 s of a real utterance, float32 tensor [S] at 16 kHz: clone before writing to it."""

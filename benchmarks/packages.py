@@ -42,6 +42,7 @@ from tqdm import tqdm
 from speechbrain_cffma import audio, evaluate
 from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, read
 from speechbrain_cffma.lobes import CFFMAEnhancer
+from speechbrain_cffma.metric_table import TABLE
 from speechbrain_cffma.report import tables, write_report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -379,13 +380,13 @@ def table(systems, measured, scores, clean):
     """Lines of Markdown: a row a system, its scores on each set."""
     header = ["system", "package", "delay (ms)", "real-time factor"]
     columns = [(name, m) for name in SETS for m in METRICS]
-    header += [f"{name} {tables.DISPLAY[m][0]}" for name, m in columns]
+    header += [f"{name} {TABLE[m].heading}" for name, m in columns]
     rows = [[*header, "clean PESQ", "least"]]
 
     def cells(overall):
         for name, metric in columns:
             score = overall[name]["scores"].get(metric)
-            yield score and f"{score['mean']:.{tables.DISPLAY[metric][1]}f}" or ""
+            yield score and f"{score['mean']:.{TABLE[metric].digits}f}" or ""
 
     rows.append(["clean", "", "", "", *cells(clean), "", ""])
     for system in ("noisy", *systems):

@@ -27,8 +27,9 @@ from speechbrain_cffma.data import evaluation_loader
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.files import fitting, replacing
 from speechbrain_cffma.losses import WeightedSum
+from speechbrain_cffma.metric_table import BASIC, DEFAULT, PACKAGES, TABLE
 from speechbrain_cffma.metrics import available_metrics, mean_scores, score_each
-from speechbrain_cffma.metrics.scoring import BASIC, PACKAGES, as_given
+from speechbrain_cffma.metrics.scoring import as_given
 from speechbrain_cffma.model_card import describe_training, extent, model_card
 from speechbrain_cffma.pretrained import CARD_FILE
 from speechbrain_cffma.report import tables, write_report
@@ -379,7 +380,7 @@ class EnhancementBrain(TrainingBrain):
             for system in ("noisy", "enhanced")
             for row in self.test_rows.values()
         ]
-        settings = evaluate.settings_of(available_metrics(evaluate.DEFAULT))
+        settings = evaluate.settings_of(available_metrics(DEFAULT))
         n_jobs = self.hparams.metric_workers
         rows = evaluate.score_pairs(pairs, folder, settings, n_jobs, overwrite=True)
         summary = write_report(folder, rows, settings)
@@ -424,7 +425,7 @@ class EnhancementBrain(TrainingBrain):
             **json.loads(self._training_note().read_text(encoding="utf-8")),
             "steps": self.optimizer_step,
             "epoch": self.best.meta["epoch"],
-            "metric": tables.DISPLAY[self.best_metric][0],
+            "metric": TABLE[self.best_metric].heading,
             "score": self.best.meta[self.best_metric],
         }
         return model_card(self.hparams.enhancer, run, results)

@@ -10,6 +10,7 @@ import click
 
 from speechbrain_cffma import __version__
 from speechbrain_cffma.errors import InputError, command, interruptible, printable
+from speechbrain_cffma.metric_table import DEFAULT, SCALES, TABLE
 
 
 class UserPath(click.Path):
@@ -21,6 +22,16 @@ class UserPath(click.Path):
 
 
 FOLDER = UserPath(exists=True, file_okay=False)
+
+
+def _further_metrics():
+    """The metrics that are not scored by default, by the extra that they need."""
+    names = {}
+    for name, row in TABLE.items():
+        if name not in DEFAULT:
+            extra = f"with the extra {row.extra} " if row.extra != "train" else ""
+            names.setdefault(extra, []).append(name)
+    return "; ".join(extra + ", ".join(group) for extra, group in names.items())
 
 
 @command
@@ -67,18 +78,17 @@ def cffma():
 )
 @click.option(
     "--metrics",
-    default="pesq,csig,cbak,covl,ssnr,stoi,si_sdr",
+    default=",".join(DEFAULT),
     show_default=True,
-    help="Also: pesq_nb, estoi, llr, wss; with speechmos, dnsmos_ovrl, dnsmos_sig, "
-    "dnsmos_bak, dnsmos_p808.",
+    help=f"Also: {_further_metrics()}.",
 )
 @click.option(
     "--scale",
-    type=click.Choice(["int16", "unit"]),
+    type=click.Choice(list(SCALES)),
     default="int16",
     show_default=True,
-    help="Scale of the samples for ssnr, llr, wss, csig, cbak and covl: int16 as in "
-    "Loizou's MATLAB code, unit as in most Python ports.",
+    help=f"Scale of the samples for {', '.join(n for n, r in TABLE.items() if r.has_scale)}: "
+    "int16 as in Loizou's MATLAB code, unit as in most Python ports.",
 )
 @click.option(
     "--sample-rate",

@@ -28,16 +28,9 @@ from speechbrain_cffma.errors import (
 )
 from speechbrain_cffma.files import replacing, state_of
 from speechbrain_cffma.manifest import find_twins, names_of
-from speechbrain_cffma.metrics import (
-    METRICS,
-    PACKAGES,
-    SCALES,
-    available_metrics,
-    score_each,
-)
+from speechbrain_cffma.metric_table import DEFAULT, SCALES, TABLE
+from speechbrain_cffma.metrics import available_metrics, score_each
 
-#: The metrics of most papers.
-DEFAULT = ("pesq", "csig", "cbak", "covl", "ssnr", "stoi", "si_sdr")
 #: A line a finished row, in the output folder.
 JOURNAL = "progress.jsonl"
 
@@ -76,21 +69,21 @@ def settings_of(
     >>> settings_of(["si_sdr"])["scale"]
     'int16'
     """
-    unknown = [name for name in metrics if name not in METRICS]
+    unknown = [name for name in metrics if name not in TABLE]
     if unknown or not metrics:
         raise InputError(
             f"there is no metric {', '.join(unknown) or 'to score'}: choose from "
-            + ", ".join(METRICS)
+            + ", ".join(TABLE)
         )
     if scale not in SCALES:
         raise InputError(f"the scale is {' or '.join(SCALES)}, not {scale}")
     available = available_metrics(metrics)
     missing = [name for name in metrics if name not in available]
     if missing:
+        extras = sorted({TABLE[name].extra for name in missing})
         raise InstallError(
             f"the metrics {', '.join(missing)} need packages that are not installed: pip "
-            "install 'speechbrain-cffma[train]', for DNSMOS 'speechbrain-cffma[dnsmos]', "
-            "or choose other metrics"
+            f"install 'speechbrain-cffma[{','.join(extras)}]', or choose other metrics"
         )
     return {
         "metrics": list(dict.fromkeys(metrics)),
@@ -101,7 +94,7 @@ def settings_of(
             "speechbrain-cffma": __version__,
             **{
                 p: version(p)
-                for p in sorted({PACKAGES.get(m) for m in metrics} - {None})
+                for p in sorted({TABLE[m].package for m in metrics} - {None})
             },
         },
     }

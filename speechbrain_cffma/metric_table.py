@@ -78,6 +78,13 @@ TABLE = {
     "dnsmos_sig": _dnsmos("DNSMOS SIG"),
     "dnsmos_bak": _dnsmos("DNSMOS BAK"),
     "dnsmos_p808": _dnsmos("DNSMOS P.808"),
+    "srmr": Metric(
+        "nonintrusive.srmr",
+        "SRMR",
+        package="torchmetrics",
+        extra="srmr",
+        needs_clean=False,
+    ),
 }
 #: The metrics of most papers, which an evaluation computes unless others are named.
 DEFAULT = ("pesq", "csig", "cbak", "covl", "ssnr", "stoi", "si_sdr")

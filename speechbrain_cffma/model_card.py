@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.complexity import count_parameters
 from speechbrain_cffma.manifest import read_manifest
+from speechbrain_cffma.metric_table import TABLE
 from speechbrain_cffma.report import tables
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -265,8 +266,8 @@ def _eval_results(summary, dataset):
             dataset_name=dataset,
             dataset_split="test",
             metric_type=metric,
-            metric_name=tables.DISPLAY[metric][0],
-            metric_value=round(score["mean"], tables.DISPLAY[metric][1]),
+            metric_name=TABLE[metric].heading,
+            metric_value=round(score["mean"], TABLE[metric].digits),
         )
         for metric, score in summary["overall"]["enhanced"]["scores"].items()
         if score["mean"] is not None

@@ -4,7 +4,9 @@ import importlib.util
 
 import numpy as np
 import pytest
+import torch
 
+from speechbrain_cffma.metric_table import TABLE
 from speechbrain_cffma.metrics import (
     BASIC,
     DNSMOS,
@@ -16,18 +18,20 @@ from speechbrain_cffma.metrics import (
     estoi,
     intrusive,
     mean_scores,
+    nonintrusive,
     pesq,
     score,
     score_all,
     score_each,
     si_sdr,
+    srmr,
     stoi,
 )
 from speechbrain_cffma.metrics.scoring import as_given
 from speechbrain_cffma.mixing import add_noise
 
 #: Those that compare with the clean signal.
-ALL = [name for name in METRICS if name not in DNSMOS]
+ALL = [name for name, row in TABLE.items() if row.needs_clean]
 LENGTH_0_2_S = 3200
 
 
@@ -199,6 +203,42 @@ class TestDNSMOS:
     def test_is_not_defined_at_8_khz(self, clean):
         with pytest.raises(MetricError, match="not defined at 8000 Hz"):
             dnsmos(clean, 8000)
+
+
+@pytest.mark.usefixtures("torchmetrics")
+class TestSRMR:
+    @pytest.fixture
+    def second(self, clean):
+        return clean[16000:32000]
+
+    def test_is_what_the_package_gives(self, second):
+        from torchmetrics.functional.audio.srmr import (
+            speech_reverberation_modulation_energy_ratio as package,
+        )
+
+        expected = package(torch.from_numpy(second).double(), 16000).item()
+        assert srmr(second) == expected
+
+    def test_prefers_less_reverberation(self, second):
+        rng = np.random.default_rng(0)
+        room = rng.normal(size=8000) * np.exp(-np.arange(8000) / 2000)
+        reverberant = np.convolve(second, room)[:16000]
+        assert srmr(second) > 2 * srmr(reverberant / np.abs(reverberant).max())
+
+    def test_a_long_signal_is_scored_in_parts_but_for_its_pauses(
+        self, second, monkeypatch
+    ):
+        monkeypatch.setattr(nonintrusive, "SRMR_PART", 8000)
+        halves = second[:8000], second[8000:]
+        padded = np.concatenate([*halves, np.zeros(8000)])
+        assert srmr(padded) == pytest.approx(np.mean([srmr(half) for half in halves]))
+
+    def test_does_not_ask_for_the_clean_signal(self, second):
+        assert score(np.zeros(10), second, ["srmr"])["srmr"] == srmr(second)
+
+    def test_is_not_defined_below_0_3_s(self, second):
+        with pytest.raises(MetricError, match=r"shorter than 0\.3 s"):
+            srmr(second[:4799])
 
 
 class TestSISDR:
@@ -373,4 +413,4 @@ class TestAvailableMetrics:
             "find_spec",
             lambda wanted: None if wanted == package else find_spec(wanted),
         )
-        assert set(available_metrics(METRICS)) - DNSMOS.keys() == set(ALL) - names
+        assert set(available_metrics(ALL)) == set(ALL) - names

@@ -5,7 +5,7 @@ Each metric is a function of arrays, which it leaves unchanged. What they have i
 Arguments
 ---------
 clean : np.ndarray
-    Samples [S], full scale 1, or signed integers. DNSMOS needs no clean signal.
+    Samples [S], full scale 1, or signed integers. DNSMOS and SRMR need none.
 enhanced : np.ndarray
     Samples [S]. Its length may differ from that of the clean signal by up to a frame of 30 ms.
 sample_rate : int
@@ -27,7 +27,7 @@ Authors
 from speechbrain_cffma.metric_table import BASIC, LOWER_IS_BETTER, PACKAGES, SCALES
 from speechbrain_cffma.metrics.composite import composite, ratings
 from speechbrain_cffma.metrics.intrusive import estoi, pesq, si_sdr, stoi
-from speechbrain_cffma.metrics.nonintrusive import DNSMOS, dnsmos
+from speechbrain_cffma.metrics.nonintrusive import DNSMOS, dnsmos, srmr
 from speechbrain_cffma.metrics.scoring import (
     METRICS,
     available_metrics,
@@ -60,6 +60,7 @@ __all__ = [
     "score_all",
     "score_each",
     "si_sdr",
+    "srmr",
     "ssnr",
     "stoi",
     "wss",

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.evaluate import failures, read_at
-from speechbrain_cffma.metrics import LOWER_IS_BETTER
+from speechbrain_cffma.metric_table import TABLE
 from speechbrain_cffma.report import figures, tables
 
 #: Longer files are shown and played this far.
@@ -59,9 +59,8 @@ def render(rows, summary, settings):
         summary=summary,
         metrics=metrics,
         primary=metrics[0],
-        display=tables.DISPLAY,
+        table=TABLE,
         heading=tables.heading,
-        lower_is_better=LOWER_IS_BETTER,
         colors={name: figures.color(i) for i, name in enumerate(systems)},
         n_files=len({row["ID"] for row in rows}),
         failures=failures(rows),
@@ -113,7 +112,9 @@ def choose(rows, metric):
         scored = [
             row for row in rows if row["system"] == system and row[metric] is not None
         ]
-        scored.sort(key=lambda row: row[metric], reverse=metric not in LOWER_IS_BETTER)
+        scored.sort(
+            key=lambda row: row[metric], reverse=not TABLE[metric].lower_is_better
+        )
         places = {"best": 0, "median": len(scored) // 2, "worst": len(scored) - 1}
         # Of fewer than three files, one has several places: its best counts.
         taken = set()

@@ -14,7 +14,8 @@ from speechbrain_cffma.complexity import count_parameters, multiply_adds_per_aud
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.files import CSV
 from speechbrain_cffma.lobes import CFFMAEnhancer
-from speechbrain_cffma.report.tables import DISPLAY, cell, heading, pipes
+from speechbrain_cffma.metric_table import TABLE
+from speechbrain_cffma.report.tables import cell, heading, pipes
 from speechbrain_cffma.statistics import (
     LEVEL,
     N_RESAMPLES,
@@ -228,12 +229,12 @@ def _is_clear(difference):
 def _scores(comparison):
     metrics = comparison["metrics"]
     header = ["variant", "seeds", *map(heading, metrics)]
-    noisy = [f"{comparison['noisy'][m]:.{DISPLAY[m][1]}f}" for m in metrics]
+    noisy = [f"{comparison['noisy'][m]:.{TABLE[m].digits}f}" for m in metrics]
     rows = [
         [
             name,
             str(len(entry["seeds"])),
-            *(cell(entry["scores"][m], DISPLAY[m][1]) for m in metrics),
+            *(cell(entry["scores"][m], TABLE[m].digits) for m in metrics),
         ]
         for name, entry in comparison["variants"].items()
     ]
@@ -245,7 +246,7 @@ def _differences(comparison):
     header = [f"paired difference to {comparison['base']}", *map(heading, metrics)]
 
     def shown(difference, metric):
-        text = cell(difference, DISPLAY[metric][1], "+")
+        text = cell(difference, TABLE[metric].digits, "+")
         return f"**{text}**" if _is_clear(difference) else text
 
     rows = [

@@ -4,27 +4,8 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
-from speechbrain_cffma.metrics import LOWER_IS_BETTER
+from speechbrain_cffma.metric_table import TABLE
 from speechbrain_cffma.statistics import LEVEL, N_RESAMPLES
-
-#: How each metric is shown: its heading and decimals.
-DISPLAY = {
-    "pesq": ("PESQ", 2),
-    "pesq_nb": ("PESQ (narrow-band)", 2),
-    "stoi": ("STOI", 3),
-    "estoi": ("ESTOI", 3),
-    "si_sdr": ("SI-SDR (dB)", 2),
-    "ssnr": ("SSNR (dB)", 2),
-    "llr": ("LLR", 3),
-    "wss": ("WSS", 2),
-    "csig": ("CSIG", 2),
-    "cbak": ("CBAK", 2),
-    "covl": ("COVL", 2),
-    "dnsmos_ovrl": ("DNSMOS OVRL", 2),
-    "dnsmos_sig": ("DNSMOS SIG", 2),
-    "dnsmos_bak": ("DNSMOS BAK", 2),
-    "dnsmos_p808": ("DNSMOS P.808", 2),
-}
 
 
 def text(summary, metrics):
@@ -139,7 +120,7 @@ def _means(group, metrics):
             name,
             str(entry["n"]),
             str(entry["failed"]),
-            *(cell(entry["scores"][m], DISPLAY[m][1]) for m in metrics),
+            *(cell(entry["scores"][m], TABLE[m].digits) for m in metrics),
         ]
         for name, entry in group.items()
     ]
@@ -152,7 +133,7 @@ def _differences(summary, metrics):
     rows = [
         [
             name,
-            *(cell(entry["difference"][m], DISPLAY[m][1], "+") for m in metrics),
+            *(cell(entry["difference"][m], TABLE[m].digits, "+") for m in metrics),
         ]
         for name, entry in summary["overall"].items()
         if "difference" in entry
@@ -178,7 +159,8 @@ def heading(metric):
     >>> heading("wss")
     'WSS ↓'
     """
-    return f"{DISPLAY[metric][0]} {'↓' if metric in LOWER_IS_BETTER else '↑'}"
+    row = TABLE[metric]
+    return f"{row.heading} {'↓' if row.lower_is_better else '↑'}"
 
 
 def cell(statistic, digits, sign=""):
@@ -270,11 +252,12 @@ def note(settings):
     >>> note(settings_of(["si_sdr"])).startswith("Means with 95 % bootstrap intervals")
     True
     """
+    *first, last = (row.heading for row in TABLE.values() if row.has_scale)
     versions = ", ".join(f"{name} {v}" for name, v in settings["versions"].items())
     return (
         f"Means with {100 * LEVEL:g} % bootstrap intervals ({N_RESAMPLES:,} resamples over "
         "utterances). A file without a score enters no mean and no paired difference; "
         "it never counts as 0. "
-        f"Scored at {settings['sample_rate']} Hz; LLR, WSS, SSNR, CSIG, CBAK and COVL at "
-        f"the sample scale {settings['scale']}. Versions: {versions}."
+        f"Scored at {settings['sample_rate']} Hz; {', '.join(first)} and {last} at the sample "
+        f"scale {settings['scale']}. Versions: {versions}."
     )
