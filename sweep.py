@@ -14,7 +14,7 @@ import signal
 import sys
 
 from speechbrain_cffma.errors import InputError, command
-from speechbrain_cffma.experiment import run_options, split_overrides
+from speechbrain_cffma.training.experiment import run_options, split_overrides
 
 
 @command
@@ -34,8 +34,8 @@ def main(argv=None):
     from speechbrain_cffma.versions import check_torch_pair
 
     check_torch_pair()
-    from speechbrain_cffma.report.sweep import write_comparison
-    from speechbrain_cffma.sweep import prepare, read_sweep, run_all
+    from speechbrain_cffma.training.comparison import write_comparison
+    from speechbrain_cffma.training.sweep import prepare, read_sweep, run_all
 
     if given := sorted(run_options() & set(overrides)):
         raise InputError(f"a sweep takes no --{given[0]}: see --help")

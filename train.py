@@ -36,15 +36,15 @@ def main(argv=None):
     )
     from transformers.utils.logging import disable_progress_bar
 
-    from speechbrain_cffma.data import evaluation_loader, training_loader
-    from speechbrain_cffma.enhance import device_named
-    from speechbrain_cffma.experiment import (
+    from speechbrain_cffma.data.datasets import evaluation_loader, training_loader
+    from speechbrain_cffma.files import lock
+    from speechbrain_cffma.inference.device import device_named
+    from speechbrain_cffma.training.experiment import (
         load_experiment,
         parse_command_line,
         read_experiment,
     )
-    from speechbrain_cffma.files import lock
-    from speechbrain_cffma.model_card import shareable_command
+    from speechbrain_cffma.training.provenance import shareable_command
 
     disable_progress_bar()  # of transformers' loading of weights
     argv = sys.argv[1:] if argv is None else argv

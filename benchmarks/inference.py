@@ -20,11 +20,11 @@ import numpy as np
 import soundfile
 
 from speechbrain_cffma.audio import find_audio, read
-from speechbrain_cffma.inference import Windows
+from speechbrain_cffma.data.manifest import read_manifest
+from speechbrain_cffma.data.mixing import add_noise
+from speechbrain_cffma.inference.windows import Windows
 from speechbrain_cffma.lobes import CFFMAEnhancer
-from speechbrain_cffma.manifest import read_manifest
 from speechbrain_cffma.metrics import score, score_all
-from speechbrain_cffma.mixing import add_noise
 
 BUNDLED = Path(__file__).parents[1] / "recipes" / "DynamicMix"
 SAMPLE_RATE = 16000

@@ -15,10 +15,12 @@ import composite_loop
 import numpy as np
 import soundfile
 
-from speechbrain_cffma import audio, evaluate
+from speechbrain_cffma import audio
+from speechbrain_cffma.data.mixing import add_noise
+from speechbrain_cffma.evaluation.report import write_report
+from speechbrain_cffma.evaluation.scores import settings_of
+from speechbrain_cffma.evaluation.systems import evaluate
 from speechbrain_cffma.metrics import SCALES, measures
-from speechbrain_cffma.mixing import add_noise
-from speechbrain_cffma.report import write_report
 
 SPEECH = Path(__file__).parents[1] / "recipes" / "DynamicMix" / "speech"
 SECONDS, SAMPLE_RATE, REPEATS = 5, 16000, 10
@@ -80,11 +82,9 @@ def evaluation():
         for repeat, n_jobs in itertools.product(range(2), spent):
             report = folder / f"report_{repeat}_{n_jobs}"
             start = time.perf_counter()
-            settings = evaluate.settings_of()
+            settings = settings_of()
             systems = {"noisy": folder / "noisy"}
-            rows = evaluate.evaluate(
-                folder / "clean", systems, report, settings, n_jobs=n_jobs
-            )
+            rows = evaluate(folder / "clean", systems, report, settings, n_jobs=n_jobs)
             write_report(report, rows, settings)
             spent[n_jobs].append(time.perf_counter() - start)
     one, two = map(min, spent.values())

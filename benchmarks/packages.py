@@ -39,11 +39,14 @@ import scipy.signal
 import torch
 from tqdm import tqdm
 
-from speechbrain_cffma import audio, evaluate
+from speechbrain_cffma import audio
 from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, read
+from speechbrain_cffma.evaluation import tables
+from speechbrain_cffma.evaluation.report import write_report
+from speechbrain_cffma.evaluation.scores import failures, settings_of
+from speechbrain_cffma.evaluation.systems import evaluate
 from speechbrain_cffma.lobes import CFFMAEnhancer
 from speechbrain_cffma.metric_table import TABLE
-from speechbrain_cffma.report import tables, write_report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from recipes.DynamicMix.prepare import prepare_dynamic_mix
@@ -360,19 +363,19 @@ def enhance_set(enhance, delay, source, target, warm, overwrite):
 def score_set(noisy, clean, conditions, enhanced, folder, n_jobs):
     """Score all systems of a set, write the report; return its rows and summary."""
     metrics = ["pesq"] if noisy == clean else METRICS  # SI-SDR would be infinite.
-    settings = evaluate.settings_of(metrics)
+    settings = settings_of(metrics)
     systems = {"noisy": noisy, **enhanced}
-    rows = evaluate.evaluate(clean, systems, folder, settings, conditions, n_jobs)
+    rows = evaluate(clean, systems, folder, settings, conditions, n_jobs)
     summary = write_report(folder, rows, settings)
-    for line in evaluate.failures(rows):
+    for line in failures(rows):
         print(f"{folder}: {line}")
     return rows, summary["overall"]
 
 
 def rate_clean(clean, folder, n_jobs):
     """The summary of a set's clean speech, of which DNSMOS alone is defined."""
-    settings = evaluate.settings_of(["dnsmos_ovrl"])
-    rows = evaluate.evaluate(clean, {"clean": clean}, folder, settings, n_jobs=n_jobs)
+    settings = settings_of(["dnsmos_ovrl"])
+    rows = evaluate(clean, {"clean": clean}, folder, settings, n_jobs=n_jobs)
     return write_report(folder, rows, settings)["overall"]["clean"]
 
 

@@ -28,10 +28,10 @@ from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
 from speechbrain_cffma import audio
 from speechbrain_cffma.audio import SAMPLE_RATE
-from speechbrain_cffma.data import TrainingCrops, training_loader
-from speechbrain_cffma.enhance import enhance_all, plan
-from speechbrain_cffma.experiment import load_experiment, read_experiment
-from speechbrain_cffma.inference import has_bf16
+from speechbrain_cffma.data.datasets import TrainingCrops, training_loader
+from speechbrain_cffma.data.mixing import DynamicMixer
+from speechbrain_cffma.inference.device import has_bf16
+from speechbrain_cffma.inference.enhance import enhance_all, plan
 from speechbrain_cffma.lobes import (
     CFFMA,
     CFFMAEnhancer,
@@ -39,7 +39,7 @@ from speechbrain_cffma.lobes import (
     SSLEmbedding,
     load_ssl,
 )
-from speechbrain_cffma.mixing import DynamicMixer
+from speechbrain_cffma.training.experiment import load_experiment, read_experiment
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from recipes.DynamicMix.prepare import (

@@ -17,8 +17,8 @@ import soundfile
 from matplotlib.figure import Figure
 
 from speechbrain_cffma import audio
+from speechbrain_cffma.data.mixing import add_noise
 from speechbrain_cffma.lobes import CFFMAEnhancer
-from speechbrain_cffma.mixing import add_noise
 
 MIX = Path(__file__).parents[1] / "recipes" / "DynamicMix"
 SPEECH = MIX / "speech" / "ru" / "demo-thanks.opus"

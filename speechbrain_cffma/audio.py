@@ -8,13 +8,11 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from speechbrain_cffma import media
-from speechbrain_cffma.errors import CFFMAError, InputError, printable, reason
+from speechbrain_cffma.errors import InputError, printable, reason
 
 SAMPLE_RATE = 16000
 #: Shortest usable file: one frame of the SSL model, 25 ms.
@@ -28,30 +26,6 @@ ENHANCED_FILE = ".enhanced"
 RESULT_FILES = ("hyperparams.yaml", "prepared.json", "progress.jsonl", ENHANCED_FILE)
 
 logger = logging.getLogger(__name__)
-
-
-class AudioFile(NamedTuple):
-    """A checked file, mono at 16 kHz.
-
-    Arguments
-    ---------
-    path : str
-        Where it can be read: the source itself, or its converted copy.
-    n_samples : int
-        Its length.
-    source_rate : int
-        Sample rate of the source in Hz.
-    source_samples : int
-        Length of the source.
-    fault : str
-        What is wrong with it, or "".
-    """
-
-    path: str
-    n_samples: int = 0
-    source_rate: int = 0
-    source_samples: int = 0
-    fault: str = ""
 
 
 def find_audio(folder, extensions=media.AUDIO, leave_out=(), others=None):
@@ -232,105 +206,3 @@ def write(path, samples):
     source = media.Source(SAMPLE_RATE, 1, seconds, "WAV", subtype, iter(()))
     with media.open_target(path, source) as target:
         target.write(samples[None])
-
-
-def prepare_files(sources, targets, n_jobs=-1, label="checking audio"):
-    """Check files and convert those that are not mono WAV or FLAC at 16 kHz, in parallel.
-
-    Copies made before are kept, so that an interrupted run goes on: a copy has its
-    source's time of change.
-
-    Arguments
-    ---------
-    sources : list of Path
-        The files.
-    targets : list of Path
-        Where the copy of each goes if it needs one (.wav).
-    n_jobs : int
-        Processes; -1 for one a core.
-    label : str
-        Shown at the progress bar.
-
-    Returns
-    -------
-    list of AudioFile
-        One for each source; faults are noted, not raised.
-
-    Raises
-    ------
-    InputError
-        If a copy can't be written.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> noise = np.random.default_rng(0).uniform(-1, 1, 8000)
-    >>> import soundfile
-    >>> soundfile.write(folder / "a.wav", noise, 8000)
-    >>> (file,) = prepare_files([folder / "a.wav"], [folder / "copy.wav"], n_jobs=1)
-    >>> Path(file.path).name, file.n_samples, file.source_rate, file.fault
-    ('copy.wav', 16000, 8000, '')
-    """
-    from joblib import Parallel, delayed
-
-    jobs = (
-        delayed(_prepare_file)(str(source), str(target))
-        for source, target in zip(sources, targets, strict=True)
-    )
-    parallel = Parallel(n_jobs=n_jobs, return_as="generator")
-    progress = tqdm(
-        parallel(jobs), total=len(sources), desc=label, leave=False, dynamic_ncols=True
-    )
-    return list(progress)
-
-
-def _prepare_file(source, target):
-    try:
-        # Before it is read: what changes meanwhile is not what was copied.
-        time = os.stat(source).st_mtime_ns
-        with media.open_source(source) as opened:
-            rate = opened.sample_rate
-            is_usable = opened.format in ("WAV", "FLAC") and opened.channels == 1
-            in_place = is_usable and rate == SAMPLE_RATE
-            source_samples = round(opened.seconds * rate)
-            is_done = source_samples and not in_place and _is_copy(target, time)
-            if is_done:
-                samples = read(target)
-            else:
-                samples = mono(opened)
-                source_samples = source_samples or len(samples)
-                samples = _resample(samples, rate)
-    except (CFFMAError, OSError) as error:
-        return AudioFile(source, fault=f"unreadable ({reason(error)})")
-    fault = _fault(samples)
-    if fault:
-        return AudioFile(source, fault=fault)
-    if not in_place and not is_done:
-        write(target, samples)
-        os.utime(target, ns=(time, time))
-    path = source if in_place else target
-    return AudioFile(path, len(samples), rate, source_samples)
-
-
-def _fault(samples):
-    if len(samples) < MIN_SAMPLES:
-        return f"shorter than 25 ms ({len(samples)} samples)"
-    if not np.isfinite(samples).all():
-        return "holds NaN or Inf"
-    if np.abs(samples).max() < SILENCE:
-        return "silent"
-    return ""
-
-
-def _is_copy(path, time):
-    """Whether it is the copy of a source that was changed at this time."""
-    return os.path.exists(path) and os.stat(path).st_mtime_ns == time
-
-
-def _resample(samples, sample_rate):
-    if sample_rate == SAMPLE_RATE or not len(samples):
-        return samples
-    import torch
-    from torchaudio.functional import resample
-
-    return resample(torch.from_numpy(samples), sample_rate, SAMPLE_RATE).numpy()

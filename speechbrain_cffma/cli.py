@@ -147,14 +147,16 @@ def evaluate(
     """
     from pathlib import Path
 
-    from speechbrain_cffma import evaluate as evaluation
-    from speechbrain_cffma.report import tables, write_report
+    from speechbrain_cffma.evaluation import tables
+    from speechbrain_cffma.evaluation.report import write_report
+    from speechbrain_cffma.evaluation.scores import failures, settings_of
+    from speechbrain_cffma.evaluation.systems import evaluate as score_systems
 
     systems = _systems(noisy, [*enhanced, *further])
     metrics = [name.strip() for name in metrics.split(",") if name.strip()]
-    settings = evaluation.settings_of(metrics, **how)
+    settings = settings_of(metrics, **how)
     with interruptible():
-        rows = evaluation.evaluate(
+        rows = score_systems(
             clean,
             systems,
             output,
@@ -167,7 +169,7 @@ def evaluate(
         summary = write_report(output, rows, settings)
     # Not by click, which writes UTF-8 to a terminal that shows ASCII alone.
     print(tables.text(summary, settings["metrics"]))
-    notes = [*evaluation.failures(rows), f"report: {Path(output) / 'report.html'}"]
+    notes = [*failures(rows), f"report: {Path(output) / 'report.html'}"]
     click.echo("\n" + "\n".join(notes), err=True)
 
 
@@ -205,7 +207,7 @@ def _model_options(verb):
 
 def _load_enhancer(model, device, precision):
     """A trained model, on its device, for inference."""
-    from speechbrain_cffma.enhance import device_named
+    from speechbrain_cffma.inference.device import device_named
     from speechbrain_cffma.lobes import CFFMAEnhancer
 
     device = device_named(device)
@@ -274,7 +276,7 @@ def enhance(inputs, output, model, device, precision, overwrite, **options):
     """
     from functools import partial
 
-    from speechbrain_cffma import enhance as enhancing
+    from speechbrain_cffma.inference import enhance as enhancing
 
     if options["batch_size"] is None:
         del options["batch_size"]
@@ -325,7 +327,7 @@ def app(model, device, precision, **options):
       cffma app --open
       cffma app --host 0.0.0.0 --port 8000 --max-minutes 60
     """
-    from speechbrain_cffma.app import serve
+    from speechbrain_cffma.app.serve import serve
 
     serve(_load_enhancer(model, device, precision), **options)
 
@@ -362,7 +364,7 @@ def export(output, model):
     """
     from pathlib import Path
 
-    from speechbrain_cffma.export import export_onnx
+    from speechbrain_cffma.inference.export import export_onnx
     from speechbrain_cffma.lobes import CFFMAEnhancer
 
     difference = export_onnx(CFFMAEnhancer.from_pretrained(model), output)

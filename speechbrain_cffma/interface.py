@@ -8,7 +8,8 @@ import torch
 from speechbrain.inference.interfaces import Pretrained
 
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.inference import InferenceMixin, for_inference
+from speechbrain_cffma.inference.device import for_inference
+from speechbrain_cffma.inference.mixin import InferenceMixin
 
 
 class EnhancerInterface(InferenceMixin, Pretrained):

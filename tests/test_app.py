@@ -12,7 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_cffma import app, cli
+from speechbrain_cffma import cli
+from speechbrain_cffma.app import page as app
+from speechbrain_cffma.app import serve as serving
+from speechbrain_cffma.app.recordings import Recordings
+from speechbrain_cffma.app.result import NO_BOUND, draw, enhance
+from speechbrain_cffma.app.serve import PORTS, _free_port, serve
 from speechbrain_cffma.errors import InputError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -37,12 +42,12 @@ def written(tmp_path):
     return write
 
 
-@pytest.mark.parametrize(("bound", "at"), [(None, app.NO_BOUND), (12.0, 12.0)])
+@pytest.mark.parametrize(("bound", "at"), [(None, NO_BOUND), (12.0, 12.0)])
 def test_the_slider_begins_at_the_bound_of_the_model(
     tiny_enhancer, tmp_path, monkeypatch, bound, at
 ):
     monkeypatch.setattr(tiny_enhancer, "suppression", bound)
-    page = app.build(tiny_enhancer, app.Recordings(tmp_path))
+    page = app.build(tiny_enhancer, Recordings(tmp_path))
     (slider,) = (b for b in page.blocks.values() if b.elem_id == "suppression")
     assert slider.value == at
 
@@ -50,7 +55,7 @@ def test_the_slider_begins_at_the_bound_of_the_model(
 class TestResult:
     def test_is_what_enhance_file_gives(self, tiny_enhancer, noisy, tmp_path):
         shares = []
-        result = app.enhance(
+        result = enhance(
             tiny_enhancer,
             noisy,
             tmp_path / "new",
@@ -74,7 +79,7 @@ class TestResult:
             def enhance_file(self, *files, **options):
                 return 1.5 + tiny_enhancer.enhance_file(*files, **options)
 
-        result = app.enhance(Louder(), noisy, tmp_path / "new")
+        result = enhance(Louder(), noisy, tmp_path / "new")
         assert "Peaks up to 1.5 dB too high were turned down" in result.summary
 
     @pytest.mark.parametrize(
@@ -91,9 +96,7 @@ class TestResult:
         self, tiny_enhancer, written, tmp_path, samples, message
     ):
         with pytest.raises(InputError, match=message):
-            app.enhance(
-                tiny_enhancer, written(samples), tmp_path / "new", max_minutes=0.01
-            )
+            enhance(tiny_enhancer, written(samples), tmp_path / "new", max_minutes=0.01)
         assert not list(tmp_path.glob("new/*"))
 
 
@@ -105,16 +108,16 @@ class TestFigure:
     def test_panels_show_both_recordings_and_what_differs(self, noisy, tmp_path):
         samples, rate = soundfile.read(noisy)
         soundfile.write(tmp_path / "half.wav", samples / 2, rate)
-        before, after, mask = self.images(app.draw(noisy, tmp_path / "half.wav", 3.0))
+        before, after, mask = self.images(draw(noisy, tmp_path / "half.wav", 3.0))
         assert before != after
-        same, again, ones = self.images(app.draw(noisy, noisy, 3.0))
+        same, again, ones = self.images(draw(noisy, noisy, 3.0))
         assert same == again == before
         assert mask != ones
 
     @pytest.mark.parametrize(("rate", "khz"), [(8000, "4"), (16000, "8"), (48000, "8")])
     def test_frequencies_end_where_the_network_s_do(self, tmp_path, rate, khz):
         soundfile.write(tmp_path / "a.wav", np.ones((rate, 2)) / 2, rate)
-        html = app.draw(tmp_path / "a.wav", tmp_path / "a.wav", 1.0)
+        html = draw(tmp_path / "a.wav", tmp_path / "a.wav", 1.0)
         assert html.count(f"<span>{khz} kHz</span>") == 3
 
 
@@ -122,7 +125,7 @@ class TestRecordings:
     @pytest.fixture
     def recordings(self, tmp_path):
         """`Recordings` of two pages with one recording each, the second enhanced twice."""
-        recordings = app.Recordings(tmp_path)
+        recordings = Recordings(tmp_path)
         for session in ("a", "b"):
             (tmp_path / f"{session}.wav").touch()
             recordings.begin(session, tmp_path / f"{session}.wav")
@@ -172,7 +175,7 @@ class TestOptions:
         def serve(enhancer, **options):
             calls.append({"precision": enhancer.packed, **options})
 
-        monkeypatch.setattr(app, "serve", serve)
+        monkeypatch.setattr(serving, "serve", serve)
 
         def run(*arguments):
             with pytest.raises(SystemExit) as stop:
@@ -212,7 +215,7 @@ class TestOptions:
     ):
         model = tiny_enhancer.save_pretrained(tmp_path / "model")
         monkeypatch.setitem(sys.modules, "gradio", None)
-        monkeypatch.delitem(sys.modules, "speechbrain_cffma.app")
+        monkeypatch.delitem(sys.modules, "speechbrain_cffma.app.page")
         with pytest.raises(SystemExit) as stop:
             cli.main(["app", f"--model={model}"])
         (line,) = capsys.readouterr().err.splitlines()
@@ -234,17 +237,17 @@ class TestAddress:
 
     def test_a_port_that_is_taken_is_an_error(self, taken):
         with pytest.raises(InputError, match=f"127.0.0.1:{taken} can't be listened on"):
-            app.serve(None, port=taken)
+            serve(None, port=taken)
 
     def test_without_a_port_the_next_free_one_is_taken(self, taken, monkeypatch):
         with socket.create_server(("127.0.0.1", 0)) as server:
             free = server.getsockname()[1]
-        monkeypatch.setattr(app, "PORTS", [taken, free])
-        assert app._free_port("127.0.0.1", app.PORTS) == free
+        monkeypatch.setattr(serving, "PORTS", [taken, free])
+        assert _free_port("127.0.0.1", PORTS) == free
 
     def test_another_machine_s_address_is_an_error(self):
         with pytest.raises(InputError, match="192.0.2.1:7860 can't be listened on"):
-            app.serve(None, host="192.0.2.1", port=7860)
+            serve(None, host="192.0.2.1", port=7860)
 
 
 class TestProcess:

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from speechbrain_cffma import audio
+from speechbrain_cffma.data.files import prepare_files
 from speechbrain_cffma.errors import InputError
 
 
@@ -22,7 +23,7 @@ def tone(sample_rate=16000, channels=1, seconds=1.0, level=0.5):
 def prepare(source, target=None):
     """The one file as AudioFile."""
     target = target or source.parent / "copies" / "copy.wav"
-    return audio.prepare_files([source], [target], n_jobs=1)[0]
+    return prepare_files([source], [target], n_jobs=1)[0]
 
 
 class TestPrepareFiles:
@@ -144,7 +145,7 @@ class TestPrepareFiles:
         for i, source in enumerate(sources):
             soundfile.write(source, tone(8000)[: 4000 - 500 * i], 8000)
         targets = [tmp_path / "copies" / source.name for source in sources]
-        files = audio.prepare_files(sources, targets, n_jobs=2)
+        files = prepare_files(sources, targets, n_jobs=2)
         assert [file.path for file in files] == [str(target) for target in targets]
         assert [file.n_samples for file in files] == [8000 - 1000 * i for i in range(6)]
 

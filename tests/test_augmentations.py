@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from speechbrain_cffma import augmentations
-from speechbrain_cffma.augmentations import (
+from speechbrain_cffma.data import augmentations
+from speechbrain_cffma.data.augmentations import (
     AUGMENTATIONS,
     augment,
     check_augmentations,

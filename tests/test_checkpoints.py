@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from speechbrain_cffma.checkpoints import AtomicCheckpointer
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes import MSCFF
+from speechbrain_cffma.training.checkpoints import AtomicCheckpointer
 
 
 def checkpointer_of(folder, model):

@@ -14,8 +14,8 @@ import soundfile
 
 from speechbrain_cffma import __version__, cli
 from speechbrain_cffma.audio import find_audio, read
+from speechbrain_cffma.data.mixing import add_noise
 from speechbrain_cffma.metrics import METRICS
-from speechbrain_cffma.mixing import add_noise
 
 REPOSITORY = Path(__file__).parents[1]
 SPEECH = REPOSITORY / "recipes" / "DynamicMix" / "speech" / "ru"

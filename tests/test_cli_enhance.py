@@ -15,8 +15,8 @@ import pytest
 import soundfile
 
 from speechbrain_cffma import audio, cli
-from speechbrain_cffma import enhance as enhancing
-from speechbrain_cffma.enhance import Job, enhance_all, plan
+from speechbrain_cffma.inference import enhance as enhancing
+from speechbrain_cffma.inference.enhance import Job, enhance_all, plan
 from speechbrain_cffma.lobes import CFFMAEnhancer
 
 REPOSITORY = Path(__file__).parents[1]

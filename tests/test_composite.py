@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from speechbrain_cffma.data.mixing import add_noise
 from speechbrain_cffma.metrics import (
     METRICS,
     composite,
@@ -19,7 +20,6 @@ from speechbrain_cffma.metrics import (
     ssnr,
     wss,
 )
-from speechbrain_cffma.mixing import add_noise
 
 FULL_SCALE = {"int16": 32768, "unit": 1}
 

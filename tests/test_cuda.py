@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.networks import VARIANTS, enhancer_of
 from helpers.pretended_gpu import NoWaiting, backward, check_bias, pretend, pretended
-from speechbrain_cffma.brain import EnhancementBrain
-from speechbrain_cffma.inference import _enhance_rows, has_bf16
+from speechbrain_cffma.inference import packed as packed_lobes
+from speechbrain_cffma.inference.bands import enhance_rows
+from speechbrain_cffma.inference.device import has_bf16
 from speechbrain_cffma.lobes import (
     CFFMA,
     CFFMAEnhancer,
@@ -22,9 +23,9 @@ from speechbrain_cffma.lobes import (
     SSLEmbedding,
     load_ssl,
 )
-from speechbrain_cffma.lobes import packed as packed_lobes
 from speechbrain_cffma.lobes.attention import attend, relative_to_absolute
 from speechbrain_cffma.losses import MultiResolutionLoss, PESQLoss, SISDRLoss
+from speechbrain_cffma.training.brain import EnhancementBrain
 
 #: Frames T. From 257 on, and where T - 1 is a multiple of 8, PyTorch would not copy a
 #: bias that begins at an odd element.
@@ -312,7 +313,7 @@ def test_a_window_is_enhanced_on_the_device(
     with pretended() as biases, NoFloat64():
         pretend(enhancer)
         rows = torch.empty(2, seconds * sample_rate)
-        enhanced = _enhance_rows(enhancer, rows, sample_rate, None, high_band=True)
+        enhanced = enhance_rows(enhancer, rows, sample_rate, None, high_band=True)
     assert (enhanced.shape, enhanced.dtype) == (rows.shape, torch.float32)
     assert enhanced.device.type == "cpu"
     assert biases

@@ -8,8 +8,8 @@ import pytest
 import soundfile
 import torch
 
-from speechbrain_cffma import manifest
-from speechbrain_cffma.data import (
+from speechbrain_cffma.data import manifest
+from speechbrain_cffma.data.datasets import (
     EpochBatchSampler,
     EvaluationPairs,
     RecordedPairs,
@@ -19,8 +19,8 @@ from speechbrain_cffma.data import (
     read_crop,
     training_loader,
 )
+from speechbrain_cffma.data.mixing import DynamicMixer
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.mixing import DynamicMixer
 
 CROP = 4000
 

@@ -13,12 +13,12 @@ from helpers.paths import ROOT
 from recipes.DynamicMix import prepare
 from recipes.DynamicMix.prepare import make_small_wavlm, prepare_dynamic_mix
 from speechbrain_cffma import audio
-from speechbrain_cffma.data import RecordedPairs, TrainingCrops
+from speechbrain_cffma.data.datasets import RecordedPairs, TrainingCrops
+from speechbrain_cffma.data.manifest import read_manifest
+from speechbrain_cffma.data.mixing import DynamicMixer, reverberate, rms
+from speechbrain_cffma.data.noises import TEST_KINDS
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.experiment import load_experiment, read_experiment
-from speechbrain_cffma.manifest import read_manifest
-from speechbrain_cffma.mixing import DynamicMixer, reverberate, rms
-from speechbrain_cffma.noises import TEST_KINDS
+from speechbrain_cffma.training.experiment import load_experiment, read_experiment
 
 BUNDLED = Path(prepare.__file__).parent / "speech"
 SPEAKERS = ("en", "it", "ru")

@@ -13,21 +13,23 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_cffma import conditions, evaluate, media
+from speechbrain_cffma import media
 from speechbrain_cffma.audio import find_audio, read
+from speechbrain_cffma.data import conditions
+from speechbrain_cffma.data.mixing import add_noise
 from speechbrain_cffma.errors import CFFMAError, InputError
-from speechbrain_cffma.evaluate import (
-    JOURNAL,
+from speechbrain_cffma.evaluation import scores
+from speechbrain_cffma.evaluation.journal import JOURNAL
+from speechbrain_cffma.evaluation.report import write_report
+from speechbrain_cffma.evaluation.scores import (
     check_sample_rates,
     failures,
     look_at,
-    pair_systems,
     settings_of,
 )
+from speechbrain_cffma.evaluation.systems import evaluate, pair_systems
 from speechbrain_cffma.files import CSV
 from speechbrain_cffma.metrics import score, scoring
-from speechbrain_cffma.mixing import add_noise
-from speechbrain_cffma.report import write_report
 from speechbrain_cffma.workers import call_all
 
 REPOSITORY = Path(__file__).parents[1]
@@ -67,7 +69,7 @@ def write(path, samples, sample_rate=16000):
 
 def run(corpus, *systems, settings=SI_SDR, **options):
     folders = {name: corpus / name for name in systems or ("noisy", "better")}
-    return evaluate.evaluate(
+    return evaluate(
         corpus / "clean", folders, corpus / "report", settings, n_jobs=1, **options
     )
 
@@ -164,7 +166,7 @@ class TestSettings:
             settings_of(*arguments)
 
     def test_a_metric_whose_package_is_missing_is_an_error(self, monkeypatch):
-        monkeypatch.setattr(evaluate, "available_metrics", lambda names: ["stoi"])
+        monkeypatch.setattr(scores, "available_metrics", lambda names: ["stoi"])
         with pytest.raises(CFFMAError, match="metrics pesq need packages"):
             settings_of(["pesq", "stoi"])
 

@@ -7,7 +7,7 @@ import pytest
 import speechbrain
 
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.experiment import (
+from speechbrain_cffma.training.experiment import (
     load_experiment,
     parse_command_line,
     read_experiment,

@@ -13,11 +13,12 @@ import soundfile
 import torch
 
 from helpers.networks import VARIANTS, enhancer_of, perturbed
-from speechbrain_cffma import __version__, export
+from speechbrain_cffma import __version__
 from speechbrain_cffma.audio import find_audio, read
 from speechbrain_cffma.errors import InputError, InstallError
-from speechbrain_cffma.export import export_onnx
-from speechbrain_cffma.inference import WINDOWS
+from speechbrain_cffma.inference import export
+from speechbrain_cffma.inference.export import export_onnx
+from speechbrain_cffma.inference.windows import WINDOWS
 from speechbrain_cffma.lobes import (
     CFFMA,
     CFFMAEnhancer,

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.paths import ROOT
 from speechbrain_cffma import __version__
-from speechbrain_cffma.experiment import _merge, _with_bases
+from speechbrain_cffma.training.experiment import _merge, _with_bases
 
 SOURCES = [
     path
@@ -199,7 +199,8 @@ def test_each_key_of_an_experiment_is_used(path):
 
 def test_each_key_that_training_reads_is_in_its_yaml():
     tree = _merge(_with_bases(ROOT / "hparams" / "base.yaml"))
-    code = [ROOT / "speechbrain_cffma" / f"{n}.py" for n in ("brain", "training")]
+    training = ROOT / "speechbrain_cffma" / "training"
+    code = [training / f"{n}.py" for n in ("brain", "base")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in code)
     read = set(re.findall(r"self\.hparams\.([a-z_]+)\b", text))
     assert read

@@ -13,7 +13,8 @@ from speechbrain.utils.importutils import LazyModule
 
 from helpers.signals import ratio_db
 from speechbrain_cffma.errors import InputError, InstallError
-from speechbrain_cffma.inference import PeakWarning, Windows
+from speechbrain_cffma.inference.limiter import PeakWarning
+from speechbrain_cffma.inference.windows import Windows
 from speechbrain_cffma.lobes import CFFMAEnhancer, LogSpectrogram, NoEmbedding
 
 # Hypothesis asks each module for its file; SpeechBrain's lazy ones would then import

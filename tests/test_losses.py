@@ -10,7 +10,6 @@ from scipy.stats import spearmanr
 from speechbrain.dataio.batch import PaddedBatch
 
 from speechbrain_cffma import audio
-from speechbrain_cffma.brain import EnhancementBrain
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes import LogSpectrogram
 from speechbrain_cffma.losses import (
@@ -21,7 +20,8 @@ from speechbrain_cffma.losses import (
     WeightedSum,
 )
 from speechbrain_cffma.metrics import pesq, si_sdr
-from speechbrain_cffma.training import RunningMeans
+from speechbrain_cffma.training.base import RunningMeans
+from speechbrain_cffma.training.brain import EnhancementBrain
 
 NOISES = Path(__file__).parents[1] / "recipes" / "DynamicMix" / "noise"
 

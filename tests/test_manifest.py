@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from speechbrain_cffma import manifest
-from speechbrain_cffma.audio import AudioFile
+from speechbrain_cffma.data import manifest
+from speechbrain_cffma.data.files import AudioFile
+from speechbrain_cffma.data.pairs import (
+    check_twins,
+    find_twins,
+    names_of,
+    pair_files,
+    usable,
+)
+from speechbrain_cffma.data.prepared import find_sources, is_prepared, mark_prepared
 from speechbrain_cffma.errors import InputError
 
 FINE = AudioFile("fine.wav", 16000, 16000, 16000)
@@ -18,7 +26,7 @@ BROKEN = AudioFile("b/broken.wav", fault="unreadable")
 class TestPairFiles:
     @staticmethod
     def pair(noisy, clean):
-        return manifest.pair_files(
+        return pair_files(
             [Path("noisy", name) for name in noisy],
             "noisy",
             [Path("clean", name) for name in clean],
@@ -55,7 +63,7 @@ class TestPairBy:
     @staticmethod
     def twins(names, clean, pair_by):
         paths = [Path("clean", f"{name}.wav") for name in clean]
-        found = manifest.find_twins(names, paths, "clean", pair_by)
+        found = find_twins(names, paths, "clean", pair_by)
         return {name: path.stem for name, path in found.items()}
 
     @pytest.mark.parametrize("pair_by", [r"fileid_\d+", r"fileid_(\d+)", r"(\d+)$"])
@@ -95,7 +103,7 @@ class TestPairBy:
     def test_pairs_are_named_as_the_noisy_file(self):
         noisy = [Path("noisy", f"{name}.wav") for name in self.NOISY]
         clean = [Path("clean", f"{name}.wav") for name in self.CLEAN[::2]]
-        pairs = manifest.pair_files(noisy, "noisy", clean, "clean", r"fileid_\d+")
+        pairs = pair_files(noisy, "noisy", clean, "clean", r"fileid_\d+")
         assert pairs == [
             (self.NOISY[0], noisy[0], clean[1]),
             (self.NOISY[1], noisy[1], clean[0]),
@@ -106,12 +114,12 @@ class TestPairBy:
         with pytest.raises(
             InputError, match=r"1 of 2 .* of the same \\d in clean: a_2"
         ):
-            manifest.pair_files(noisy, "noisy", [Path("clean/b_1.wav")], "clean", r"\d")
+            pair_files(noisy, "noisy", [Path("clean/b_1.wav")], "clean", r"\d")
 
 
 class TestCheckTwins:
     def test_equal_ones_pass(self):
-        manifest.check_twins(["a"], [FINE], [FINE])
+        check_twins(["a"], [FINE], [FINE])
 
     @pytest.mark.parametrize(
         ("other", "figure"),
@@ -125,42 +133,42 @@ class TestCheckTwins:
         with pytest.raises(
             InputError, match="2 pairs .*such as b.*All: b, c"
         ) as caught:
-            manifest.check_twins(["a", "b", "c"], [FINE] * 3, [FINE, other, other])
+            check_twins(["a", "b", "c"], [FINE] * 3, [FINE, other, other])
         assert figure in str(caught.value)
 
     def test_faulty_files_are_left_to_the_check_of_faults(self):
-        manifest.check_twins(["a"], [FINE], [SILENT])
+        check_twins(["a"], [FINE], [SILENT])
 
 
 class TestUsable:
     def test_all_are_without_fault(self, caplog):
-        assert manifest.usable([FINE] * 3, "train") == [True] * 3
+        assert usable([FINE] * 3, "train") == [True] * 3
         assert caplog.text == ""
 
     def test_below_one_percent_of_training_files_are_skipped_and_named(self, caplog):
         with caplog.at_level(logging.WARNING):
-            good = manifest.usable([FINE] * 100 + [SILENT], "train")
+            good = usable([FINE] * 100 + [SILENT], "train")
         assert good == [True] * 100 + [False]
         assert "skipping 1 of 101 training files: a/silent.wav: silent" in caplog.text
 
     def test_one_percent_of_training_files_is_an_error(self):
         with pytest.raises(InputError, match="1 of 100 train files"):
-            manifest.usable([FINE] * 99 + [SILENT], "train")
+            usable([FINE] * 99 + [SILENT], "train")
 
     @pytest.mark.parametrize("split", ["valid", "test"])
     def test_a_single_evaluation_file_is_an_error(self, split):
         with pytest.raises(InputError, match=f"1 of 1001 {split} files"):
-            manifest.usable([FINE] * 1000 + [SILENT], split)
+            usable([FINE] * 1000 + [SILENT], split)
 
     def test_an_error_names_every_file_with_its_fault(self):
         with pytest.raises(InputError) as caught:
-            manifest.usable([SILENT, FINE, BROKEN], "train")
+            usable([SILENT, FINE, BROKEN], "train")
         assert "a/silent.wav: silent, b/broken.wav: unreadable" in str(caught.value)
         assert "\n" not in str(caught.value)
 
     def test_a_pair_counts_once(self, caplog):
         pairs = [(FINE, FINE)] * 100 + [(SILENT, BROKEN)]
-        assert manifest.usable(pairs, "train") == [True] * 100 + [False]
+        assert usable(pairs, "train") == [True] * 100 + [False]
         assert "skipping 1 of 101" in caplog.text
         assert "silent.wav" in caplog.text
         assert "broken.wav" in caplog.text
@@ -218,23 +226,23 @@ class TestPrepared:
             manifest.write_manifest(tmp_path / f"{split}.csv", [])
 
     def test_only_after_it_was_marked(self, tmp_path):
-        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS)
-        manifest.mark_prepared(tmp_path, self.ARGUMENTS)
-        assert manifest.is_prepared(tmp_path, self.ARGUMENTS)
+        assert not is_prepared(tmp_path, self.ARGUMENTS)
+        mark_prepared(tmp_path, self.ARGUMENTS)
+        assert is_prepared(tmp_path, self.ARGUMENTS)
 
     def test_not_when_a_manifest_is_gone(self, tmp_path):
-        manifest.mark_prepared(tmp_path, self.ARGUMENTS)
+        mark_prepared(tmp_path, self.ARGUMENTS)
         (tmp_path / "valid.csv").unlink()
-        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS)
+        assert not is_prepared(tmp_path, self.ARGUMENTS)
 
     def test_not_with_other_arguments(self, tmp_path):
-        manifest.mark_prepared(tmp_path, self.ARGUMENTS)
-        assert not manifest.is_prepared(tmp_path, {**self.ARGUMENTS, "seed": 2})
+        mark_prepared(tmp_path, self.ARGUMENTS)
+        assert not is_prepared(tmp_path, {**self.ARGUMENTS, "seed": 2})
 
     def test_not_after_a_preparation_with_other_arguments_began(self, tmp_path):
-        manifest.mark_prepared(tmp_path, self.ARGUMENTS)
-        manifest.is_prepared(tmp_path, {**self.ARGUMENTS, "seed": 2})
-        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS)
+        mark_prepared(tmp_path, self.ARGUMENTS)
+        is_prepared(tmp_path, {**self.ARGUMENTS, "seed": 2})
+        assert not is_prepared(tmp_path, self.ARGUMENTS)
 
     @pytest.fixture
     def sources(self, tmp_path):
@@ -242,48 +250,48 @@ class TestPrepared:
         paths = [tmp_path / "a.wav", tmp_path / "b.wav"]
         for path in paths:
             path.write_bytes(b"RIFF")
-        manifest.mark_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
+        mark_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
         return paths
 
     @staticmethod
     def states(folder):
-        return manifest.find_sources([folder]).states
+        return find_sources([folder]).states
 
     def test_with_the_same_files(self, tmp_path, sources):
-        assert manifest.is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
+        assert is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
 
     def test_not_when_a_file_has_another_length(self, tmp_path, sources, caplog):
         times = sources[0].stat()
         sources[0].write_bytes(b"RIFF and more")
         os.utime(sources[0], ns=(times.st_atime_ns, times.st_mtime_ns))
-        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
+        assert not is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
         assert f"1 files changed since {tmp_path} was prepared" in caplog.text
         assert caplog.text.count("a.wav") == 1
 
     def test_not_when_a_file_was_replaced_by_one_of_its_length(self, tmp_path, sources):
         os.utime(sources[0], ns=(0, 0))
-        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
+        assert not is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
 
     def test_not_when_a_file_was_renamed(self, tmp_path, sources, caplog):
         sources[1].rename(tmp_path / "c.wav")
-        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
+        assert not is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
         assert "1 files are new" in caplog.text
         assert "1 files have gone" in caplog.text
 
     def test_not_when_a_version_that_kept_no_states_marked_it(self, tmp_path):
         (tmp_path / "prepared.json").write_text('{"folder": "a", "n_files": [2]}')
-        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS)
+        assert not is_prepared(tmp_path, self.ARGUMENTS)
 
     @pytest.mark.parametrize("mark", [b"", b"{", b"[]", b'{"sources": 1}', b"\xff"])
     def test_not_by_a_mark_that_is_damaged(self, tmp_path, sources, mark):
         (tmp_path / "prepared.json").write_bytes(mark)
-        assert not manifest.is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
+        assert not is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
 
     def test_not_in_a_folder_that_is_missing(self, tmp_path):
-        assert not manifest.is_prepared(tmp_path / "none", self.ARGUMENTS)
+        assert not is_prepared(tmp_path / "none", self.ARGUMENTS)
 
 
 def test_two_files_of_the_same_name_but_for_the_extension_are_an_error():
     paths = [Path("noisy/a.wav"), Path("noisy/b.wav"), Path("noisy/a.flac")]
     with pytest.raises(InputError, match="several files of the same name .*: a$"):
-        manifest.names_of(paths, "noisy")
+        names_of(paths, "noisy")

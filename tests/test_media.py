@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from speechbrain_cffma import audio, media
+from speechbrain_cffma.data.files import prepare_files
 from speechbrain_cffma.errors import InputError, InstallError
 
 RATE = 16000
@@ -86,7 +87,7 @@ class TestUnclosedWav:
         np.testing.assert_array_equal(
             audio.read(path, start=700, n_samples=90), contents(path)[0, 700:790]
         )
-        (file,) = audio.prepare_files([path], [tmp_path / "copy.wav"], n_jobs=1)
+        (file,) = prepare_files([path], [tmp_path / "copy.wav"], n_jobs=1)
         assert (file.fault, file.n_samples) == ("", RATE)
 
     def test_rf64_is_read_alike(self, tmp_path):
@@ -141,7 +142,7 @@ class TestUnclosedWav:
         np.testing.assert_allclose(
             contents(tmp_path / "a.flac")[0], SAMPLES, atol=2**-15
         )
-        files = audio.prepare_files([tmp_path / "a.flac"], [tmp_path / "b"], n_jobs=1)
+        files = prepare_files([tmp_path / "a.flac"], [tmp_path / "b"], n_jobs=1)
         assert (files[0].fault, files[0].source_samples) == ("", RATE)
 
 
@@ -167,7 +168,7 @@ class TestOtherAudio:
             samples = np.concatenate(list(source.blocks), axis=1)[0]
             assert (source.sample_rate, source.channels) == (rate, 1)
         assert len(samples) == pytest.approx(len(SAMPLES), abs=4000)  # codecs pad
-        (file,) = audio.prepare_files([path], [tmp_path / "copy.wav"], n_jobs=1)
+        (file,) = prepare_files([path], [tmp_path / "copy.wav"], n_jobs=1)
         assert file.fault == ""
         assert file.source_rate == rate
         assert audio.find_audio(tmp_path, media.AUDIO | media.VIDEO)[0].name in (

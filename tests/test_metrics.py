@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from speechbrain_cffma.data.mixing import add_noise
 from speechbrain_cffma.metric_table import TABLE
 from speechbrain_cffma.metrics import (
     BASIC,
@@ -28,7 +29,6 @@ from speechbrain_cffma.metrics import (
     stoi,
 )
 from speechbrain_cffma.metrics.scoring import as_given
-from speechbrain_cffma.mixing import add_noise
 
 #: Those that compare with the clean signal.
 ALL = [name for name, row in TABLE.items() if row.needs_clean]

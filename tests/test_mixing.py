@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_cffma import audio, manifest, mixing
-from speechbrain_cffma.mixing import (
+from speechbrain_cffma import audio
+from speechbrain_cffma.data import manifest, mixing
+from speechbrain_cffma.data.mixing import (
     DynamicMixer,
     add_noise,
     at_level,
@@ -13,7 +14,7 @@ from speechbrain_cffma.mixing import (
     reverberate,
     rms,
 )
-from speechbrain_cffma.noises import shape_spectrum
+from speechbrain_cffma.data.noises import shape_spectrum
 
 N = 16000
 

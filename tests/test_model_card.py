@@ -14,16 +14,13 @@ from helpers.own_data import FLAT, write_pairs
 from helpers.paths import ROOT
 from helpers.runs import SMALL_RUN, command_line
 from recipes.DynamicMix.prepare import said_of_bundled
-from speechbrain_cffma.data import RecordedPairs
-from speechbrain_cffma.experiment import load_experiment, read_experiment
+from speechbrain_cffma.data.datasets import RecordedPairs
+from speechbrain_cffma.data.manifest import write_manifest
+from speechbrain_cffma.data.mixing import DynamicMixer
+from speechbrain_cffma.hub.card import model_card
 from speechbrain_cffma.lobes import CFFMAEnhancer, NoEmbedding
-from speechbrain_cffma.manifest import write_manifest
-from speechbrain_cffma.mixing import DynamicMixer
-from speechbrain_cffma.model_card import (
-    describe_training,
-    model_card,
-    shareable_command,
-)
+from speechbrain_cffma.training.experiment import load_experiment, read_experiment
+from speechbrain_cffma.training.provenance import describe_training, shareable_command
 
 SHORT = {"number_of_epochs": 1, "steps_per_epoch": 2}
 SAID = {"license": "cc-by-4.0", "training_data": "what we recorded"}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from speechbrain_cffma import noises
+from speechbrain_cffma.data import noises
 
 KINDS = (*noises.TRAINING_KINDS, *noises.SPEECH_KINDS, *noises.TEST_KINDS)
 

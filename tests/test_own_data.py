@@ -19,11 +19,13 @@ from helpers.paths import ROOT
 from helpers.runs import SMALL_RUN, assert_same_model, command_line, fails, si_sdr_of
 from helpers.voicebank import write_tree
 from recipes.PairedFolders.prepare import prepare_paired_folders
-from speechbrain_cffma import audio, cli, lobes, manifest
-from speechbrain_cffma.brain import EnhancementBrain
+from speechbrain_cffma import audio, cli, lobes
+from speechbrain_cffma.data import pairs
+from speechbrain_cffma.data import prepared as prepared_data
+from speechbrain_cffma.data.manifest import read_manifest
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes import CFFMAEnhancer
-from speechbrain_cffma.manifest import read_manifest
+from speechbrain_cffma.training.brain import EnhancementBrain
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +141,7 @@ def test_files_that_come_later_are_prepared(tmp_path):
 
 def test_a_file_that_changes_meanwhile_is_prepared_anew(tmp_path, monkeypatch):
     tested = for_testing(write_pairs(tmp_path, ["x.wav"]))
-    prepare_files = manifest.prepare_files
+    prepare_files = pairs.prepare_files
 
     def changing(paths, *arguments, **options):
         files = prepare_files(paths, *arguments, **options)
@@ -147,7 +149,7 @@ def test_a_file_that_changes_meanwhile_is_prepared_anew(tmp_path, monkeypatch):
             soundfile.write(path, audio.read(path)[: SAMPLES // 2], 16000)
         return files
 
-    monkeypatch.setattr(manifest, "prepare_files", changing)
+    monkeypatch.setattr(pairs, "prepare_files", changing)
     prepared(tmp_path / "out", **tested)
     monkeypatch.undo()
     test = prepared(tmp_path / "out", **tested)[2]
@@ -155,13 +157,13 @@ def test_a_file_that_changes_meanwhile_is_prepared_anew(tmp_path, monkeypatch):
 
 
 def test_each_folder_is_searched_once(tmp_path, monkeypatch):
-    find_audio, searched = manifest.find_audio, []
+    find_audio, searched = prepared_data.find_audio, []
 
     def counted(folder, **options):
         searched.append(folder)
         return find_audio(folder, **options)
 
-    monkeypatch.setattr(manifest, "find_audio", counted)
+    monkeypatch.setattr(prepared_data, "find_audio", counted)
     tested = for_testing(write_pairs(tmp_path, ["x.wav"]))
     prepared(tmp_path / "out", **tested)
     assert searched == list(tested.values())

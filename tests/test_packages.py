@@ -9,7 +9,7 @@ import pytest
 
 from recipes.DynamicMix.prepare import AMBIENCE_FOLDER
 from speechbrain_cffma import audio
-from speechbrain_cffma.manifest import read_manifest
+from speechbrain_cffma.data.manifest import read_manifest
 
 SPEECH = AMBIENCE_FOLDER.parent / "speech"
 

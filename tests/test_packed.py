@@ -8,8 +8,8 @@ import torch
 
 from helpers.signals import ratio_db
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.lobes import packed
-from speechbrain_cffma.lobes.packed import PackedLinear
+from speechbrain_cffma.inference import packed
+from speechbrain_cffma.inference.packed import PackedLinear
 
 
 @pytest.fixture

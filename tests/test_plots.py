@@ -3,7 +3,7 @@
 import matplotlib.image
 import numpy as np
 
-from speechbrain_cffma import plots
+from speechbrain_cffma.training import plots
 
 
 class TestPlots:

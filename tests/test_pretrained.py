@@ -23,7 +23,7 @@ from speechbrain_cffma.lobes import (
     SSLEmbedding,
     load_ssl,
 )
-from speechbrain_cffma.pretrained import config_of, from_config
+from speechbrain_cffma.registry import config_of, from_config
 
 
 def enhancer_with(ssl_folder, mask_estimator=None, **embedding):

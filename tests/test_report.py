@@ -11,9 +11,10 @@ from PIL import Image
 
 from speechbrain_cffma import audio
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.evaluate import settings_of
-from speechbrain_cffma.report import figures, page, write_report
-from speechbrain_cffma.statistics import summarize_systems
+from speechbrain_cffma.evaluation import figures, page
+from speechbrain_cffma.evaluation.report import write_report
+from speechbrain_cffma.evaluation.scores import settings_of
+from speechbrain_cffma.evaluation.statistics import summarize_systems
 
 SETTINGS = settings_of(["pesq", "wss"])
 #: ID, snr, noise, PESQ of noisy, PESQ of new

@@ -6,14 +6,14 @@ import pytest
 import soundfile
 
 from speechbrain_cffma import audio
-from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.mixing import reverberate
-from speechbrain_cffma.rooms import (
+from speechbrain_cffma.data.mixing import reverberate
+from speechbrain_cffma.data.rooms import (
     TEST_LENGTHS,
     TRAIN_LENGTHS,
     simulate_room,
     write_rooms,
 )
+from speechbrain_cffma.errors import InputError
 
 #: Quick to simulate.
 SHORT = (0.2, 0.25)

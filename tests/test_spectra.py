@@ -5,8 +5,8 @@ import pytest
 import soundfile
 import torch
 
+from speechbrain_cffma.app.spectra import MAX_COLUMNS, log_spectrum
 from speechbrain_cffma.lobes import LogSpectrogram
-from speechbrain_cffma.spectra import MAX_COLUMNS, log_spectrum
 
 
 @pytest.fixture

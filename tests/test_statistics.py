@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from speechbrain_cffma import statistics
-from speechbrain_cffma.statistics import bootstrap, summarize_systems
+from speechbrain_cffma.evaluation import statistics
+from speechbrain_cffma.evaluation.statistics import bootstrap, summarize_systems
 
 
 def rows_of(**scores):

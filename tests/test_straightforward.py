@@ -16,11 +16,7 @@ from speechbrain_cffma.lobes import (
     fast_ssl,
     load_ssl,
 )
-from speechbrain_cffma.lobes.fast_ssl import (
-    FastWavLMAttention,
-    fold_norm,
-    make_fast,
-)
+from speechbrain_cffma.lobes.fast_ssl import FastWavLMAttention, fold_norm, make_fast
 
 
 def perturbed(module):

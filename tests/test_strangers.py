@@ -29,7 +29,7 @@ from speechbrain_cffma.lobes import (
     load_ssl,
 )
 from speechbrain_cffma.lobes.ssl_models import ssl_configuration
-from speechbrain_cffma.pretrained import ROLES, config_of, from_config
+from speechbrain_cffma.registry import ROLES, config_of, from_config
 
 REMOVED = object()
 CHANGES = (

@@ -18,9 +18,8 @@ from torch import nn
 
 import sweep as command
 from helpers.paths import ROOT
-from speechbrain_cffma import complexity
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.experiment import load_experiment
+from speechbrain_cffma.hub import complexity
 from speechbrain_cffma.lobes import (
     BLSTM,
     CFFMA,
@@ -31,8 +30,9 @@ from speechbrain_cffma.lobes import (
     SSLEmbedding,
     TransformerStack,
 )
-from speechbrain_cffma.report import sweep as report
-from speechbrain_cffma.sweep import LOG, prepare, read_sweep, run_all
+from speechbrain_cffma.training import comparison as report
+from speechbrain_cffma.training.experiment import load_experiment
+from speechbrain_cffma.training.sweep import LOG, prepare, read_sweep, run_all
 
 SWEEPS = sorted((ROOT / "hparams" / "sweeps").glob("*.yaml"))
 
@@ -42,7 +42,7 @@ seed: 0
 data_seed: !ref <seed>
 output_folder: results
 manifest_folder: !ref <output_folder>/manifests
-prepare: !name:speechbrain_cffma.manifest.mark_prepared
+prepare: !name:speechbrain_cffma.data.prepared.mark_prepared
     save_folder: !ref <manifest_folder>
     arguments: {data_seed: !ref <data_seed>}
 dim: 8
@@ -354,7 +354,7 @@ class TestRunning:
                 raise KeyboardInterrupt
 
         clock = SimpleNamespace(sleep=interrupted, monotonic=time.monotonic)
-        monkeypatch.setattr("speechbrain_cffma.sweep.time", clock)
+        monkeypatch.setattr("speechbrain_cffma.training.sweep.time", clock)
         with pytest.raises(KeyboardInterrupt):
             run_all([run])
         with pytest.raises(ProcessLookupError):

@@ -21,10 +21,10 @@ from helpers.paths import ROOT
 from helpers.runs import assert_same_model, fails, si_sdr_of
 from helpers.started import trained
 from speechbrain_cffma import audio
-from speechbrain_cffma.brain import EnhancementBrain
+from speechbrain_cffma.data.manifest import read_manifest
 from speechbrain_cffma.lobes import BLSTM, CFFMAEnhancer, Concatenation
-from speechbrain_cffma.manifest import read_manifest
 from speechbrain_cffma.metrics import score
+from speechbrain_cffma.training.brain import EnhancementBrain
 
 
 @pytest.fixture(autouse=True)
@@ -232,7 +232,8 @@ def test_two_variants_train_together(arguments, tmp_path):
 def test_early_stop(arguments, tmp_path, monkeypatch):
     scores = iter([2.0, 1.9, 1.8, 1.7])
     monkeypatch.setattr(
-        "speechbrain_cffma.brain.mean_scores", lambda *_: {"pesq": next(scores)}
+        "speechbrain_cffma.training.brain.mean_scores",
+        lambda *_: {"pesq": next(scores)},
     )
     train.main(
         arguments(

@@ -20,7 +20,7 @@ from helpers.networks import (
 from helpers.paths import HPARAMS
 from speechbrain_cffma import lobes
 from speechbrain_cffma.lobes import CFFMA, CFFMAEnhancer
-from speechbrain_cffma.pretrained import config_of
+from speechbrain_cffma.registry import config_of
 
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
 

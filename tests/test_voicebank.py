@@ -13,9 +13,9 @@ from helpers.paths import ROOT
 from helpers.voicebank import TEST, TRAIN, write_tree
 from recipes.VoiceBank import prepare
 from speechbrain_cffma.audio import read
+from speechbrain_cffma.data.manifest import read_manifest
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.experiment import load_experiment, read_experiment
-from speechbrain_cffma.manifest import read_manifest
+from speechbrain_cffma.training.experiment import load_experiment, read_experiment
 
 FOLDERS = [
     "noisy_trainset_28spk_wav",

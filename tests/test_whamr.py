@@ -13,11 +13,11 @@ from helpers.paths import ROOT
 from helpers.whamr import NAMES, RATES, write_tree
 from recipes.WHAMR import prepare
 from speechbrain_cffma.audio import read
-from speechbrain_cffma.data import RecordedPairs, TrainingCrops
+from speechbrain_cffma.data.datasets import RecordedPairs, TrainingCrops
+from speechbrain_cffma.data.manifest import read_manifest
+from speechbrain_cffma.data.mixing import rms
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.experiment import load_experiment, read_experiment
-from speechbrain_cffma.manifest import read_manifest
-from speechbrain_cffma.mixing import rms
+from speechbrain_cffma.training.experiment import load_experiment, read_experiment
 
 FOLDERS = [
     "noise",

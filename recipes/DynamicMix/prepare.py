@@ -11,14 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from speechbrain_cffma import audio, manifest
+from speechbrain_cffma import audio
 from speechbrain_cffma.audio import SAMPLE_RATE
-from speechbrain_cffma.data import group_by_speaker, in_turns
+from speechbrain_cffma.data import manifest
+from speechbrain_cffma.data.datasets import group_by_speaker, in_turns
+from speechbrain_cffma.data.files import prepare_files
+from speechbrain_cffma.data.mixing import DynamicMixer, add_noise, reverberate
+from speechbrain_cffma.data.noises import TEST_KINDS
+from speechbrain_cffma.data.pairs import names_of, usable
+from speechbrain_cffma.data.prepared import find_sources, is_prepared, mark_prepared
+from speechbrain_cffma.data.rooms import TEST_LENGTHS, TRAIN_LENGTHS, write_rooms
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.files import fitting
-from speechbrain_cffma.mixing import DynamicMixer, add_noise, reverberate
-from speechbrain_cffma.noises import TEST_KINDS
-from speechbrain_cffma.rooms import TEST_LENGTHS, TRAIN_LENGTHS, write_rooms
 
 #: Real ambience that ships with the project, for testing only.
 AMBIENCE_FOLDER = Path(__file__).parent / "noise"
@@ -137,12 +141,12 @@ def prepare_dynamic_mix(
         "valid_rir": valid_rir_folder,
     }
     for_validation = (*_listed(valid_speech_folder), *_listed(valid_rir_folder))
-    sources = manifest.find_sources(
+    sources = find_sources(
         [source for given in parts.values() for source in _listed(given)],
         leave_out=[folder, *for_validation],
     )
     found = {part: _by_name(given, sources.files) for part, given in parts.items()}
-    if manifest.is_prepared(folder, arguments, sources.states):
+    if is_prepared(folder, arguments, sources.states):
         return
     if simulated_rooms and (simulated_share or not found["rir"]):
         simulate = partial(_simulate, rt60=rt60, n_jobs=n_jobs)
@@ -207,7 +211,7 @@ def prepare_dynamic_mix(
             seed,
         )
         manifest.write_manifest(folder / f"{name}.csv", pairs)
-    manifest.mark_prepared(folder, arguments, sources.states)
+    mark_prepared(folder, arguments, sources.states)
 
 
 def prepare_mini(wavlm_folder, seed=0, data_seed=0, **arguments):
@@ -297,11 +301,11 @@ def _listed(given):
 
 
 def _by_name(folders, files):
-    """The files of folders that are used together, by `manifest.names_of`."""
+    """The files of folders that are used together, by `names_of`."""
     found = {}
     for folder in _listed(folders):
         paths = files[folder]
-        for name, path in zip(manifest.names_of(paths, folder), paths, strict=True):
+        for name, path in zip(names_of(paths, folder), paths, strict=True):
             if name in found:
                 raise InputError(
                     f"{found[name]} and {path} have the same name in two of the folders "
@@ -316,8 +320,8 @@ def _rows(key, found, copies, n_jobs):
     if not found:
         return []
     targets = [copies / f"{name}.wav" for name in found]
-    files = audio.prepare_files(list(found.values()), targets, n_jobs, copies.name)
-    good = manifest.usable(files, "train")
+    files = prepare_files(list(found.values()), targets, n_jobs, copies.name)
+    good = usable(files, "train")
     return [
         {
             "ID": name,

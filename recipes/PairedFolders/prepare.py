@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from speechbrain_cffma import conditions, manifest
+from speechbrain_cffma.data import conditions
+from speechbrain_cffma.data.pairs import prepare_pairs, write_usable
+from speechbrain_cffma.data.prepared import find_sources, is_prepared, mark_prepared
 from speechbrain_cffma.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -82,19 +84,19 @@ def prepare_paired_folders(
         "held_out_share": held_out_share,
         "seed": seed,
     }
-    sources = manifest.find_sources(
+    sources = find_sources(
         (*training, *testing),
         leave_out=[manifest_folder],
         others=[metadata] if metadata else [],
     )
-    if manifest.is_prepared(manifest_folder, arguments, sources.states):
+    if is_prepared(manifest_folder, arguments, sources.states):
         return
 
     def pairs_of(folders, part):
         copies = [
             Path(manifest_folder) / "16k" / part / side for side in ("noisy", "clean")
         ]
-        pairs = manifest.prepare_pairs(folders, sources.files, copies, n_jobs, pair_by)
+        pairs = prepare_pairs(folders, sources.files, copies, n_jobs, pair_by)
         for pair in pairs:
             subfolders = pair.sources[1].relative_to(folders[1]).parts[:-1]
             pair.row.update(
@@ -115,8 +117,8 @@ def prepare_paired_folders(
         known = conditions.from_file(metadata, ids)
         for pair in parts["test"]:
             pair.row.update(known[pair.row["ID"]])
-    manifest.write_usable(manifest_folder, parts)
-    manifest.mark_prepared(manifest_folder, arguments, sources.states)
+    write_usable(manifest_folder, parts)
+    mark_prepared(manifest_folder, arguments, sources.states)
 
 
 def _both(noisy_option, noisy, clean_option, clean):

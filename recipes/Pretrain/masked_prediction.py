@@ -22,7 +22,7 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes.ssl import n_ssl_frames
-from speechbrain_cffma.training import TrainingBrain, gather
+from speechbrain_cffma.training.base import TrainingBrain, gather
 
 
 class MaskedPrediction(nn.Module):

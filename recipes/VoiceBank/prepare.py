@@ -17,7 +17,9 @@ from urllib.error import HTTPError, URLError
 
 from tqdm import tqdm
 
-from speechbrain_cffma import conditions, manifest
+from speechbrain_cffma.data import conditions
+from speechbrain_cffma.data.pairs import copies_folder, prepare_pairs, write_usable
+from speechbrain_cffma.data.prepared import find_sources, is_prepared, mark_prepared
 from speechbrain_cffma.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
@@ -82,16 +84,16 @@ def prepare_voicebank(
     logs = {split: _find(data_folder, name) for split, name in LOGS.items()}
     arguments = {"data": data_folder, "valid_speakers": valid_speakers, "logs": logs}
     folders_of = _find_folders(data_folder)
-    sources = manifest.find_sources(
+    sources = find_sources(
         sum(folders_of.values(), []), others=[log for log in logs.values() if log]
     )
-    if manifest.is_prepared(manifest_folder, arguments, sources.states):
+    if is_prepared(manifest_folder, arguments, sources.states):
         return
 
-    copies = manifest.copies_folder(data_folder, manifest_folder)
+    copies = copies_folder(data_folder, manifest_folder)
     parts = {"train": [], "valid": [], "test": []}
     for split, folders in folders_of.items():
-        pairs = manifest.prepare_pairs(
+        pairs = prepare_pairs(
             folders, sources.files, [copies / f.name for f in folders], n_jobs
         )
         known = conditions.read_log(logs[split]) if logs[split] else {}
@@ -108,8 +110,8 @@ def prepare_voicebank(
                 f"nothing of {data_folder} is left for {part}: of the training set the "
                 f"speakers {', '.join(valid_speakers)} are for validation"
             )
-    manifest.write_usable(manifest_folder, parts)
-    manifest.mark_prepared(manifest_folder, arguments, sources.states)
+    write_usable(manifest_folder, parts)
+    mark_prepared(manifest_folder, arguments, sources.states)
 
 
 def download_voicebank(data_folder, url=URL):

@@ -7,7 +7,14 @@ Authors
 import logging
 from pathlib import Path
 
-from speechbrain_cffma import manifest, media
+from speechbrain_cffma import media
+from speechbrain_cffma.data.pairs import (
+    copies_folder,
+    names_of,
+    prepare_pairs,
+    write_usable,
+)
+from speechbrain_cffma.data.prepared import find_sources, is_prepared, mark_prepared
 from speechbrain_cffma.errors import CFFMAError, InputError
 
 logger = logging.getLogger(__name__)
@@ -77,23 +84,23 @@ def prepare_whamr(
         "allow_subset": allow_subset,
     }
     folders = _find_folders(data_folder, task, version, sample_rate)
-    sources = manifest.find_sources(sum(folders.values(), []))
+    sources = find_sources(sum(folders.values(), []))
     for paths in sources.files.values():
         _check_form(paths[0], sample_rate)
-    if manifest.is_prepared(manifest_folder, arguments, sources.states):
+    if is_prepared(manifest_folder, arguments, sources.states):
         return
 
     for split, sides in folders.items():
         _check_names(split, sides, sources.files, allow_subset)
-    copies = manifest.copies_folder(data_folder, manifest_folder)
+    copies = copies_folder(data_folder, manifest_folder)
     parts = {}
     for split, sides in folders.items():
         targets = [copies / side.relative_to(data_folder) for side in sides]
-        parts[split] = manifest.prepare_pairs(sides, sources.files, targets, n_jobs)
+        parts[split] = prepare_pairs(sides, sources.files, targets, n_jobs)
         for pair in parts[split]:
             pair.row["speaker"] = pair.row["ID"][:3]  # of WSJ0: 01a of 01aa010b_...
-    manifest.write_usable(manifest_folder, parts)
-    manifest.mark_prepared(manifest_folder, arguments, sources.states)
+    write_usable(manifest_folder, parts)
+    mark_prepared(manifest_folder, arguments, sources.states)
 
 
 def _find_folders(data_folder, task, version, sample_rate):
@@ -156,7 +163,7 @@ def _layout(data_folder, top, task):
 
 def _check_names(split, sides, files, allow_subset):
     """Check that both folders have the same files, and all of them unless told otherwise."""
-    names = [set(manifest.names_of(files[side], side)) for side in sides]
+    names = [set(names_of(files[side], side)) for side in sides]
     lacking = [
         f"{side} lacks {_abbreviated(set.union(*names) - own)}"
         for side, own in zip(sides, names, strict=True)

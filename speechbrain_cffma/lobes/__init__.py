@@ -12,12 +12,8 @@ check_torch_pair()
 
 from speechbrain_cffma.lobes.attention import RelativeSelfAttention  # noqa: E402
 from speechbrain_cffma.lobes.blstm import BLSTM  # noqa: E402
-from speechbrain_cffma.lobes.cffma import (  # noqa: E402
-    CFFMA,
-    CFFMAEnhancer,
-    MaskEstimator,
-    load_enhancer,
-)
+from speechbrain_cffma.lobes.cffma import CFFMA, MaskEstimator  # noqa: E402
+from speechbrain_cffma.lobes.enhancer import CFFMAEnhancer, load_enhancer  # noqa: E402
 from speechbrain_cffma.lobes.fusion import (  # noqa: E402
     Concatenation,
     CrossAttentionFusion,

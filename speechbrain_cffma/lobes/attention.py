@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes.layers import frame_mask, statistics_dtype, xavier
+from speechbrain_cffma.registry import lobe
 
 #: Frames whose scores are computed together: those of all would not stay in the cache.
 BLOCK = 256
@@ -192,6 +193,7 @@ def check_heads(dim, n_heads):
         )
 
 
+@lobe
 class RelativeSelfAttention(nn.Module):
     """Multi-head self-attention with Transformer-XL's relative positions.
 

@@ -8,8 +8,10 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from speechbrain_cffma.lobes.layers import frame_mask
+from speechbrain_cffma.registry import lobe
 
 
+@lobe
 class BLSTM(nn.Module):
     """Bidirectional LSTM layers; the two directions of the last one are summed.
 

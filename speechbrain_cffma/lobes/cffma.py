@@ -7,20 +7,15 @@ Authors
 import torch
 from torch import nn
 
-from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.inference import InferenceMixin
 from speechbrain_cffma.lobes.layers import (
-    frame_mask,
-    mean_over_time,
-    n_valid_samples,
-    statistics_dtype,
     xavier,
 )
 from speechbrain_cffma.lobes.mscff import MSCFF
 from speechbrain_cffma.lobes.rhma import RHMA
-from speechbrain_cffma.pretrained import PretrainedMixin
+from speechbrain_cffma.registry import lobe
 
 
+@lobe
 class MaskEstimator(nn.Module):
     """Fusion, Linear, enhancer, Linear, sigmoid: from two features to a mask.
 
@@ -80,6 +75,7 @@ class MaskEstimator(nn.Module):
         return torch.sigmoid(self.output_layer(hidden).to(spectrum.dtype))
 
 
+@lobe
 class CFFMA(MaskEstimator):
     """The published mask estimator: MSCFF and RHMA (https://arxiv.org/abs/2408.06851).
 
@@ -142,184 +138,3 @@ class CFFMA(MaskEstimator):
         self.dropout = dropout
         self.kernel_sizes = tuple(kernel_sizes)
         self.dilations = tuple(dilations)
-
-
-class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
-    """Enhances waveforms: the mask multiplies the log-magnitude spectrogram, the phase is kept.
-
-    Fits SpeechBrain's `WaveformEnhancement` as its `enhance_model`.
-
-    Arguments
-    ---------
-    embedding : SSLEmbedding
-        Called as `embedding(wav, n_frames, lengths)`, gives [B, T, D].
-    spectrogram : LogSpectrogram
-        The transform and its inverse.
-    mask_estimator : MaskEstimator
-        Called as `mask_estimator(spectrum, embedding, lengths)`, gives [B, T, F].
-    level : float or None
-        Root mean square in dB of full scale that the network hears each waveform at:
-        what it does is then the same for loud and for soft recordings. None for the
-        level that the waveform has, as published.
-    suppression : float or None
-        Upper bound in dB on what each time and frequency is attenuated by. None for no
-        bound, as published.
-
-    Example
-    -------
-    >>> from speechbrain_cffma.lobes import LogSpectrogram, SSLEmbedding
-    >>> enhancer = CFFMAEnhancer(
-    ...     SSLEmbedding(getfixture("tiny_wavlm")),
-    ...     LogSpectrogram(),
-    ...     CFFMA(ssl_dim=32, fused_dim=64, dim=32),
-    ...     level=0.0,
-    ... ).eval()
-    >>> noisy = torch.randn(2, 16000)
-    >>> enhanced, log_spectrum = enhancer(noisy)
-    >>> enhanced.shape, log_spectrum.shape
-    (torch.Size([2, 16000]), torch.Size([2, 101, 201]))
-    >>> torch.allclose(0.01 * enhanced, enhancer(0.01 * noisy)[0], atol=1e-6)
-    True
-    """
-
-    def __init__(
-        self, embedding, spectrogram, mask_estimator, level=None, suppression=None
-    ):
-        super().__init__()
-        self.embedding = embedding
-        self.spectrogram = spectrogram
-        self.mask_estimator = mask_estimator
-        self.level = level
-        self.suppression = suppression
-
-    def gain(self, noisy, lengths=None):
-        """What waveforms are multiplied by, to have the level that the network hears.
-
-        Arguments
-        ---------
-        noisy : torch.Tensor
-            Waveforms [B, S].
-        lengths : torch.Tensor or None
-            Relative lengths [B].
-
-        Returns
-        -------
-        torch.Tensor
-            Gains [B, 1]. Silence counts as -100 dB.
-        """
-        if self.level is None:
-            return noisy.new_ones(len(noisy), 1)
-        noisy = noisy.to(statistics_dtype(noisy.dtype)).unsqueeze(2)
-        valid = frame_mask(lengths, noisy.shape[1])
-        power = mean_over_time(noisy.square(), valid).squeeze(2)
-        # Before the root, whose slope at 0 is infinite.
-        return 10 ** (self.level / 20) / power.clamp(min=1e-10).sqrt()
-
-    def forward(self, noisy, lengths=None, suppression=None, waveform=True):
-        """Enhance a batch.
-
-        With `lengths`, each utterance is enhanced as it would be alone.
-
-        Arguments
-        ---------
-        noisy : torch.Tensor
-            Noisy waveforms [B, S] at 16 kHz.
-        lengths : torch.Tensor or None
-            Relative lengths [B].
-        suppression : float or None
-            Another bound in dB than the network's own; `math.inf` for none.
-        waveform : bool
-            False saves the inverse transform, for losses of the magnitude alone.
-
-        Returns
-        -------
-        enhanced : torch.Tensor or None
-            Enhanced waveforms [B, S] in the type of `noisy`, 0 where they are padded;
-            None without `waveform`.
-        log_magnitude : torch.Tensor
-            Enhanced log1p magnitude [B, T, F]; padded frames hold no meaningful value.
-
-        Raises
-        ------
-        InputError
-            If the input is not [B, S], or shorter than 25 ms, or lengths are not [B].
-        """
-        if noisy.dim() != 2:
-            raise InputError(
-                f"waveforms must be [batch, samples], not of shape {tuple(noisy.shape)}"
-            )
-        if lengths is not None and lengths.shape != noisy.shape[:1]:
-            raise InputError(
-                f"{len(noisy)} waveforms have as many lengths, not lengths of shape "
-                f"{tuple(lengths.shape)}"
-            )
-        n_samples = noisy.shape[1]
-        gain = self.gain(noisy, lengths)
-        scaled = gain * noisy
-        log_magnitude, phase = self.spectrogram(scaled, lengths)  # [B, T, F]
-        mask = self._mask(scaled, log_magnitude, lengths)
-        masked = mask * log_magnitude
-        bound = self.suppression if suppression is None else suppression
-        if bound is not None:
-            floor = 10 ** (-bound / 20) * log_magnitude.expm1()
-            masked = torch.maximum(masked, floor.log1p())
-        enhanced = None
-        if waveform:
-            enhanced = self.spectrogram.inverse(masked, phase, n_samples, lengths)
-            if self.level is not None:
-                enhanced = enhanced / gain
-            enhanced = enhanced.to(noisy.dtype)
-        if self.level is not None:
-            masked = (masked.expm1() / gain.unsqueeze(2)).log1p()
-        return enhanced, masked.to(noisy.dtype)
-
-    def _mask(self, noisy, log_magnitude, lengths):
-        """The mask [B, T, F], in the type of the magnitude."""
-        dtype = log_magnitude.dtype
-        # Autocast sees to types itself.
-        device_type = noisy.device.type
-        if not (
-            torch.amp.is_autocast_available(device_type)
-            and torch.is_autocast_enabled(device_type)
-        ):
-            dtype = next(self.mask_estimator.parameters()).dtype
-        n_frames = log_magnitude.shape[1]
-        embedding = self.embedding(noisy.to(dtype), n_frames, lengths)  # [B, T, D]
-        if lengths is not None:
-            # T is not exactly proportional to S.
-            valid = n_valid_samples(lengths, noisy.shape[1])
-            lengths = self.spectrogram.n_frames(valid) / n_frames
-        mask = self.mask_estimator(log_magnitude.to(dtype), embedding, lengths)
-        return mask.to(log_magnitude.dtype)
-
-
-def load_enhancer(source, fine_tune="frozen"):
-    """Load a trained network, to train it further.
-
-    Arguments
-    ---------
-    source : str or Path
-        A model folder or a hub id, see `CFFMAEnhancer.from_pretrained`.
-    fine_tune : str
-        What of its SSL model learns: "frozen", "partial" or "entire"; see `SSLEmbedding`.
-
-    Returns
-    -------
-    CFFMAEnhancer
-        The network with its weights, on the CPU.
-
-    Raises
-    ------
-    InputError
-        If it can't be loaded, or there is no such `fine_tune`.
-
-    Example
-    -------
-    >>> load_enhancer("no/such-model-folder")
-    Traceback (most recent call last):
-    ...
-    speechbrain_cffma.errors.InputError: ...
-    """
-    enhancer = CFFMAEnhancer.from_pretrained(source)
-    enhancer.embedding.set_fine_tune(fine_tune)
-    return enhancer

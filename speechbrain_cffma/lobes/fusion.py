@@ -9,8 +9,10 @@ from torch import nn
 
 from speechbrain_cffma.lobes.attention import add_positions, check_heads
 from speechbrain_cffma.lobes.layers import check_features, frame_mask, xavier
+from speechbrain_cffma.registry import lobe
 
 
+@lobe
 class SpectrogramOnly(nn.Module):
     """The spectrogram, without the embedding.
 
@@ -51,6 +53,7 @@ class SpectrogramOnly(nn.Module):
         return spectrum
 
 
+@lobe
 class EmbeddingOnly(nn.Module):
     """The SSL embedding; the spectrogram serves only for the mask to be applied to.
 
@@ -91,6 +94,7 @@ class EmbeddingOnly(nn.Module):
         return embedding
 
 
+@lobe
 class Concatenation(nn.Module):
     """Both inputs side by side; the mask estimator's first Linear mixes them.
 
@@ -142,6 +146,7 @@ class Concatenation(nn.Module):
         return torch.cat([spectrum, embedding], dim=-1)
 
 
+@lobe
 class CrossAttentionFusion(nn.Module):
     """Each frame of the spectrogram attends to all frames of the embedding.
 

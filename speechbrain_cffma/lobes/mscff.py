@@ -16,8 +16,10 @@ from speechbrain_cffma.lobes.layers import (
     xavier,
     zero_padding,
 )
+from speechbrain_cffma.registry import lobe
 
 
+@lobe
 class ConvGate(TimeConv1d):
     """A gate between 0 and 1 for each channel and frame: a convolution and a sigmoid.
 
@@ -49,6 +51,7 @@ class ConvGate(TimeConv1d):
         return torch.sigmoid(super().forward(x))
 
 
+@lobe
 class OpenGate(nn.Module):
     """The gate that lets everything pass, for networks without one of the gates.
 
@@ -63,6 +66,7 @@ class OpenGate(nn.Module):
         return x.new_ones(())
 
 
+@lobe
 class GatedFusion(nn.Module):
     """Fuses spectrogram S and SSL embedding L with three gates; MSCFF has convolutional ones.
 
@@ -145,6 +149,7 @@ class GatedFusion(nn.Module):
         return torch.relu(self.fuse(gated) + fused * self.fused_gate(hidden))
 
 
+@lobe
 class MSCFF(GatedFusion):
     """Fuses spectrogram S and SSL embedding L with three gates of different time scales.
 

@@ -9,8 +9,10 @@ from torch import nn
 from speechbrain_cffma.lobes.attention import RelativeSelfAttention
 from speechbrain_cffma.lobes.layers import xavier
 from speechbrain_cffma.lobes.scta import SCTA
+from speechbrain_cffma.registry import lobe
 
 
+@lobe
 class FeedForward(nn.Module):
     """Position-wise feed-forward network: Linear, SiLU, dropout, Linear, dropout.
 
@@ -61,6 +63,7 @@ class FeedForward(nn.Module):
         return self.layers(x)
 
 
+@lobe
 class PostNormBlock(nn.Module):
     """Sub-blocks in a row, each with a residual and a LayerNorm behind it, and one around all.
 
@@ -109,6 +112,7 @@ class PostNormBlock(nn.Module):
         return self.output_norm(x + block_input)
 
 
+@lobe
 class PostNormStack(nn.Module):
     """Blocks in a row; a variant of RHMA is this with other sub-blocks in its blocks.
 
@@ -180,6 +184,7 @@ class PostNormStack(nn.Module):
         return x
 
 
+@lobe
 class RHMA(PostNormStack):
     """Residual hybrid multi-attention: self-attention, feed-forward, SCTA, feed-forward
     (https://arxiv.org/abs/2408.06851, Section 2.3).

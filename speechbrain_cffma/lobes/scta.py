@@ -14,8 +14,10 @@ from speechbrain_cffma.lobes.layers import (
     xavier,
     zero_padding,
 )
+from speechbrain_cffma.registry import lobe
 
 
+@lobe
 class SelectiveChannelAttention(nn.Module):
     """A gain for each channel, from its maximum and its mean over time.
 
@@ -70,6 +72,7 @@ class SelectiveChannelAttention(nn.Module):
         )
 
 
+@lobe
 class SelectiveTimeAttention(nn.Module):
     """A gain for each frame, from the mean and the maximum over its channels.
 
@@ -118,6 +121,7 @@ class SelectiveTimeAttention(nn.Module):
         return x * (self.share / 2 * separate + (1 - self.share) * joint)
 
 
+@lobe
 class SCTA(nn.Module):
     """Selective channel attention, then selective time attention
     (https://arxiv.org/abs/2408.06851, Section 2.3).

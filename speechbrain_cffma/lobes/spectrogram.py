@@ -16,8 +16,10 @@ from speechbrain_cffma.lobes.layers import (
     without_autocast,
     zero_padding,
 )
+from speechbrain_cffma.registry import lobe
 
 
+@lobe
 class LogSpectrogram(nn.Module):
     """Short-time Fourier transform to log1p magnitude and phase, and back.
 

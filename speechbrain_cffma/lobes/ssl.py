@@ -11,6 +11,7 @@ from torch import nn
 
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes.layers import frame_mask, n_valid_samples, standardise
+from speechbrain_cffma.registry import lobe
 
 
 def n_ssl_frames(config, n_samples):
@@ -39,6 +40,7 @@ def n_ssl_frames(config, n_samples):
     return n_samples
 
 
+@lobe
 class SSLEmbedding(nn.Module):
     """Hidden states of an SSL model, normalised, summed with learnt weights and aligned to an STFT.
 
@@ -268,6 +270,7 @@ class SSLEmbedding(nn.Module):
         return summed.gather(1, index.expand(-1, -1, self.dim))
 
 
+@lobe
 class NoEmbedding(nn.Module):
     """Stands in for `SSLEmbedding` in a network of the spectrogram alone: no channels.
 

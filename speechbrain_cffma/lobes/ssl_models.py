@@ -15,8 +15,9 @@ from pathlib import Path
 
 import torch
 
+from speechbrain_cffma import checks
 from speechbrain_cffma.errors import InputError, one_line, quoted
-from speechbrain_cffma.pretrained import checks
+from speechbrain_cffma.registry import MISFITS, config_of, foreign
 
 #: What configures a head, which no wrapper has, and may be anything.
 HEADS = re.compile(
@@ -345,3 +346,39 @@ def _check_relations(prefix, settings):
             )
     if settings.get("max_bucket_distance", 1) <= settings.get("num_buckets", 0) // 4:
         raise InputError(f"{prefix}max_bucket_distance must exceed num_buckets / 4")
+
+
+def _config_of_ssl(ssl):
+    # Where it was loaded from, by which release, and what a call returns are no part
+    # of the architecture.
+    config = ssl.model.config
+    fields = {n: config_of(getattr(config, n)) for n in encoder_fields(type(config))}
+    return {
+        "lobe": "SSL",
+        "config": {"model_type": config.model_type, **fields},
+        "normalize_wav": bool(ssl.normalize_wav),
+    }
+
+
+def _ssl_from_config(key, arguments, shapes):
+    """SpeechBrain's wrapper around an SSL model of this configuration, with new weights."""
+    needed = {"config", "normalize_wav"}
+    if wrong := sorted(needed ^ set(arguments)):
+        said = "is missing" if wrong[0] in needed else "is an unknown argument"
+        raise InputError(f"{key}: {quoted(wrong[0])} {said}")
+    checks.check_value(f"{key}.normalize_wav", arguments["normalize_wav"], True)
+    config = ssl_configuration(f"{key}.config", arguments["config"], shapes)
+    try:
+        return wrap_ssl(config, arguments["normalize_wav"])
+    except MISFITS as error:
+        raise InputError(
+            f"{key}.config: no SSL model can be built of it [{one_line(error)}]"
+        ) from error
+
+
+foreign(
+    "SSL",
+    lambda module: hasattr(module, "output_all_hiddens"),
+    _config_of_ssl,
+    _ssl_from_config,
+)

@@ -8,8 +8,10 @@ from torch import nn
 
 from speechbrain_cffma.lobes.attention import add_positions, check_heads
 from speechbrain_cffma.lobes.layers import frame_mask, xavier
+from speechbrain_cffma.registry import lobe
 
 
+@lobe
 class TransformerStack(nn.Module):
     """Transformer encoder layers as published: post-norm, ReLU, absolute positions.
 

@@ -8,7 +8,7 @@ import soundfile
 
 from speechbrain_cffma import cli
 from speechbrain_cffma.audio import find_audio, read
-from speechbrain_cffma.mixing import add_noise
+from speechbrain_cffma.data.mixing import add_noise
 
 SPEECH = Path(__file__).parents[2] / "recipes" / "DynamicMix" / "speech" / "ru"
 SYSTEMS = ["noisy", "better", "a system with quite a long name"]

@@ -3,7 +3,6 @@
 import torch
 
 from helpers.paths import HPARAMS
-from speechbrain_cffma.experiment import load_experiment, read_experiment
 from speechbrain_cffma.lobes import (
     BLSTM,
     CFFMA,
@@ -20,6 +19,7 @@ from speechbrain_cffma.lobes import (
     SSLEmbedding,
     TransformerStack,
 )
+from speechbrain_cffma.training.experiment import load_experiment, read_experiment
 
 N_FREQS, SSL_DIM, FUSED_DIM, DIM = 9, 8, 14, 12
 SHORT, LONG = 11, 17  # frames of two utterances

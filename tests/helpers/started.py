@@ -12,7 +12,9 @@ import torch
 #: The imports of a run take longer than a small run itself: its processes are copies of
 #: one that has done them, and nothing else.
 READY = multiprocessing.get_context("forkserver")
-READY.set_forkserver_preload(["train", "helpers.started", "speechbrain_cffma.brain"])
+READY.set_forkserver_preload(
+    ["train", "helpers.started", "speechbrain_cffma.training.brain"]
+)
 
 
 def trained(argv, n_processes=1, dies=None):
@@ -61,7 +63,7 @@ def _train(argv, environment, dies):
     if dies:
         what, n = dies
         if what == "step":
-            from speechbrain_cffma.brain import EnhancementBrain as owner
+            from speechbrain_cffma.training.brain import EnhancementBrain as owner
 
             name = "optimizers_step"
         else:

@@ -7,8 +7,8 @@ import soundfile
 from scipy.signal import resample_poly
 
 from helpers.paths import BUNDLED
-from speechbrain_cffma.mixing import reverberate, rms
-from speechbrain_cffma.rooms import simulate_room
+from speechbrain_cffma.data.mixing import reverberate, rms
+from speechbrain_cffma.data.rooms import simulate_room
 
 #: Names as in WHAMR!: the two utterances of WSJ0 and their levels.
 NAMES = {

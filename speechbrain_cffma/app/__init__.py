@@ -1,0 +1,5 @@
+"""The page of `cffma app`.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""

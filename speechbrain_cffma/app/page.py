@@ -1,0 +1,235 @@
+"""The page of `cffma app`: drop or record speech, hear it enhanced, see what was done.
+
+It works offline and keeps nothing: what is uploaded and what becomes of it lies in one
+temporary folder, from which each file goes with the page that it belongs to.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import math
+from html import escape
+from pathlib import Path
+
+from speechbrain_cffma.errors import CFFMAError, InputError, InstallError, one_line
+
+try:
+    import gradio as gr
+
+    from speechbrain_cffma.app.result import NO_BOUND, enhance
+except ModuleNotFoundError as error:
+    raise InstallError(
+        f"the page needs the package {error.name}: pip install 'speechbrain-cffma[app]'"
+    ) from error
+
+#: The largest upload holds 48 kHz stereo as 32-bit samples.
+BYTES_PER_MINUTE = 60 * 48000 * 2 * 4
+
+
+# --- the page ---
+
+CSS = """
+.gradio-container { width: 100% !important; max-width: 1160px !important; margin: 0 auto !important; }
+h1 { font-size: 1.7rem; margin: 0.4rem 0 0; }
+.html-container { padding: 0 !important; }
+#suppression .max_value { font-size: 0; white-space: nowrap; }
+#suppression .max_value::after { content: "no limit"; font-size: var(--text-sm); }
+.status { min-height: 1.5em; margin: 0; font-variant-numeric: tabular-nums; }
+.status.bad { color: #c62828; font-weight: 600; }
+.dark .status.bad { color: #ff8a80; }
+.spectra figure { display: grid; grid-template-columns: 3.4rem minmax(0, 1fr); margin: 0 0 0.7rem; }
+.spectra figcaption { grid-column: 2; font-size: 0.85rem; font-weight: 600; margin-bottom: 0.15rem; }
+.spectra .frequency { display: flex; flex-direction: column; justify-content: space-between; text-align: right; padding-right: 0.4rem; }
+.spectra .frequency, .spectra .seconds { font-size: 0.75rem; line-height: 1; font-variant-numeric: tabular-nums; }
+.spectra img { display: block; width: 100%; height: 9.5rem; border-radius: 4px; margin: 0; }
+.spectra .seconds { display: flex; justify-content: space-between; margin: -0.3rem 0 0 3.4rem; }
+.spectra .legend { display: flex; flex-wrap: wrap; gap: 0.4rem 2rem; font-size: 0.8rem; margin: 0.9rem 0 0 3.4rem; }
+.spectra .legend i { display: inline-block; width: 7rem; height: 0.7rem; border-radius: 3px; }
+"""
+
+# A player goes on where the other one was, to compare. Gradio's players have no names
+# for screen readers, and its sliders tell of the pointer only: keys count as well.
+SCRIPT = """() => {
+  let last = null;
+  document.addEventListener("play", ({target}) => {
+    if (last && last !== target && last.isConnected) {
+      last.pause();
+      if (!last.ended) target.currentTime = last.currentTime;
+    }
+    last = target;
+  }, true);
+  new MutationObserver(() => {
+    for (const player of document.querySelectorAll("audio:not([aria-label])"))
+      player.ariaLabel = player.closest("#enhanced") ? "Enhanced" : "Noisy";
+  }).observe(document.body, {childList: true, subtree: true});
+  document.addEventListener("keyup", ({target, key}) => {
+    if (target.type === "range" && /^(Arrow|Home|End|Page)/.test(key))
+      target.dispatchEvent(new Event("pointerup", {bubbles: true}));
+    if (target.type === "number" && key === "Enter") target.blur();
+  });
+}"""
+
+
+def build(enhancer, recordings, max_minutes=10, **options):
+    """Make the page.
+
+    Arguments
+    ---------
+    enhancer : CFFMAEnhancer
+        The network.
+    recordings : Recordings
+        Where files are kept track of.
+    max_minutes : float
+        Longest recording.
+    **options
+        Those of `InferenceMixin.enhance_file`.
+
+    Returns
+    -------
+    gr.Blocks
+        The page, to be launched.
+
+    Example
+    -------
+    >>> recordings = Recordings(getfixture("tmp_path"))
+    >>> build(getfixture("tiny_enhancer"), recordings).title
+    'Speech enhancement'
+    """
+
+    def show(noisy, slider, request: gr.Request, progress=gr.Progress()):  # noqa: B008
+        """The enhanced player, the download, the figure and the line below."""
+        session = request.session_hash
+        if noisy is None:
+            recordings.end(session)
+            return _nothing("")
+        noisy = Path(noisy)
+        recordings.begin(session, noisy)
+
+        def advance(share):
+            if not recordings.is_open(session):
+                raise InputError("the page was closed")
+            progress(share, desc="Enhancing")
+
+        try:
+            if not noisy.exists():
+                raise InputError("it was removed: drop it again")
+            result = enhance(
+                enhancer,
+                noisy,
+                recordings.new_folder(session),
+                max_minutes,
+                advance,
+                suppression=math.inf if slider >= NO_BOUND else slider,
+                **options,
+            )
+        except CFFMAError as error:
+            return _nothing(_message(error, noisy))
+        except Exception as error:  # One recording's failure is not the page's end.
+            return _nothing(f"{noisy.name}: {one_line(error)}")
+        return (
+            str(result.enhanced),
+            gr.DownloadButton(value=str(result.enhanced), interactive=True),
+            result.figure,
+            _status(result.summary),
+        )
+
+    def close(request: gr.Request):
+        recordings.end(request.session_hash)
+
+    with gr.Blocks(
+        title="Speech enhancement", analytics_enabled=False, fill_width=True
+    ) as page:
+        gr.HTML(
+            "<h1>Speech enhancement</h1><p>Drop or record speech, and hear it without "
+            "the noise. Nothing is sent to other services, and nothing is kept once "
+            "you close this page.</p>"
+        )
+        player = {"buttons": [], "waveform_options": {"show_recording_waveform": False}}
+        with gr.Row():
+            with gr.Column(min_width=300):
+                noisy = gr.Audio(
+                    label="Noisy",
+                    sources=["upload", "microphone"],
+                    type="filepath",
+                    editable=False,  # that would convert it
+                    elem_id="noisy",
+                    **player,
+                )
+                slider = gr.Slider(
+                    0,
+                    NO_BOUND,
+                    NO_BOUND if enhancer.suppression is None else enhancer.suppression,
+                    step=1,
+                    label="Suppression (dB)",
+                    info="How far noise may be turned down. 0 leaves the recording as it "
+                    "is; the right end sets no limit.",
+                    elem_id="suppression",
+                )
+            with gr.Column(min_width=300):
+                enhanced = gr.Audio(
+                    label="Enhanced", interactive=False, elem_id="enhanced", **player
+                )
+                download = gr.DownloadButton(
+                    "Download",
+                    variant="primary",
+                    interactive=False,
+                    elem_id="download",
+                )
+                status = gr.HTML(_status(""), elem_id="status")
+        figure = gr.HTML(elem_id="figure")
+        gr.on(
+            [noisy.upload, noisy.stop_recording, noisy.clear, slider.release],
+            show,
+            [noisy, slider],
+            [enhanced, download, figure, status],
+            show_progress_on=enhanced,
+            trigger_mode="always_last",
+            concurrency_limit=1,
+            api_visibility="private",
+        )
+        page.unload(close)
+    return page
+
+
+def theme():
+    """The look of the page: fonts of the system, so that none is fetched, and colours
+    that can be read.
+
+    Returns
+    -------
+    gradio.themes.Default
+        For `launch`.
+    """
+    theme = gr.themes.Default(
+        primary_hue="blue",
+        font=["system-ui", "sans-serif"],
+        font_mono=["monospace"],
+    )
+    small_print = ("body_text_color_subdued", "block_info_text_color")
+    return theme.set(
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        **dict.fromkeys(small_print, "*neutral_600"),
+        **dict.fromkeys((f"{name}_dark" for name in small_print), "*neutral_300"),
+    )
+
+
+def _nothing(message):
+    """The page without a result, and why."""
+    return (
+        None,
+        gr.DownloadButton(value=None, interactive=False),
+        "",
+        _status(message, "bad"),
+    )
+
+
+def _status(text, kind=""):
+    role = "alert" if kind else "status"
+    return f'<p class="status {kind}" role="{role}">{escape(text)}</p>'
+
+
+def _message(error, noisy):
+    """An error's line, with the name of the recording in place of its path."""
+    message = str(error).replace(str(noisy), noisy.name)
+    return message if noisy.name in message else f"{noisy.name}: {message}"

@@ -1,0 +1,507 @@
+"""Data sets and the order of training.
+
+What a training item is depends on (seed, epoch, position) alone: not on the number
+of workers or processes, nor on where a run was interrupted.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from speechbrain_cffma import audio
+from speechbrain_cffma.data.manifest import read_manifest
+from speechbrain_cffma.errors import InputError
+
+
+def group_by_speaker(rows):
+    """Which rows are of the same speaker.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Rows of a manifest.
+
+    Returns
+    -------
+    list of list of int
+        The indices of each speaker's rows. Rows without a speaker are one group.
+
+    Example
+    -------
+    >>> group_by_speaker([{"speaker": name} for name in ("anna", "ben", "anna")])
+    [[0, 2], [1]]
+    """
+    groups = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(row["speaker"], []).append(index)
+    return list(groups.values())
+
+
+def in_turns(groups, position, key):
+    """The item at a position of an endless order in which groups take turns.
+
+    Each round goes through all groups in another order, and each group through its
+    items in an order of its own, time and again. One group alone is shuffled.
+
+    Arguments
+    ---------
+    groups : sequence of (sequence of int)
+        The items of each group.
+    position : int
+        The position, from 0.
+    key : tuple of int
+        Seeds of the order.
+
+    Returns
+    -------
+    int
+        The item.
+
+    Example
+    -------
+    >>> order = [in_turns([[0, 1, 2, 3], [4, 5]], i, key=(0,)) for i in range(8)]
+    >>> sorted(order)
+    [0, 1, 2, 3, 4, 4, 5, 5]
+    """
+    n_round, turn = divmod(position, len(groups))
+    group = groups[_permutation(len(groups), (*key, n_round))[turn]]
+    n_pass, place = divmod(n_round, len(group))
+    return int(group[_permutation(len(group), (*key, n_pass))[place]])
+
+
+@lru_cache(maxsize=32)
+def _permutation(n_items, key):
+    return np.random.default_rng(key).permutation(n_items)
+
+
+class EpochBatchSampler(Sampler):
+    """Batches of a shuffled epoch, drawn from (seed, epoch), for one of several processes.
+
+    Arguments
+    ---------
+    n_items : int
+        Number of items in the data set.
+    batch_size : int
+        Items a batch and process.
+    n_batches : int or None
+        Batches an epoch; None for as many whole ones as there are items for. More
+        than that goes through the items again in another order.
+    seed : int
+        Seed of the order.
+    rank : int
+        Which process this is.
+    world_size : int
+        Of how many.
+    groups : list of (list of int) or None
+        Groups of items that take turns, see `in_turns`; None for one group.
+
+    Example
+    -------
+    >>> sampler = EpochBatchSampler(n_items=5, batch_size=2, seed=1)
+    >>> sampler.set_epoch(1)
+    >>> batches = list(sampler)
+    >>> len(batches), batches[0][0][:2]  # (epoch, position, index)
+    (2, (1, 0))
+    >>> sampler.set_epoch(1, first_batch=1)
+    >>> list(sampler) == batches[1:]
+    True
+    """
+
+    def __init__(
+        self,
+        n_items,
+        batch_size,
+        n_batches=None,
+        seed=0,
+        rank=0,
+        world_size=1,
+        groups=None,
+    ):
+        self.groups = groups or [range(n_items)]
+        self.batch_size = batch_size
+        self.n_batches = n_batches or max(1, n_items // (batch_size * world_size))
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.set_epoch(1)
+
+    def set_epoch(self, epoch, first_batch=0):
+        """Set what the next iteration gives.
+
+        Arguments
+        ---------
+        epoch : int
+            The epoch.
+        first_batch : int
+            Batches to leave out, since they were trained on before an interruption.
+        """
+        self.epoch = epoch
+        self.first_batch = first_batch
+
+    def __len__(self):
+        return self.n_batches
+
+    def __iter__(self):
+        key = (self.seed, self.epoch)
+        for batch in range(self.first_batch, self.n_batches):
+            first = (batch * self.world_size + self.rank) * self.batch_size
+            yield [
+                (self.epoch, position, in_turns(self.groups, position, key))
+                for position in range(first, first + self.batch_size)
+            ]
+
+
+class RecordedPairs:
+    """Crops of recorded pairs: `pairs(row, n_samples, rng) → (noisy, clean)`.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> audio.write(path, getfixture("speech").numpy())
+    >>> row = {"duration": 3.0, "noisy_wav": path, "clean_wav": path}
+    >>> noisy, clean = RecordedPairs()(row, 20480, np.random.default_rng(0))
+    >>> noisy.shape, clean.shape
+    ((20480,), (20480,))
+    """
+
+    def __call__(self, row, n_samples, rng):
+        """Read the same random crop of noisy and clean; a short file is repeated.
+
+        Arguments
+        ---------
+        row : dict
+            Row of a manifest with noisy_wav and clean_wav.
+        n_samples : int
+            Length of the crop.
+        rng : np.random.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        noisy : np.ndarray
+            [n_samples]
+        clean : np.ndarray
+            [n_samples]
+        """
+        start = random_start(row["duration"], n_samples, rng)
+        return tuple(
+            read_crop(row[key], start, n_samples) for key in ("noisy_wav", "clean_wav")
+        )
+
+
+class TrainingCrops(Dataset):
+    """Training crops of equal length, noisy and clean under the same random gain.
+
+    Arguments
+    ---------
+    manifest : str or Path
+        The training manifest.
+    pairs : callable
+        `pairs(row, n_samples, rng) → (noisy, clean)`: `RecordedPairs` or `DynamicMixer`.
+        If it has `describe()`, that is how the model card says what the pairs are.
+    crop_samples : int
+        Length of a crop.
+    gain : (float, float)
+        Bounds of the uniform gain.
+    seed : int
+        Seed of everything random.
+    by_speaker : bool
+        Whether speakers take turns, so that each is heard as often, whatever the number
+        of their files.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.data.manifest import write_manifest
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> audio.write(path, getfixture("speech").numpy())
+    >>> row = {"ID": "a", "duration": 3.0, "noisy_wav": path, "clean_wav": path}
+    >>> write_manifest(path.with_suffix(".csv"), [row])
+    >>> crops = TrainingCrops(path.with_suffix(".csv"), RecordedPairs())
+    >>> crops[1, 0, 0]["noisy"].shape
+    torch.Size([20480])
+    """
+
+    def __init__(
+        self,
+        manifest,
+        pairs,
+        crop_samples=20480,
+        gain=(1.0, 2.5),
+        seed=0,
+        by_speaker=False,
+    ):
+        self.manifest = manifest
+        self.rows = read_manifest(manifest)
+        self.pairs = pairs
+        self.crop_samples = crop_samples
+        self.gain = gain
+        self.seed = seed
+        self.groups = group_by_speaker(self.rows) if by_speaker else None
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, key):
+        """Make one item.
+
+        Arguments
+        ---------
+        key : (int, int, int)
+            Epoch, position and index, from `EpochBatchSampler`.
+
+        Returns
+        -------
+        dict
+            id : str; noisy and clean : torch.Tensor [crop_samples]
+        """
+        epoch, position, index = key
+        rng = np.random.default_rng((self.seed, epoch, position))
+        row = self.rows[index]
+        noisy, clean = self.pairs(row, self.crop_samples, rng)
+        gain = np.float32(rng.uniform(*self.gain))
+        return {
+            "id": row["ID"],
+            "noisy": torch.from_numpy(gain * noisy),
+            "clean": torch.from_numpy(gain * clean),
+        }
+
+
+class EvaluationPairs(Dataset):
+    """Whole utterances for validation and test.
+
+    Arguments
+    ---------
+    manifest : str or Path
+        A manifest with noisy_wav and clean_wav.
+
+    Raises
+    ------
+    InputError
+        If the manifest has no rows.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.data.manifest import write_manifest
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> audio.write(path, getfixture("speech").numpy())
+    >>> row = {"ID": "a", "duration": 3.0, "noisy_wav": path, "clean_wav": path}
+    >>> write_manifest(path.with_suffix(".csv"), [row])
+    >>> EvaluationPairs(path.with_suffix(".csv"))[0]["noisy"].shape
+    torch.Size([48000])
+    """
+
+    def __init__(self, manifest):
+        self.rows = read_manifest(manifest)
+        if not self.rows:
+            raise InputError(f"the manifest {manifest} has no rows")
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        row = self.rows[index]
+        return {
+            "id": row["ID"],
+            "noisy": torch.from_numpy(audio.read(row["noisy_wav"])),
+            "clean": torch.from_numpy(audio.read(row["clean_wav"])),
+        }
+
+
+def training_loader(
+    dataset,
+    batch_size,
+    n_batches=None,
+    num_workers=0,
+    rank=0,
+    world_size=1,
+    device="cpu",
+):
+    """The loader of training batches; its `batch_sampler` sets the epoch.
+
+    Arguments
+    ---------
+    dataset : TrainingCrops
+        The data set.
+    batch_size : int
+        Items a batch and process.
+    n_batches : int or None
+        Batches an epoch, see `EpochBatchSampler`.
+    num_workers : int
+        Processes that read and mix.
+    rank : int
+        Which training process this is.
+    world_size : int
+        Of how many.
+    device : torch.device or str
+        Where the batches go: for a GPU they are pinned in memory, so that they are
+        copied while it computes.
+
+    Returns
+    -------
+    torch.utils.data.DataLoader
+        Gives SpeechBrain `PaddedBatch`es with id, noisy and clean.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to train on, or a number is too small.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.data.manifest import write_manifest
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> audio.write(path, getfixture("speech").numpy())
+    >>> row = {"ID": "a", "duration": 3.0, "noisy_wav": path, "clean_wav": path}
+    >>> write_manifest(path.with_suffix(".csv"), [row])
+    >>> crops = TrainingCrops(path.with_suffix(".csv"), RecordedPairs())
+    >>> loader = training_loader(crops, batch_size=2, n_batches=3)
+    >>> [batch.noisy.data.shape for batch in loader]
+    [torch.Size([2, 20480]), torch.Size([2, 20480]), torch.Size([2, 20480])]
+    """
+    if not len(dataset):
+        raise InputError(
+            f"the training manifest {dataset.manifest} has no rows: give the experiment "
+            "data to train on, or --test_only to evaluate"
+        )
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("steps_per_epoch", n_batches, 1),
+        ("num_workers", num_workers, 0),
+    ):
+        if value is not None and value < least:
+            raise InputError(f"{name} must be at least {least}, not {value}")
+    sampler = EpochBatchSampler(
+        len(dataset),
+        batch_size,
+        n_batches,
+        dataset.seed,
+        rank,
+        world_size,
+        dataset.groups,
+    )
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=PaddedBatch,
+        num_workers=num_workers,
+        pin_memory=torch.device(device).type == "cuda",
+        persistent_workers=num_workers > 0,
+    )
+
+
+def evaluation_loader(manifest, rank=0, world_size=1, device="cpu"):
+    """The loader of a process's share of whole utterances.
+
+    One by one: what is padded beside others scores differently.
+
+    Arguments
+    ---------
+    manifest : str or Path
+        A manifest for `EvaluationPairs`.
+    rank : int
+        Which process this is.
+    world_size : int
+        Of how many.
+    device : torch.device or str
+        Where the batches go: for a GPU they are pinned in memory, so that they are
+        copied while it computes.
+
+    Returns
+    -------
+    torch.utils.data.DataLoader
+        Gives SpeechBrain `PaddedBatch`es of one item with id, noisy and clean; its
+        `dataset` has all items.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.data.manifest import write_manifest
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> audio.write(path, getfixture("speech").numpy())
+    >>> row = {"duration": 3.0, "noisy_wav": path, "clean_wav": path}
+    >>> write_manifest(path.with_suffix(".csv"), [{"ID": i, **row} for i in "abc"])
+    >>> loader = evaluation_loader(path.with_suffix(".csv"), rank=1, world_size=2)
+    >>> [batch.id for batch in loader]
+    [['b']]
+    """
+    dataset = EvaluationPairs(manifest)
+    share = range(rank, len(dataset), world_size)
+    return DataLoader(
+        dataset,
+        batch_size=1,
+        sampler=share,
+        collate_fn=PaddedBatch,
+        pin_memory=torch.device(device).type == "cuda",
+    )
+
+
+def random_start(duration, n_samples, rng):
+    """A random first sample for a crop of a file.
+
+    Arguments
+    ---------
+    duration : float
+        Length of the file in seconds.
+    n_samples : int
+        Length of the crop.
+    rng : np.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    int
+        0 if the file is shorter than the crop.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> 0 <= random_start(2.0, 20480, rng) <= 32000 - 20480
+    True
+    >>> random_start(1.0, 20480, rng)
+    0
+    """
+    spare = round(duration * audio.SAMPLE_RATE) - n_samples
+    return int(rng.integers(spare + 1)) if spare > 0 else 0
+
+
+def read_crop(path, start, n_samples):
+    """Read a crop; a file that ends before is repeated.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    start : int
+        First sample.
+    n_samples : int
+        Length of the crop.
+
+    Returns
+    -------
+    np.ndarray
+        [n_samples]
+
+    Raises
+    ------
+    InputError
+        If nothing is left of the file from there on.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> audio.write(path, np.array([0.0, 0.25, 0.5]))
+    >>> read_crop(path, start=1, n_samples=5).tolist()
+    [0.25, 0.5, 0.25, 0.5, 0.25]
+    """
+    samples = audio.read(path, start, n_samples)
+    if not len(samples):
+        raise InputError(
+            f"{path} ends before sample {start}: it was cut since it was prepared; the "
+            "same command prepares it anew"
+        )
+    return np.resize(samples, n_samples)

@@ -1,0 +1,451 @@
+"""Mixing of speech, noise and rooms.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import numpy as np
+from scipy.signal import fftconvolve, resample_poly
+
+from speechbrain_cffma import audio
+from speechbrain_cffma.data.augmentations import (
+    SPEED_STEPS,
+    augment,
+    check_augmentations,
+)
+from speechbrain_cffma.data.datasets import group_by_speaker, random_start, read_crop
+from speechbrain_cffma.data.manifest import read_manifest
+from speechbrain_cffma.data.noises import babble, shape_spectrum, training_noise
+
+#: Bounds of the number of voices of the recorded babble.
+CROWD = (3, 30)
+#: Bounds of the level of a noise over that of a second one, in dB.
+SECOND_NOISE = (-10.0, 10.0)
+
+
+def rms(samples):
+    """Root mean square.
+
+    Arguments
+    ---------
+    samples : np.ndarray
+        Samples [S].
+
+    Returns
+    -------
+    float
+        Its level; 0 for silence.
+
+    Example
+    -------
+    >>> rms(np.array([3.0, -3.0]))
+    3.0
+    """
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+
+
+def add_noise(speech, noise, snr):
+    """Add noise at a signal-to-noise ratio over the whole length.
+
+    Arguments
+    ---------
+    speech : np.ndarray
+        Samples [S].
+    noise : np.ndarray
+        Samples [S] of any level.
+    snr : float
+        Signal-to-noise ratio in dB. Speech below -60 dB of full scale counts as
+        -60 dB, so that noise on a silent stretch stays bounded.
+
+    Returns
+    -------
+    np.ndarray
+        The mixture [S], float32.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> speech, noise = rng.standard_normal((2, 16000))
+    >>> added = add_noise(speech, noise, snr=6.0) - speech
+    >>> round(float(20 * np.log10(rms(speech) / rms(added))), 2)
+    6.0
+    """
+    level = max(rms(speech), 1e-3) * 10 ** (-snr / 20)
+    scaled = noise * (level / max(rms(noise), 1e-9))
+    return (speech + scaled).astype(np.float32)
+
+
+def reverberate(speech, rir):
+    """Put speech into a room; its direct sound keeps its place and level.
+
+    Arguments
+    ---------
+    speech : np.ndarray
+        Dry samples [S].
+    rir : np.ndarray
+        Room impulse response [R]; its largest sample is taken for the direct sound.
+
+    Returns
+    -------
+    np.ndarray
+        Reverberant samples [S], float32.
+
+    Example
+    -------
+    >>> reverberate(np.array([1.0, 0, 0, 0]), np.array([0, 0.5, 0, 0.25])).tolist()
+    [1.0, 0.0, 0.5, 0.0]
+    """
+    direct = int(np.abs(rir).argmax())
+    wet = fftconvolve(speech, rir[direct:] / rir[direct])[: len(speech)]
+    return np.round(wet, 12).astype(np.float32)
+
+
+def random_equalizer(rng, spread):
+    """A random smooth gain over the frequencies: another microphone, voice or place.
+
+    Training on filtered speech and noise is from https://arxiv.org/abs/1709.08243,
+    Section IV.
+
+    Arguments
+    ---------
+    rng : np.random.Generator
+        Source of randomness.
+    spread : float
+        Standard deviation of the gain in dB, drawn an octave for itself.
+
+    Returns
+    -------
+    callable
+        Maps frequencies in Hz [K] to gains [K], for `noises.shape_spectrum`.
+
+    Example
+    -------
+    >>> gain = random_equalizer(np.random.default_rng(0), spread=5.0)
+    >>> gains = gain(np.arange(8001))
+    >>> gains.shape, bool((gains > 0).all())
+    ((8001,), True)
+    >>> bool(np.abs(np.diff(20 * np.log10(gains[500:]))).max() < 0.1)
+    True
+    """
+    octaves = 2.0 ** np.arange(-7, 1) * audio.SAMPLE_RATE / 2
+    decibels = rng.normal(0, spread, len(octaves))
+
+    def gain(frequencies):
+        places = np.log2(np.maximum(frequencies, 1))
+        return 10 ** (np.interp(places, np.log2(octaves), decibels) / 20)
+
+    return gain
+
+
+def at_level(noisy, clean, level):
+    """Scale both sides alike, so that the noisy one has a level.
+
+    Arguments
+    ---------
+    noisy : np.ndarray
+        Samples [S].
+    clean : np.ndarray
+        Samples [S].
+    level : float
+        Root mean square of the noisy side, in dB of full scale.
+
+    Returns
+    -------
+    noisy : np.ndarray
+        [S]
+    clean : np.ndarray
+        [S]
+
+    Example
+    -------
+    >>> noisy, clean = at_level(np.array([0.5, -0.5]), np.array([0.5, 0.0]), -20.0)
+    >>> noisy.round(2).tolist(), clean.round(2).tolist()
+    ([0.1, -0.1], [0.1, 0.0])
+    """
+    gain = np.float32(10 ** (level / 20) / max(rms(noisy), 1e-4))
+    return gain * noisy, gain * clean
+
+
+class DynamicMixer:
+    """Training pairs mixed on the fly: `mixer(row, n_samples, rng) → (noisy, clean)`.
+
+    Arguments
+    ---------
+    speech_manifest : str or Path
+        Training speech, also the source of babble and speech-shaped noise.
+    noise_manifest : str or Path or None
+        Recorded noises; None or an empty one for synthetic noise only.
+    rir_manifest : str or Path or None
+        Room impulse responses; None or an empty one for no rooms.
+    snr : (float, float)
+        Bounds of the uniform signal-to-noise ratio in dB.
+    synthetic_share : float
+        Share of synthetic noise where there is recorded noise too.
+    reverberant_share : float
+        Share of pairs that are put into a room. The target stays dry.
+    with_noise : bool
+        False for pairs without noise.
+    clean_share : float
+        Share of pairs that are clean on both sides: they have to stay as they are.
+    noise_share : float
+        Share of pairs of noise alone, whose target is silence. It is as loud as it would
+        be beside speech.
+    speed : (float, float)
+        Bounds of the speed of the speech, and so of its pitch and its band, in steps
+        of 0.05.
+    equalizer : float
+        Spread in dB of random equalizers, one for the speech and one for the noise of
+        each pair, see `random_equalizer`; 0 for none.
+    level : (float, float) or None
+        Bounds of the level of the noisy side, in dB of full scale; None leaves it.
+    simulated_rir_manifest : str or Path or None
+        Simulated rooms, besides those of `rir_manifest` if there are any; None or an empty
+        one for none.
+    simulated_share : float
+        Share of pairs in simulated rooms among those in rooms, where there are both.
+    babble_share : float
+        Share of noise that is babble of 3 to 30 voices of the training speech.
+    second_noise_share : float
+        Share of noise that is two noises at once, at levels that differ by at most 10 dB.
+    noise_augmentations : dict or None
+        Probabilities of what each noise is changed by, see `augmentations.augment`.
+    by_speaker : bool
+        Whether the voices of babble and speech-shaped noise are drawn by speakers, and
+        not by files.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.data.manifest import write_manifest
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> audio.write(path, getfixture("speech").numpy())
+    >>> row = {"ID": "a", "duration": 3.0, "clean_wav": path}
+    >>> write_manifest(path.with_suffix(".csv"), [row])
+    >>> mixer = DynamicMixer(path.with_suffix(".csv"), snr=(0, 10))
+    >>> noisy, clean = mixer(mixer.speech[0], 20480, np.random.default_rng(0))
+    >>> noisy.shape, clean.shape
+    ((20480,), (20480,))
+    """
+
+    def __init__(
+        self,
+        speech_manifest,
+        noise_manifest=None,
+        rir_manifest=None,
+        snr=(-5.0, 20.0),
+        synthetic_share=0.3,
+        reverberant_share=0.5,
+        with_noise=True,
+        clean_share=0.0,
+        noise_share=0.0,
+        speed=(1.0, 1.0),
+        equalizer=0.0,
+        level=None,
+        simulated_rir_manifest=None,
+        simulated_share=0.0,
+        babble_share=0.0,
+        second_noise_share=0.0,
+        noise_augmentations=None,
+        by_speaker=False,
+    ):
+        self.noise_augmentations = noise_augmentations or {}
+        check_augmentations(self.noise_augmentations)
+        self.speech = read_manifest(speech_manifest)
+        self.speakers = [range(len(self.speech))]
+        if by_speaker:
+            self.speakers = group_by_speaker(self.speech)
+        self.noises, self.rirs, self.simulated_rirs = (
+            read_manifest(path) if path else []
+            for path in (noise_manifest, rir_manifest, simulated_rir_manifest)
+        )
+        if not self.rirs:
+            self.rirs, self.simulated_rirs = self.simulated_rirs, []
+        self.snr = snr
+        self.synthetic_share = synthetic_share
+        self.reverberant_share = reverberant_share
+        self.with_noise = with_noise
+        self.clean_share = clean_share
+        self.noise_share = noise_share
+        self.speed = [round(bound * SPEED_STEPS) for bound in speed]
+        self.equalizer = equalizer
+        self.level = level
+        self.simulated_share = simulated_share
+        self.babble_share = babble_share
+        self.second_noise_share = second_noise_share
+
+    def __call__(self, row, n_samples, rng):
+        """Mix one pair.
+
+        Arguments
+        ---------
+        row : dict
+            Row of the speech manifest.
+        n_samples : int
+            Length of the crop.
+        rng : np.random.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        noisy : np.ndarray
+            [n_samples]
+        clean : np.ndarray
+            [n_samples]
+        """
+        noisy, clean = self._speech_pair(row, n_samples, rng)
+        if self.equalizer:
+            gain = random_equalizer(rng, self.equalizer)
+            noisy, clean = (shape_spectrum(wav, gain) for wav in (noisy, clean))
+        what = rng.random() if self.clean_share or self.noise_share else 1.0
+        if what < self.clean_share:
+            noisy = clean
+        elif self.with_noise:
+            speech, noise = noisy, self.noise(n_samples, rng)
+            if self.equalizer:
+                noise = shape_spectrum(noise, random_equalizer(rng, self.equalizer))
+            noisy = add_noise(speech, noise, rng.uniform(*self.snr))
+            if what < self.clean_share + self.noise_share:
+                # As loud as it would be beside the speech.
+                noisy, clean = noisy - speech, np.zeros_like(clean)
+        if self.level is not None:
+            noisy, clean = at_level(noisy, clean, rng.uniform(*self.level))
+        return noisy, clean
+
+    def _speech_pair(self, row, n_samples, rng):
+        """Speech, in a room or not, and dry."""
+        slowest, fastest = self.speed
+        steps = slowest
+        if fastest > slowest:
+            steps = int(rng.integers(slowest, fastest + 1))
+        n_read = -(-n_samples * steps // SPEED_STEPS)
+        start = random_start(row["duration"], n_read, rng)
+        clean = read_crop(row["clean_wav"], start, n_read)
+        noisy = clean
+        if self.rirs and rng.random() < self.reverberant_share:
+            rirs = self.rirs
+            if self.simulated_rirs and rng.random() < self.simulated_share:
+                rirs = self.simulated_rirs
+            rir = audio.read(rirs[rng.integers(len(rirs))]["rir_wav"])
+            # The room still sounds of what was said before the crop.
+            before = min(start, len(rir))
+            speech = read_crop(row["clean_wav"], start - before, before + n_read)
+            noisy = reverberate(speech, rir)[before:]
+        if steps == SPEED_STEPS:
+            return noisy, clean
+        both = resample_poly(np.stack([noisy, clean]), SPEED_STEPS, steps, axis=1)
+        return tuple(both[:, :n_samples].astype(np.float32))
+
+    def describe(self):
+        """Say how the pairs are made, for the model card.
+
+        Returns
+        -------
+        str
+            Part of a sentence.
+
+        Example
+        -------
+        >>> from speechbrain_cffma.data.manifest import write_manifest
+        >>> path = getfixture("tmp_path") / "train.csv"
+        >>> write_manifest(path, [])
+        >>> DynamicMixer(path, snr=(0, 10)).describe()
+        'mixed on the fly with synthetic noise at 0 to 10 dB'
+        """
+        parts = []
+        if self.with_noise:
+            noise = "synthetic noise"
+            if self.noises:
+                noise += f" (share {self.synthetic_share:g}) and {len(self.noises)} recordings of noise"
+            low, high = self.snr
+            parts.append(f"{noise} at {low:g} to {high:g} dB")
+        if self.rirs:
+            rooms, share = f"{len(self.rirs)}", f"{self.reverberant_share:g}"
+            if self.simulated_rirs:
+                rooms += f" recorded and {len(self.simulated_rirs)} simulated"
+                share += f", of which {self.simulated_share:g} simulated"
+            parts.append(
+                f"{rooms} room impulse responses (share {share}), towards the dry speech"
+            )
+        text = f"mixed on the fly with {', and '.join(parts)}"
+        for share, name in (
+            (self.clean_share, "clean on both sides"),
+            (self.noise_share, "noise alone, towards silence"),
+        ):
+            if share:
+                text += f"; {100 * share:g} % {name}"
+        noises = {
+            "babble of many voices": self.babble_share,
+            "two at once": self.second_noise_share,
+            **self.noise_augmentations,
+        }
+        if any(noises.values()):
+            shares = (f"{100 * p:g} % {name}" for name, p in noises.items() if p)
+            text += f"; of the noises {', '.join(shares)}"
+        if self.speed != [SPEED_STEPS, SPEED_STEPS]:
+            slowest, fastest = (steps / SPEED_STEPS for steps in self.speed)
+            text += f"; speech at {slowest:g} to {fastest:g} of its speed"
+        if self.equalizer:
+            text += f"; speech and noise equalized at random by {self.equalizer:g} dB"
+        if self.level is not None:
+            text += f"; at levels of {self.level[0]:g} to {self.level[1]:g} dB"
+        return text
+
+    def noise(self, n_samples, rng):
+        """A crop of recorded or synthetic noise, of no particular level.
+
+        Arguments
+        ---------
+        n_samples : int
+            Its length.
+        rng : np.random.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        np.ndarray
+            [n_samples]
+        """
+        noise = self._one_noise(n_samples, rng)
+        if self.second_noise_share and rng.random() < self.second_noise_share:
+            second = self._one_noise(n_samples, rng)
+            noise = add_noise(noise, second, rng.uniform(*SECOND_NOISE))
+        return noise
+
+    def _one_noise(self, n_samples, rng):
+        return augment(self._source(n_samples, rng), self.noise_augmentations, rng)
+
+    def _source(self, n_samples, rng):
+        """Noise as it was recorded or made."""
+        if self.babble_share and rng.random() < self.babble_share:
+            return babble(n_samples, rng, self._speech, CROWD)
+        if not self.noises or rng.random() < self.synthetic_share:
+            return training_noise(n_samples, rng, self._speech)
+        row = self.noises[rng.integers(len(self.noises))]
+        return self.crop(row, "noise_wav", n_samples, rng)
+
+    def _speech(self, n_samples, rng):
+        files = self.speakers[rng.integers(len(self.speakers))]
+        row = self.speech[files[rng.integers(len(files))]]
+        return self.crop(row, "clean_wav", n_samples, rng)
+
+    @staticmethod
+    def crop(row, key, n_samples, rng):
+        """A random crop of a file; a short one is repeated.
+
+        Arguments
+        ---------
+        row : dict
+            Row of a manifest.
+        key : str
+            The column that names the file.
+        n_samples : int
+            Length of the crop.
+        rng : np.random.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        np.ndarray
+            [n_samples]
+        """
+        start = random_start(row["duration"], n_samples, rng)
+        return read_crop(row[key], start, n_samples)

@@ -1,0 +1,205 @@
+"""The mark of prepared data: what it was made from, and whether that has changed.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import json
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from speechbrain_cffma.audio import find_audio
+from speechbrain_cffma.data.manifest import logger
+from speechbrain_cffma.errors import printable
+from speechbrain_cffma.files import replacing, state_of
+
+
+class Sources(NamedTuple):
+    """What a prepare step reads, as it was before the step began to read.
+
+    Arguments
+    ---------
+    files : dict
+        Lists of the audio files, by folder.
+    states : dict
+        `files.state_of` each file, by path.
+    """
+
+    files: dict
+    states: dict
+
+
+def find_sources(folders, leave_out=(), others=()):
+    """Find the files that a prepare step reads, for `is_prepared` and `mark_prepared`.
+
+    Arguments
+    ---------
+    folders : iterable of (str or Path)
+        Folders of audio files; each is searched once.
+    leave_out : iterable of (str or Path)
+        Folders in these that are not searched.
+    others : iterable of (str or Path)
+        Further files, such as metadata.
+
+    Returns
+    -------
+    Sources
+        The files and their states.
+
+    Raises
+    ------
+    InputError
+        As of `audio.find_audio`.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "a.wav").write_bytes(b"RIFF")
+    >>> sources = find_sources([folder])
+    >>> sources.files[folder] == [folder / "a.wav"]
+    True
+    >>> sources.states[str(folder / "a.wav")][0]
+    4
+    """
+    files = {
+        folder: find_audio(folder, leave_out=leave_out)
+        for folder in dict.fromkeys(folders)
+    }
+    paths = [*chain.from_iterable(files.values()), *others]
+    return Sources(files, {str(path): state_of(path) for path in paths})
+
+
+def is_prepared(save_folder, arguments, states=None):
+    """Whether a prepare step has already run with the same arguments and files.
+
+    If not, it says which files have changed, and the mark of the step is removed, since
+    what it wrote is about to be replaced.
+
+    Arguments
+    ---------
+    save_folder : str or Path
+        Where its manifests go.
+    arguments : dict
+        Its arguments.
+    states : dict
+        Of the files that it reads, see `find_sources`.
+
+    Returns
+    -------
+    bool
+        True if `mark_prepared` was called with equal arguments, none of the files has
+        changed, come or gone since, and the manifests are there.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for split in ("train", "valid", "test"):
+    ...     write_manifest(folder / f"{split}.csv", [])
+    >>> mark_prepared(folder, {"seed": 1})
+    >>> is_prepared(folder, {"seed": 1}), is_prepared(folder, {"seed": 2})
+    (True, False)
+    """
+    folder = Path(save_folder)
+    manifests = [folder / f"{split}.csv" for split in ("train", "valid", "test")]
+    before = prepared_from(folder)
+    if before is not None and all(path.is_file() for path in manifests):
+        now = _mark(arguments, states)
+        if before == now:
+            return True
+        _say_changes(folder, _sources_in(before), _sources_in(now))
+    _marker(folder).unlink(missing_ok=True)
+    return False
+
+
+def _say_changes(folder, before, now):
+    """Log which files have changed, come or gone."""
+    if before is None:
+        logger.info(
+            "%s was prepared by an older version, or its %s is damaged: preparing it anew",
+            folder,
+            _marker(folder).name,
+        )
+        return
+    for what, paths in (
+        ("changed", [p for p in now if p in before and now[p] != before[p]]),
+        ("are new", [p for p in now if p not in before]),
+        ("have gone", [p for p in before if p not in now]),
+    ):
+        if paths:
+            logger.warning(
+                "%d files %s since %s was prepared, which is done anew: %s",
+                len(paths),
+                what,
+                folder,
+                printable(", ".join(paths[:5])) + (" ..." if len(paths) > 5 else ""),
+            )
+
+
+def _sources_in(mark):
+    """The states of the files in a mark; None if it holds none."""
+    try:
+        sources = json.loads(mark)["sources"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return sources if isinstance(sources, dict) else None
+
+
+def prepared_from(save_folder):
+    """What the data of a folder were prepared from.
+
+    Arguments
+    ---------
+    save_folder : str or Path
+        Where the manifests are.
+
+    Returns
+    -------
+    str or None
+        The arguments of `mark_prepared` and the states of its files as JSON; None if no
+        prepare step has run to its end.
+
+    Example
+    -------
+    >>> prepared_from(getfixture("tmp_path")) is None
+    True
+    """
+    marker = _marker(save_folder)
+    return (
+        marker.read_text(encoding="utf-8", errors="replace")
+        if marker.is_file()
+        else None
+    )
+
+
+def mark_prepared(save_folder, arguments, states=None):
+    """Note that a prepare step has run to its end.
+
+    Arguments
+    ---------
+    save_folder : str or Path
+        Where its manifests are.
+    arguments : dict
+        Its arguments.
+    states : dict
+        Of the files that it has read, from before: one that has changed meanwhile makes
+        the step run again.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> mark_prepared(folder, {"seed": 1})
+    >>> (folder / "prepared.json").exists()
+    True
+    """
+    with replacing(_marker(save_folder)) as partial:
+        partial.write_text(_mark(arguments, states), encoding="utf-8")
+
+
+def _marker(save_folder):
+    return Path(save_folder) / "prepared.json"
+
+
+def _mark(arguments, states):
+    mark = {"arguments": arguments, "sources": states or {}}
+    return json.dumps(mark, default=str, sort_keys=True, indent=2)

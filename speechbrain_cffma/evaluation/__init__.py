@@ -1,0 +1,5 @@
+"""Systems compared: scores with intervals, tables and the report's page.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""

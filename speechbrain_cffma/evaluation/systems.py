@@ -1,0 +1,146 @@
+"""Compare enhancement systems: pair their files with the clean ones, and score them.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+from speechbrain_cffma.audio import find_audio
+from speechbrain_cffma.data import conditions
+from speechbrain_cffma.data.pairs import find_twins, names_of
+from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.evaluation.scores import score_pairs
+
+
+def pair_systems(clean, systems, pair_by=None):
+    """Find the files of each system, by path without extension, and their clean twins.
+
+    Arguments
+    ---------
+    clean : str or Path
+        Folder of clean speech.
+    systems : dict
+        Folder of each system's files, by its name.
+    pair_by : str or None
+        What a file and its clean twin have in common, see `manifest.find_twins`; None:
+        their paths without extension.
+
+    Returns
+    -------
+    list of dict
+        ID, system, path and clean (path), a system after the other.
+
+    Raises
+    ------
+    InputError
+        If a file of a system is missing in another or has no clean twin: all of them,
+        with their count. Clean files that no system has are left out.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for name in ("clean", "noisy"):
+    ...     (folder / name).mkdir()
+    ...     (folder / name / "a.wav").touch()
+    >>> (pair,) = pair_systems(folder / "clean", {"noisy": folder / "noisy"})
+    >>> pair["ID"], pair["system"], pair["clean"].relative_to(folder).as_posix()
+    ('a', 'noisy', 'clean/a.wav')
+    """
+    clean_paths = find_audio(clean)
+    found = []
+    for folder in systems.values():
+        paths = find_audio(folder)
+        found.append(dict(zip(names_of(paths, folder), paths, strict=True)))
+    ids = sorted(set().union(*found))
+    twins = find_twins(ids, clean_paths, clean, pair_by)
+    missing = {
+        folder: [name for name in ids if name not in paths]
+        for folder, paths in zip(
+            [clean, *systems.values()], [twins, *found], strict=True
+        )
+    }
+    n_missing = sum(map(len, missing.values()))
+    if n_missing:
+        raise InputError(
+            f"{n_missing} files have no twin of the same "
+            f"{'path without extension' if pair_by is None else pair_by}: "
+            + "; ".join(
+                f"{len(names)} of {len(ids)} missing in {folder}: {', '.join(names)}"
+                for folder, names in missing.items()
+                if names
+            )
+        )
+    return [
+        {"ID": name, "system": system, "path": paths[name], "clean": twins[name]}
+        for system, paths in zip(systems, found, strict=True)
+        for name in ids
+    ]
+
+
+def evaluate(
+    clean,
+    systems,
+    folder,
+    settings,
+    metadata=None,
+    n_jobs=-1,
+    overwrite=False,
+    pair_by=None,
+):
+    """Score every file of every system.
+
+    Arguments
+    ---------
+    clean : str or Path
+        Folder of clean speech.
+    systems : dict
+        Folder of each system's files, by its name; the first is what the others are
+        compared to.
+    folder : str or Path
+        Where the rows are kept as they finish. Those found there are not scored again
+        if their two files are as they were; those whose process died are.
+    settings : dict
+        What `settings_of` returns.
+    metadata : str or Path
+        CSV with the columns ID, snr, noise, or a log, see `conditions.from_file`; by
+        default file names are asked.
+    n_jobs : int
+        Processes; -1 for one a core.
+    overwrite : bool
+        Score all files anew.
+    pair_by : str or None
+        See `pair_systems`.
+
+    Returns
+    -------
+    list of dict
+        A row a file and system: ID, system, path, clean (path), snr (None if unknown),
+        noise ("" if unknown), each metric (None if it has no score) and failed: the
+        reason, or "".
+
+    Raises
+    ------
+    InputError
+        If files don't pair, are at another sample rate, or if the folder has rows of
+        other settings.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> folder, clean = getfixture("tmp_path"), getfixture("speech").numpy()
+    >>> for name, samples in (("clean", clean), ("noisy", clean + 0.1 * clean[::-1])):
+    ...     (folder / name).mkdir()
+    ...     soundfile.write(folder / name / "a_snr20.wav", samples, 16000)
+    >>> systems = {"noisy": folder / "noisy"}
+    >>> settings = settings_of(["si_sdr"])
+    >>> (row,) = evaluate(folder / "clean", systems, folder / "report", settings, n_jobs=1)
+    >>> row["system"], row["snr"], round(row["si_sdr"]), row["failed"]
+    ('noisy', 20.0, 20, '')
+    """
+    pairs = pair_systems(clean, systems, pair_by)
+    ids = list(dict.fromkeys(pair["ID"] for pair in pairs))
+    if metadata:
+        known = conditions.from_file(metadata, ids)
+    else:
+        known = {name: conditions.from_name(name) for name in ids}
+    pairs = [{**pair, **known[pair["ID"]]} for pair in pairs]
+    return score_pairs(pairs, folder, settings, n_jobs, overwrite)

@@ -1,0 +1,127 @@
+"""The card of a model: README.md in its folder, in the form of the HuggingFace hub.
+
+Its text is in card.md; here are the facts that fill it. None of them names a
+path of the machine.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import re
+from pathlib import Path
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from speechbrain_cffma.hub.complexity import count_parameters
+
+TEMPLATE = Path(__file__).with_name("card.md")
+TAGS = ["speech-enhancement", "BSS-CFFMA", "speechbrain-cffma"]
+
+
+def model_card(enhancer, run=None, results=None):
+    """Write the card of a model.
+
+    Arguments
+    ---------
+    enhancer : CFFMAEnhancer
+        The model.
+    run : dict or None
+        What `describe_training` returns, and of the checkpoint steps, epoch and score,
+        with the metric it is of; None says nothing of a training.
+    results : dict or None
+        What `describe_results` returns; None says that there was no test.
+
+    Returns
+    -------
+    str
+        Metadata in YAML, and text in Markdown.
+
+    Example
+    -------
+    >>> card = ModelCard(model_card(getfixture("tiny_enhancer")))
+    >>> card.data.pipeline_tag, card.data.license
+    ('audio-to-audio', None)
+    >>> "## Results" in card.text
+    False
+    """
+    facts = {"network": _network(enhancer), "run": run, "test": results}
+    metadata = {
+        "library_name": "speechbrain",
+        "pipeline_tag": "audio-to-audio",
+        "tags": [*TAGS, *filter(None, [facts["network"]["ssl_type"]])],
+    }
+    if run:
+        metadata["license"] = run["license"]
+        metadata["base_model"] = run["base_model"]
+    if results:
+        dataset = str(results["data"] or run["experiment"])
+        metadata["model_name"] = str(run["experiment"])
+        metadata["eval_results"] = scores = _eval_results(results, dataset)
+        metadata["metrics"] = [score.metric_type for score in scores]
+    card_data = ModelCardData(**metadata)
+    return f"{ModelCard.from_template(card_data, template_path=TEMPLATE, **facts)}\n"
+
+
+def read_card(card):
+    """Read a card that anyone may have written, or that there is not.
+
+    Arguments
+    ---------
+    card : str or None
+        Its text.
+
+    Returns
+    -------
+    text : str
+        Without the metadata.
+    data : dict
+        The metadata, as `ModelCardData`; nothing where it can't be read.
+
+    Example
+    -------
+    >>> text, data = read_card("---\\nlicense: cc-by-4.0\\n---\\n# A model")
+    >>> text, data.get("license")
+    ('# A model', 'cc-by-4.0')
+    """
+    if card is None:
+        return "", {}
+    try:
+        parsed = ModelCard(card, ignore_metadata_errors=True)
+    except (ValueError, yaml.YAMLError):
+        return card.strip(), {}
+    return parsed.text.strip(), parsed.data
+
+
+def _network(enhancer):
+    """The parts of the network and their sizes."""
+    parameters = count_parameters(enhancer)
+    ssl = getattr(enhancer.embedding, "ssl", None)
+    config = ssl.model.config if ssl is not None else None
+    return {
+        "ssl": ssl
+        and f"{type(ssl).__name__}, {config.num_hidden_layers} layers of "
+        f"{config.hidden_size} channels",
+        "ssl_type": config and config.model_type,
+        "fusion": type(enhancer.mask_estimator.fusion).__name__,
+        "enhancer": type(enhancer.mask_estimator.enhancer).__name__,
+        "n_parameters": parameters["all"],
+        "n_head": parameters["head"],
+    }
+
+
+def _eval_results(results, dataset):
+    """The mean scores of the enhanced test files, in the hub's form."""
+    return [
+        EvalResult(
+            task_type="audio-to-audio",
+            task_name="Speech Enhancement",
+            dataset_type=re.sub(r"[^\w.-]+", "-", dataset),
+            dataset_name=dataset,
+            dataset_split="test",
+            metric_type=metric,
+            metric_name=name,
+            metric_value=value,
+        )
+        for metric, (name, value) in results["scores"].items()
+    ]

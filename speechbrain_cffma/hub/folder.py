@@ -1,0 +1,341 @@
+"""A trained model as a folder, here or on the HuggingFace hub.
+
+config.json names the lobes and their arguments, model.safetensors holds the weights.
+Only lobes of a fixed registry are built, so that loading a stranger's folder executes
+nothing of it. README.md is the model's card.
+
+Two more files are for SpeechBrain's own interfaces: hyperparams.yaml for
+`WaveformEnhancement.from_hparams`, and custom.py for `foreign_class`. They do execute:
+HyperPyYAML whatever the YAML names, and `foreign_class` the Python file. Use these
+routes for folders that you trust.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from speechbrain_cffma import checks
+from speechbrain_cffma.errors import InputError, one_line
+from speechbrain_cffma.files import replacing
+from speechbrain_cffma.hub.card import model_card
+from speechbrain_cffma.hub.weights import (
+    CONFIG_FILE,
+    OF_ONE_MODEL,
+    WEIGHTS_FILE,
+    load_weights,
+)
+from speechbrain_cffma.registry import (
+    LOBES,
+    MISFITS,
+    check_role,
+    config_of,
+    from_config,
+)
+
+CARD_FILE = "README.md"
+HYPERPARAMS_FILE = "hyperparams.yaml"
+INTERFACE_FILE = "custom.py"
+#: The name of the model that comes with the package, in a folder of `pretrained`.
+DEFAULT_MODEL = "default"
+_BUNDLED = Path(__file__).parents[1] / "pretrained" / DEFAULT_MODEL
+#: A longer card is none.
+MAX_CARD_BYTES = 1 << 20
+
+HYPERPARAMS = """\
+# Loads this model with SpeechBrain's stock interface:
+#   WaveformEnhancement.from_hparams(source="this folder or its hub id")
+# The same as config.json; without SpeechBrain's YAML: CFFMAEnhancer.from_pretrained(...)
+sample_rate: 16000
+enhance_model: !apply:speechbrain_cffma.pretrained.from_config
+    config: {config}
+modules:
+    enhance_model: !ref <enhance_model>
+pretrainer: !new:speechbrain_cffma.pretrained.WeightsPretrainer
+    model: !ref <enhance_model>
+    sha256: {sha256}
+"""
+
+INTERFACE = """\
+# What SpeechBrain loads by foreign_class(source="this folder or its hub id").
+from speechbrain_cffma.interface import EnhancerInterface as CustomInterface  # noqa: F401
+"""
+
+
+def _load(cls, folder):
+    """The model of a folder: checked, built and tried out without memory, then filled."""
+    import torch
+
+    if not (folder / CONFIG_FILE).is_file():
+        raise InputError(f"{folder} is not a model folder: it has no {CONFIG_FILE}")
+    try:
+        config = checks.read_json(folder / CONFIG_FILE)
+        shapes = checks.read_header(folder / WEIGHTS_FILE)
+        if "weights_sha256" in config:
+            checks.check_value("weights_sha256", config["weights_sha256"], "")
+        names = [name for name, lobe in LOBES.items() if issubclass(lobe, cls)]
+        check_role("model", config.get("model"), tuple(names))
+        with torch.device("meta"):
+            model = from_config(config["model"], shapes)
+            checks.check_shapes(shapes, model)
+            _try_out(model)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}; {OF_ONE_MODEL}") from error
+    load_weights(model, folder / WEIGHTS_FILE, config.get("weights_sha256"))
+    _fill_buffers(model)
+    return model
+
+
+def _try_out(model):
+    """Whether the parts of an enhancer on the meta device fit one another."""
+    import torch
+
+    spectrogram = model.spectrogram
+    bins = spectrogram.n_fft // 2 + 1
+    if model.mask_estimator.n_freqs != bins:
+        raise InputError(
+            f"model.spectrogram.n_fft is {spectrogram.n_fft}, which gives {bins} "
+            f"frequencies: mask_estimator.n_freqs is {model.mask_estimator.n_freqs}"
+        )
+    hop_length = getattr(model.embedding, "hop_length", spectrogram.hop_length)
+    if hop_length != spectrogram.hop_length:
+        raise InputError(
+            f"model.embedding.hop_length is {hop_length}: spectrogram.hop_length is "
+            f"{spectrogram.hop_length}"
+        )
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.empty(1, 1600 + spectrogram.n_fft))
+    except MISFITS as error:
+        raise InputError(
+            f"model: its lobes do not fit one another [{one_line(error)}]"
+        ) from error
+
+
+def _read_card(path):
+    if not path.is_file():
+        return None
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_CARD_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path} can't be read [{one_line(error)}]") from error
+    if len(content) > MAX_CARD_BYTES:
+        raise InputError(
+            f"{path} is larger than {MAX_CARD_BYTES >> 20} MiB: shorten or delete it"
+        )
+    return content.decode(errors="replace")
+
+
+def _fill_buffers(model):
+    """Compute the buffers that no file holds, such as a window, of a model made on meta."""
+    for module in model.modules():
+        for name in module._non_persistent_buffers_set:
+            if getattr(module, name).is_meta:
+                setattr(module, name, getattr(from_config(config_of(module)), name))
+
+
+class PretrainedMixin:
+    """Gives an enhancer `from_pretrained`, `save_pretrained` and `push_to_hub`."""
+
+    #: Text of the model card that it was loaded with.
+    card = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source=DEFAULT_MODEL,
+        revision=None,
+        cache_dir=None,
+        local_files_only=False,
+        token=None,
+    ):
+        """Load the default model, or one from a folder or the HuggingFace hub, of which nothing is executed.
+
+        Arguments
+        ---------
+        source : str or Path
+            A folder that `save_pretrained` or a training run wrote, or a hub id.
+            A folder needs no network. "default" is the model that comes with the
+            package; a folder of that name is "./default".
+        revision : str or None
+            Branch, tag or commit on the hub.
+        cache_dir : str or Path or None
+            Where downloads are kept. What is there is not fetched again while the
+            hub has no other commit.
+        local_files_only : bool
+            Use downloads of before only.
+        token : str or None
+            Token for private models.
+
+        Returns
+        -------
+        torch.nn.Module
+            The model in eval mode, on the CPU. Its `card` is the text of its model
+            card, if it has one.
+
+        Raises
+        ------
+        InputError
+            If it can't be found, or is truncated, altered or of another kind.
+        """
+        is_default = source == DEFAULT_MODEL
+        folder = _BUNDLED if is_default else Path(source)
+        if not os.path.isdir(folder):  # `Path.is_dir` raises for names that can't be
+            folder = _download(
+                str(source),
+                revision=revision,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                token=token,
+            )
+        model = _load(cls, folder)
+        model.card = _read_card(folder / CARD_FILE)
+        return model.eval()
+
+    def save_pretrained(self, folder, card=None, half=False):
+        """Write the model as a folder. Its files replace those of a model that is there.
+
+        Arguments
+        ---------
+        folder : str or Path
+            The folder to write.
+        card : str or None
+            Text of its model card; None for the one that it was loaded with, or else
+            one that describes the network and how to use it.
+        half : bool
+            Write the weights in half precision: half as large a file. What loads it
+            computes in float32 again.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        InputError
+            If it is packed, see `InferenceMixin.pack`, or a part is not in the registry.
+        """
+        from safetensors.torch import save
+
+        if self.packed:
+            raise InputError("a packed model can't be saved: save it before pack()")
+        model_config = config_of(self)
+        # Clones, since safetensors refuses tensors that share memory.
+        weights = {k: v.detach().cpu().clone() for k, v in self.state_dict().items()}
+        if half:
+            weights = {k: v.half() for k, v in weights.items()}
+        weights = save(
+            {key: value.contiguous() for key, value in weights.items()},
+            metadata={"format": "pt"},
+        )
+        sha256 = hashlib.sha256(weights).hexdigest()
+        config = {"model": model_config, "weights_sha256": sha256}
+        hyperparams = HYPERPARAMS.format(config=json.dumps(model_config), sha256=sha256)
+
+        folder = Path(folder)
+        for name, content in (
+            (WEIGHTS_FILE, weights),
+            (CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode()),
+            (HYPERPARAMS_FILE, hyperparams.encode()),
+            (INTERFACE_FILE, INTERFACE.encode()),
+            (CARD_FILE, (card or self.card or model_card(self)).encode()),
+        ):
+            with replacing(folder / name) as partial:
+                partial.write_bytes(content)
+        return folder
+
+    def push_to_hub(
+        self,
+        repo_id,
+        private=False,
+        revision=None,
+        token=None,
+        commit_message="Add the model",
+    ):
+        """Upload the model's folder to the HuggingFace hub, in one commit.
+
+        Arguments
+        ---------
+        repo_id : str
+            Such as "me/my-model"; the repository is made if there is none.
+        private : bool
+            Whether a new repository is private.
+        revision : str or None
+            The branch to commit to, made if there is none; None for the main one.
+        token : str or None
+            Token with permission to write; None for that of `hf auth login`.
+        commit_message : str
+            First line of the commit's message.
+
+        Returns
+        -------
+        str
+            The commit's URL.
+
+        Raises
+        ------
+        InputError
+            If the hub can't be reached or does not permit it.
+        """
+        from huggingface_hub import CommitOperationAdd, HfApi
+
+        api = HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder:
+            files = sorted(self.save_pretrained(folder).iterdir())
+            try:
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                if revision is not None:
+                    api.create_branch(repo_id, branch=revision, exist_ok=True)
+                # Not upload_folder, which may make several commits of one folder.
+                commit = api.create_commit(
+                    repo_id,
+                    [CommitOperationAdd(path.name, path) for path in files],
+                    commit_message=commit_message,
+                    revision=revision,
+                )
+            # Whatever the network or the hub may raise; the remedy is in its status.
+            except Exception as error:
+                raise InputError(
+                    f"the model can't be uploaded to {repo_id!r} on the hub: "
+                    f"{_remedy(error)} [{one_line(error)}]"
+                ) from error
+        return commit.commit_url
+
+
+def _download(source, **options):
+    """The folder of a model of the hub, in the cache; what it can execute is not fetched."""
+    from huggingface_hub import snapshot_download
+
+    needed = [CONFIG_FILE, WEIGHTS_FILE]
+    try:
+        folder = Path(
+            snapshot_download(source, allow_patterns=[*needed, CARD_FILE], **options)
+        )
+    # Whatever the network or the hub may raise; the remedy is in its status.
+    except Exception as error:
+        raise InputError(
+            f"{source!r} is neither a local folder nor a model that can be downloaded now: "
+            f"{_remedy(error)} [{one_line(error)}]"
+        ) from error
+    for name in needed:
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{source!r} on the hub has no {name}: it is no model of "
+                "speechbrain-cffma, or was not uploaded as a whole"
+            )
+    return folder
+
+
+def _remedy(error):
+    """What to do about an error of the hub's client."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return {
+        401: "check the name, and log in by `hf auth login` or give a token",
+        403: "the token does not permit it",
+    }.get(status, "check the name and the connection")

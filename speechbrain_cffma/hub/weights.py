@@ -1,0 +1,76 @@
+"""The weights of a model folder: checked and loaded.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import hashlib
+from pathlib import Path
+
+from speechbrain_cffma import checks
+from speechbrain_cffma.errors import InputError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+#: What to do about a configuration and weights that do not fit.
+OF_ONE_MODEL = f"get {CONFIG_FILE} and {WEIGHTS_FILE} again, both of one model"
+
+
+def load_weights(model, path, sha256=None):
+    """Load a safetensors file into a model; every weight must be there and fit.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        The model to load into, in place.
+    path : str or Path
+        The safetensors file; half precision is converted to the model's.
+    sha256 : str or None
+        If given, the checksum that the file must have.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, altered or of another architecture.
+
+    Example
+    -------
+    >>> import torch
+    >>> from safetensors.torch import save_file
+    >>> path = getfixture("tmp_path") / "model.safetensors"
+    >>> save_file({"weight": torch.ones(1, 1), "bias": torch.ones(1)}, path)
+    >>> model = torch.nn.Linear(1, 1)
+    >>> load_weights(model, path)
+    >>> model.weight.item()
+    1.0
+    """
+    import torch
+    from safetensors import safe_open
+
+    path = Path(path)
+    expected, loaded = model.state_dict(), {}
+    try:
+        checks.check_shapes(checks.read_header(path), model)
+        if sha256 is not None and _sha256(path) != sha256:
+            raise InputError(
+                f"{path.name} is truncated or altered: its checksum is not that of "
+                f"{CONFIG_FILE}"
+            )
+        with safe_open(path, "pt") as file:
+            for key, value in expected.items():
+                # A copy: what is read may lie in the file.
+                loaded[key] = file.get_tensor(key).to(value.dtype, copy=True)
+                if not torch.isfinite(loaded[key]).all():
+                    raise InputError(f"{key} holds NaN or infinity")
+    except InputError as error:
+        raise InputError(f"{path.parent}: {error}; {OF_ONE_MODEL}") from error
+    is_meta = any(value.is_meta for value in expected.values())
+    model.load_state_dict(loaded, assign=is_meta)
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

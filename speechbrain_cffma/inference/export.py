@@ -1,0 +1,226 @@
+"""A trained network as an ONNX file, for programs without torch.
+
+The graph goes from the noisy waveform and its log1p magnitude to the mask. The Fourier
+transform and its inverse, which ONNX does not have, are left to the program:
+examples/enhance_onnx.py is one in NumPy.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import copy
+import logging
+import math
+import warnings
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from speechbrain_cffma import __version__
+from speechbrain_cffma.audio import SAMPLE_RATE
+from speechbrain_cffma.errors import InputError, InstallError, one_line, reason
+from speechbrain_cffma.files import replacing
+from speechbrain_cffma.hub.card import read_card
+from speechbrain_cffma.inference.bands import min_samples
+
+#: The largest difference between the masks of PyTorch and onnxruntime.
+TOLERANCE = 1e-4
+#: Batches and seconds that they are compared on: from the shortest, which is filled up
+#: with zeros, to a window of `enhance_file`.
+CHECKS = ((1, 0.01), (3, 0.7), (1, 2.57), (2, 16.0))
+#: Operators that onnxruntime knows from 1.18 on.
+OPSET = 20
+#: What one file holds: 2 GiB with the graph.
+MAX_WEIGHT_BYTES = 2_000_000_000
+#: The axes of any length, by input.
+DYNAMIC_AXES = {
+    "noisy": {0: "batch", 1: "samples"},
+    "log_magnitude": {0: "batch", 1: "frames"},
+}
+
+
+def export_onnx(enhancer, path):
+    """Write a network as an ONNX file, and check that onnxruntime computes the same.
+
+    Inputs are `noisy` [batch, samples] and `log_magnitude` [batch, frames, freqs], as
+    `LogSpectrogram` gives it; the output is `mask` [batch, frames, freqs]. Batch and
+    length are free. A network of the spectrogram alone has the same inputs. The file's
+    metadata tells how to transform: sample_rate, min_samples (to which shorter
+    waveforms must be filled up), n_fft, hop_length, win_length (of a periodic Hamming
+    window) and eps; level, in dB, to which a waveform must be brought, and suppression, the
+    bound in dB on what is attenuated, if the network has them; also version, that of
+    this package, and license if the model's card names one.
+
+    Arguments
+    ---------
+    enhancer : CFFMAEnhancer
+        The network; it stays as it is.
+    path : str or Path
+        The file. It appears when it has been checked.
+
+    Returns
+    -------
+    float
+        The largest difference between the masks of PyTorch and onnxruntime.
+
+    Raises
+    ------
+    InputError
+        If the network can't be exported, the file not be written, or the difference is
+        above 1e-4.
+    InstallError
+        If a package for it is missing.
+
+    Example
+    -------
+    >>> from speechbrain_cffma.lobes import CFFMAEnhancer, LogSpectrogram, MaskEstimator
+    >>> from speechbrain_cffma.lobes import FeedForward, NoEmbedding, SpectrogramOnly
+    >>> estimator = MaskEstimator(SpectrogramOnly(201), FeedForward(8), 201, 201, 8)
+    >>> enhancer = CFFMAEnhancer(NoEmbedding(), LogSpectrogram(), estimator)
+    >>> export_onnx(enhancer, getfixture("tmp_path") / "model.onnx") < 1e-4
+    True
+    """
+    onnx, onnxruntime, scanned_lstm = _packages()
+    enhancer = copy.deepcopy(enhancer).cpu().float().eval()
+    network = _MaskNetwork(enhancer)
+    n_bytes = sum(weight.nbytes for weight in network.parameters())
+    if n_bytes > MAX_WEIGHT_BYTES:
+        raise InputError(
+            f"weights of {n_bytes / 1e9:.1f} GB do not fit into one ONNX file, which "
+            f"holds {MAX_WEIGHT_BYTES / 1e9:.1f} GB: use a smaller SSL model"
+        )
+    try:
+        with replacing(path) as partial:
+            with _quiet(), scanned_lstm():
+                program = _program(network, enhancer.spectrogram)
+            metadata = _metadata(enhancer)
+            program.model.metadata_props.update(metadata)
+            onnx.save_model(program.model_proto, partial, format="protobuf")
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 3  # errors
+            # By its bytes: onnxruntime takes only paths that are UTF-8.
+            session = onnxruntime.InferenceSession(partial.read_bytes(), options)
+            difference = _largest_difference(network, enhancer.spectrogram, session)
+            # Also where it is not a number.
+            if not difference <= TOLERANCE:
+                raise InputError(
+                    f"{path} is not written: onnxruntime's masks differ from PyTorch's "
+                    f"by {difference:.1e}, and {TOLERANCE:.0e} is allowed"
+                )
+    except OSError as error:
+        raise InputError(f"{path} can't be written ({reason(error)})") from error
+    return difference
+
+
+class _MaskNetwork(nn.Module):
+    """An enhancer without its transforms."""
+
+    def __init__(self, enhancer):
+        super().__init__()
+        self.embedding = enhancer.embedding
+        self.mask_estimator = enhancer.mask_estimator
+
+    def forward(self, noisy, log_magnitude):
+        """Estimate the mask [B, T, F] from [B, S] and [B, T, F]."""
+        embedding = self.embedding(noisy, log_magnitude.shape[1])
+        return self.mask_estimator(log_magnitude, embedding)
+
+
+def _packages():
+    """What this needs beside the lobes."""
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  torch.onnx imports it
+
+        # Otherwise an LSTM is exported for one length.
+        from torch.export._patches import register_lstm_while_loop_decomposition
+    except ModuleNotFoundError as error:
+        raise InstallError(
+            f"the package {error.name} is not installed: "
+            "pip install 'speechbrain-cffma[onnx]'"
+        ) from error
+    return onnx, onnxruntime, register_lstm_while_loop_decomposition
+
+
+@contextmanager
+def _quiet():
+    """Without the exporter's remarks on how it works; errors are raised."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _program(network, spectrogram):
+    noisy = torch.zeros(2, SAMPLE_RATE)
+    log_magnitude, _ = spectrogram(noisy)
+    try:
+        with torch.no_grad():
+            return torch.onnx.export(
+                network,
+                (noisy, log_magnitude),
+                input_names=list(DYNAMIC_AXES),
+                output_names=["mask"],
+                dynamic_shapes=DYNAMIC_AXES,
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise InputError(
+            f"this network can't be exported [{one_line(error.__cause__ or error)}]"
+        ) from error
+
+
+def _metadata(enhancer):
+    spectrogram = enhancer.spectrogram
+    metadata = {
+        "sample_rate": SAMPLE_RATE,
+        "min_samples": min_samples(spectrogram),
+        "n_fft": spectrogram.n_fft,
+        "hop_length": spectrogram.hop_length,
+        "win_length": spectrogram.win_length,
+        "eps": spectrogram.eps,
+        "version": __version__,
+    }
+    for name in ("level", "suppression"):
+        if getattr(enhancer, name) is not None:
+            metadata[name] = getattr(enhancer, name)
+    _, card = read_card(enhancer.card)
+    if card.get("license"):
+        metadata["license"] = card["license"]
+    return {key: str(value) for key, value in metadata.items()}
+
+
+def _largest_difference(network, spectrogram, session):
+    """Between the masks of PyTorch and of an onnxruntime session, over `CHECKS`."""
+    differences = []
+    for batch, seconds in CHECKS:
+        noisy = _noisy_speech(batch, round(seconds * SAMPLE_RATE))
+        missing = max(0, min_samples(spectrogram) - noisy.shape[1])
+        noisy = nn.functional.pad(noisy, (0, missing))
+        log_magnitude, _ = spectrogram(noisy)
+        with torch.inference_mode():
+            expected = network(noisy, log_magnitude)
+        inputs = {"noisy": noisy.numpy(), "log_magnitude": log_magnitude.numpy()}
+        (mask,) = session.run(["mask"], inputs)
+        differences.append((torch.from_numpy(mask) - expected).abs().max())
+    return torch.stack(differences).max().item()
+
+
+def _noisy_speech(batch, n_samples):
+    """Noise, in every other item, from the first, behind voiced syllables."""
+    time = torch.arange(n_samples) / SAMPLE_RATE
+    harmonics = torch.arange(1, 31).unsqueeze(1)
+    voice = (torch.sin(2 * math.pi * 120 * harmonics * time) / harmonics).sum(0)
+    syllables = 0.1 * voice * torch.sin(2 * math.pi * 2 * time) ** 2
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(batch, n_samples, generator=generator)
+    is_speech = (torch.arange(batch) % 2 == 0).float().unsqueeze(1)
+    return is_speech * syllables + 0.1 ** (1 + is_speech) * noise

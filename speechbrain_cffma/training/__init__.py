@@ -1,0 +1,5 @@
+"""Experiments, the Brain, checkpoints, sweeps, and what they draw.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""

@@ -1,0 +1,666 @@
+"""Experiments: a YAML that may name a base and variants, read with overrides into objects.
+
+HyperPyYAML's `!include` nests what it includes, so that it can't be overridden from
+the command line. Here an experiment's top-level keys replace those of its `base:`, and
+those of its `variant:` replace both.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import difflib
+import io
+import json
+import os
+import pydoc
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from hyperpyyaml import load_hyperpyyaml
+from hyperpyyaml.core import resolve_references
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, TaggedScalar
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode
+from ruamel.yaml.scalarstring import LiteralScalarString
+
+from speechbrain_cffma.errors import CFFMAError, InputError, one_line
+from speechbrain_cffma.files import of_project
+
+#: Keys that hold a path, beside those of `_PATH_ENDINGS`.
+_PATHS = {"corpus", "metadata", "pretrained"}
+_PATH_ENDINGS = ("_folder", "_manifest", "_source", "_path")
+#: Keys that hold a folder or a list of folders.
+_LIST_ENDINGS = ("speech_folder", "noise_folder", "rir_folder")
+#: Keys that hold text, also where their default does not tell.
+_TEXTS = {"experiment", "license", "pair_by", "test_data", "training_data"}
+#: Names that experiments and runs of 0.1.0 hold, and where they are now.
+MOVED = {
+    "brain.EnhancementBrain": "training.brain.EnhancementBrain",
+    "checkpoints.AtomicCheckpointer": "training.checkpoints.AtomicCheckpointer",
+    "data.RecordedPairs": "data.datasets.RecordedPairs",
+    "data.TrainingCrops": "data.datasets.TrainingCrops",
+    "mixing.DynamicMixer": "data.mixing.DynamicMixer",
+}
+#: Stands for "<" in a value while references, which it begins, are resolved.
+_LESS_THAN = "\ue000"
+#: What YAML can't hold (YAML 1.2, section 5.1); also bytes of a name that is not UTF-8.
+_NOT_IN_YAML = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]"
+)
+
+
+def parse_command_line(argv):
+    """Split a command line of `train.py`, as `speechbrain.parse_arguments` does.
+
+    SpeechBrain makes YAML of the overrides, and on the way spaces of each `=`. Here
+    they are the text after the first `=`, as it stands.
+
+    Arguments
+    ---------
+    argv : list of str
+        The experiment's YAML, options of SpeechBrain, and overrides: `--key=value`,
+        `--key value`, or `--key` alone to switch a boolean on.
+
+    Returns
+    -------
+    path : str
+        The YAML.
+    options : speechbrain.RunOptions
+        SpeechBrain's options.
+    overrides : dict
+        Their texts by the keys, for `read_experiment`; True for a key alone.
+
+    Raises
+    ------
+    InputError
+        If an argument is of no such form.
+
+    Example
+    -------
+    >>> path, _, overrides = parse_command_line(["a.yaml", "--device=cpu", "--folder=lr=1"])
+    >>> path, overrides
+    ('a.yaml', {'folder': 'lr=1'})
+    """
+    import speechbrain as sb
+
+    rest, overrides = split_overrides(argv, run_options() | {"help"})
+    path, options, unknown = sb.parse_arguments(rest)
+    if unknown:
+        raise InputError(f"options have the form --key=value, unlike {unknown}")
+    return path, options, overrides
+
+
+def run_options():
+    """The names of SpeechBrain's own options, which are no overrides.
+
+    Returns
+    -------
+    set of str
+        Such as "device".
+
+    Example
+    -------
+    >>> "device" in run_options()
+    True
+    """
+    import speechbrain as sb
+
+    return {field.name for field in fields(sb.RunOptions)}
+
+
+def split_overrides(argv, options):
+    """Take the overrides of an experiment out of a command line.
+
+    Arguments
+    ---------
+    argv : list of str
+        Its arguments.
+    options : set of str
+        Names, without dashes, of what is no override.
+
+    Returns
+    -------
+    rest : list of str
+        The arguments that are no overrides.
+    overrides : dict
+        Texts by their keys; True for a key alone.
+
+    Example
+    -------
+    >>> split_overrides(["a.yaml", "--jobs", "2", "--lr", "0.1", "--download"], {"jobs"})
+    (['a.yaml', '--jobs', '2'], {'lr': '0.1', 'download': True})
+    """
+    rest, overrides = [], {}
+    waiting = list(argv)[::-1]
+    while waiting:
+        argument = waiting.pop()
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or key in options:
+            rest.append(argument)
+        elif equals:
+            overrides[key] = value
+        # Before the YAML, what follows may be the YAML.
+        elif rest and waiting and not waiting[-1].startswith("--"):
+            overrides[key] = waiting.pop()
+        else:
+            overrides[key] = True
+    return rest, overrides
+
+
+def read_experiment(path, overrides=None):
+    """Read an experiment's YAML with its base, variants and overrides, references resolved.
+
+    A variant is a YAML in a folder `variants` beside the experiment or one of its bases.
+    The key `variant:` holds its name, or a list of names of variants that replace
+    different keys; the names are appended to `experiment`, so that a run has another
+    output_folder. A variant of the name of a key is chosen by giving that key a value.
+    The key `without:`, of a variant or an experiment, lists keys of what is below it
+    that go: what they made is of no use beside it.
+
+    A `~` in a path stands for the home folder. A default in `recipes/` is found from
+    anywhere.
+
+    Arguments
+    ---------
+    path : str or Path
+        The YAML; its key `base:`, if any, names another one relative to it.
+    overrides : dict, str or None
+        Texts by their keys, as `parse_command_line` returns them, or YAML with these
+        keys, as `speechbrain.parse_arguments` returns it. Where a key holds text or a
+        path by default, the text is the value as it stands, but for `null`, which unsets
+        it, and lists of folders; where it holds something else, the text is YAML. Where
+        the default does not tell, the key's name does. True switches a boolean on.
+
+    Returns
+    -------
+    str
+        HyperPyYAML text without references, for `load_experiment`.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or no YAML, a key must be given and is not, an override
+        matches no key, has no value or is no YAML, or there is no such variant.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "base.yaml").write_text("lr: 0.1\\nsteps: 10\\ndouble: !ref <steps> * 2")
+    >>> _ = (folder / "mine.yaml").write_text("base: base.yaml\\nsteps: 20")
+    >>> print(read_experiment(folder / "mine.yaml", {"lr": "0.5"}))
+    lr: 0.5
+    steps: 20
+    double: 40
+    <BLANKLINE>
+    """
+    overrides = _texts(overrides) if isinstance(overrides, str) else overrides or {}
+    files = _with_bases(Path(path))
+    tree = _located(_merge(files))
+    tree.pop("without", None)
+    paths = _variants_beside([file for file, _ in files])
+
+    def value(key):
+        """Of what chooses variants."""
+        if key in overrides and key in tree:
+            return _value(key, overrides[key], tree)
+        return tree.get(key)
+
+    variants = _names(value("variant"))
+    for key in paths:
+        if key in variants and key in tree:
+            raise InputError(f"the variant {key} is chosen by --{key}=... instead")
+        if value(key) is not None:
+            variants.append(key)
+    gone = _add_variants(tree, variants, paths, path)
+    for key in overrides:
+        if key in gone:
+            raise InputError(
+                f"{path} has no key {key!r} to override with the variant {gone[key]}, "
+                "which replaces what it is for"
+            )
+        if key not in tree:
+            close = difflib.get_close_matches(key, tree)
+            hint = f"did you mean --{close[0]}?" if close else "see its keys there"
+            raise InputError(f"{path} has no key {key!r} to override: {hint}")
+    tree.update({key: _value(key, text, tree) for key, text in overrides.items()})
+    tree.pop("variant", None)  # merged, as the base is
+    if variants and "experiment" in tree:
+        tree["experiment"] = _with_suffix(tree["experiment"], "-" + "-".join(variants))
+    for key, node in tree.items():
+        if _tag(node) == "!PLACEHOLDER":
+            raise InputError(f"{path}: {key!r} is a !PLACEHOLDER: give --{key}=...")
+    try:
+        text = resolve_references(_dump(_in_order_of_use(tree))).getvalue()
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: {one_line(error)}") from error
+    return text.replace(_LESS_THAN, "<")
+
+
+def load_experiment(text, only=None):
+    """Make the objects that an experiment names.
+
+    Arguments
+    ---------
+    text : str
+        What `read_experiment` returns.
+    only : str or None
+        Make this key's object alone; what it does not need is not even built.
+
+    Returns
+    -------
+    dict or object
+        All keys with their objects, or the one.
+
+    Raises
+    ------
+    InputError
+        If there is no such key, or a name in the YAML leads to nothing that can be imported.
+
+    Example
+    -------
+    >>> load_experiment("a: 1\\nb: !new:no.such.Class", only="a")
+    1
+    """
+    if only is not None:
+        tree = YAML().load(text)
+        if only not in tree:
+            raise InputError(f"the experiment has no key {only!r}")
+        text = _dump({only: tree[only]})
+    try:
+        loaded = load_hyperpyyaml(text)
+    except CFFMAError:
+        raise
+    except pydoc.ErrorDuringImport as error:  # of whatever ended the import
+        if isinstance(error.value, KeyboardInterrupt | ModuleNotFoundError):
+            raise error.value from None
+        raise InputError(f"the experiment: {one_line(error)}") from error
+    except ImportError as error:
+        raise InputError(
+            f"the experiment names what can't be imported: {one_line(error)}"
+        ) from error
+    return loaded if only is None else loaded[only]
+
+
+def differing_keys(text, other, given=()):
+    """Compare two experiments, which may have been read by different releases.
+
+    Arguments
+    ---------
+    text : str
+        What `read_experiment` returns.
+    other : str
+        Likewise.
+    given : iterable of str
+        Keys that count also where only one experiment has them. Others are those of a
+        release: a key that it added has a default that changes nothing.
+
+    Returns
+    -------
+    list of str
+        The top-level keys with other values.
+
+    Example
+    -------
+    >>> differing_keys("a: 1\\nb: 2", "b: 3  # more\\na: 1\\nc: 4")
+    ['b']
+    """
+    trees = [YAML().load(_with_current_names(t)) for t in (text, other)]
+    of_one = (trees[0].keys() ^ trees[1].keys()) - set(given)
+    plain = [_plain(tree, without=of_one)[1] for tree in trees]
+    keys = dict.fromkeys(key for tree in plain for key in tree)
+    return [key for key in keys if plain[0].get(key) != plain[1].get(key)]
+
+
+def _plain(node, without):
+    """What a node holds with its tags, but for comments and some keys at any depth: also
+    objects have arguments of these names."""
+    if isinstance(node, dict):
+        content = {k: _plain(v, without) for k, v in node.items() if k not in without}
+    elif isinstance(node, list):
+        content = [_plain(item, without) for item in node]
+    else:
+        content = node.value if isinstance(node, TaggedScalar) else node
+    return _tag(node), content
+
+
+def read_defaults(path):
+    """Read an experiment's YAML with its base, without variants.
+
+    Arguments
+    ---------
+    path : str or Path
+        The YAML.
+
+    Returns
+    -------
+    dict
+        What its keys hold, with references.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or no YAML.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.yaml"
+    >>> _ = path.write_text("lr: 0.5")
+    >>> dict(read_defaults(path))
+    {'lr': 0.5}
+    """
+    return _located(_merge(_with_bases(Path(path))))
+
+
+def override(key, value, defaults):
+    """An override on the command line that gives a key a value, whatever its type.
+
+    Arguments
+    ---------
+    key : str
+        The key.
+    value : object
+        Anything that JSON can hold.
+    defaults : dict
+        What `read_defaults` returns.
+
+    Returns
+    -------
+    str
+        --key=text
+
+    Raises
+    ------
+    InputError
+        If JSON can't hold the value.
+
+    Example
+    -------
+    >>> [override(key, "1", {"name": "x", "level": None}) for key in ("name", "level")]
+    ['--name=1', '--level="1"']
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except TypeError as error:
+        raise InputError(f"{key} can't hold a YAML tag: {value}") from error
+    if isinstance(value, str) and (_holds_text(key, defaults) or _is_own_yaml(value)):
+        text = value
+    return f"--{key}={text}"
+
+
+def _with_bases(path):
+    """A YAML, its base, the base of that and so on: a list of (path, tree)."""
+    files = []
+    while True:
+        if path.resolve() in [file.resolve() for file, _ in files]:
+            raise InputError(f"the experiment {path} is its own base")
+        tree = read_yaml(path)
+        files.append((path, tree))
+        if "base" not in tree:
+            return files
+        path = path.parent / str(tree.pop("base"))
+
+
+def read_yaml(path):
+    """Read a YAML of top-level keys as it stands, without its base.
+
+    Arguments
+    ---------
+    path : str or Path
+        The YAML.
+
+    Returns
+    -------
+    dict
+        Values by their keys.
+
+    Raises
+    ------
+    InputError
+        If it is missing, or no such YAML.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.yaml"
+    >>> _ = path.write_text("lr: 0.5")
+    >>> read_yaml(path)["lr"]
+    0.5
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        tree = YAML().load(_with_current_names(text))
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror})") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a valid YAML: {one_line(error)}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path} is not a YAML of keys and values")
+    return tree
+
+
+def _with_current_names(text):
+    """YAML text in which what has moved since 0.1.0 is named by where it is."""
+    for old, new in MOVED.items():
+        text = re.sub(
+            rf"\bspeechbrain_cffma\.{re.escape(old)}\b",
+            f"speechbrain_cffma.{new}",
+            text,
+        )
+    return text
+
+
+def _merge(files):
+    """The keys of the last base, in their order, replaced by those of the files above."""
+    *above, (_, merged) = files
+    for _, tree in reversed(above):
+        merged.update(tree)
+        for key in tree.get("without", []):
+            merged.pop(key, None)
+    return merged
+
+
+def _located(tree):
+    """The same keys, with their paths as they are from here."""
+    for key, value in tree.items():
+        if isinstance(value, str) and _is_path(key):
+            is_ours = value.startswith("recipes/")
+            tree[key] = of_project(value) if is_ours else os.path.expanduser(value)
+    return tree
+
+
+def _is_path(key):
+    return key in _PATHS or key.endswith(_PATH_ENDINGS)
+
+
+def _tag(node):
+    """The tag of a node such as !ref, or None."""
+    return node.tag.value if hasattr(node, "tag") else None
+
+
+def _holds_text(key, tree):
+    """Whether a key holds text or a path: by its default, or by its name."""
+    default = tree.get(key)
+    if _tag(default) == "!ref":
+        # Text, or arithmetic, or what it refers to.
+        if re.search(r"[^\d\s.+*/%()-]", re.sub(r"<[^>]*>", "", default.value)):
+            return True
+        others = {k: v for k, v in tree.items() if k != key}
+        if any(_holds_text(name, others) for name in _references(default)):
+            return True
+    if default is None or _tag(default):
+        return key in _TEXTS or _is_path(key)
+    is_folders = isinstance(default, list) and key.endswith(_LIST_ENDINGS)
+    return isinstance(default, str) or is_folders
+
+
+def _texts(overrides):
+    """The texts in YAML that `speechbrain.parse_arguments` made of overrides."""
+    try:
+        root = YAML().compose(overrides)
+    except YAMLError as error:
+        raise InputError(f"the overrides are no YAML: {one_line(error)}") from error
+    if root is None:
+        return {}
+    if not isinstance(root, MappingNode):
+        raise InputError(f"the overrides are not of the form --key=value: {overrides}")
+    texts = {}
+    for key, node in root.value:
+        text = overrides[node.start_mark.index : node.end_mark.index]
+        if isinstance(node, ScalarNode):
+            text = node.value if node.value or node.style else True
+        texts[key.value] = text
+    return texts
+
+
+def _value(key, text, tree):
+    """The value that the text of an override gives a key."""
+    if text is True:
+        if not isinstance(tree[key], bool):
+            raise InputError(f"--{key} needs a value: --{key}=...")
+        return True
+    if not text:
+        raise InputError(f"--{key}= needs a value; --{key}=null unsets it")
+    if _NOT_IN_YAML.search(text):
+        raise InputError(
+            f"--{key}={text}: YAML can't hold names that are not UTF-8 or have control "
+            "characters: rename it, or give a link to it"
+        )
+    if text == "null":
+        return None
+    if _holds_text(key, tree):
+        return [_as_text(key, item) for item in _folders(key, text)] or _as_text(
+            key, text
+        )
+    try:
+        value = YAML().load(text)
+    except YAMLError as error:
+        raise InputError(f"--{key}={text} is no YAML: {one_line(error)}") from error
+    if isinstance(tree[key], bool) and not isinstance(value, bool):
+        raise InputError(f"--{key} is true or false, not {text}")
+    if value is None or _tag(value):  # such as !ref, which becomes a number later
+        return value
+    if _is_number(tree[key]) and not _is_number(value):
+        raise InputError(f"--{key} is a number, not {text}")
+    is_list = isinstance(tree[key], list) and any(map(_is_number, tree[key]))
+    if is_list and not isinstance(value, list):  # of names, one may stand alone
+        raise InputError(f"--{key} is a list such as {tree[key]}, not {text}")
+    if key.endswith("seed") and not (isinstance(value, int) and value >= 0):
+        raise InputError(f"--{key} is a whole number from 0 on, not {text}")
+    return value
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _folders(key, text):
+    """The folders of [a, b], where a key takes several and no folder has that name."""
+    if not (key.endswith(_LIST_ENDINGS) and re.fullmatch(r"\[.*\]", text)):
+        return []
+    if os.path.exists(text):
+        return []
+    try:
+        return YAML(typ="base").load(text)
+    except YAMLError as error:
+        raise InputError(f"--{key}={text} is no list: {one_line(error)}") from error
+
+
+def _as_text(key, text):
+    """Text that stays text in YAML, in the form of a block where it must be."""
+    text = os.path.expanduser(text) if _is_path(key) else text
+    text = text.replace("<", _LESS_THAN)
+    return text if _is_own_yaml(text) else LiteralScalarString(text)
+
+
+def _is_own_yaml(text):
+    """Whether a text is what YAML makes of it; (1, 2) is a tuple of HyperPyYAML."""
+    try:
+        return YAML().load(f"key: {text}") == {"key": text} and text[:1] != "("
+    except YAMLError:
+        return False
+
+
+def _names(variant):
+    """The names of the variants in the value of the key `variant`."""
+    if variant is None:
+        return []
+    return [str(name) for name in (variant if isinstance(variant, list) else [variant])]
+
+
+def _variants_beside(files):
+    """The paths of the variants beside some files, by their names."""
+    # Of two of the same name, the one nearer to the experiment.
+    return {
+        path.stem: path
+        for file in reversed(files)
+        for path in sorted((file.parent / "variants").glob("*.yaml"))
+    }
+
+
+def _add_variants(tree, names, paths, experiment):
+    """Replace keys of the tree by those of variants; return which variant took which away."""
+    set_by, gone = {}, {}
+    for name in names:
+        if name not in paths:
+            known = ", ".join(sorted(paths)) or "none"
+            raise InputError(
+                f"{experiment} has no variant {name!r}; its variants are: {known}"
+            )
+        variant = _merge(_with_bases(paths[name]))
+        without = variant.pop("without", [])
+        for key in [*variant, *without]:
+            if key in set_by:
+                raise InputError(
+                    f"the variants {set_by[key]} and {name} can't be combined: both "
+                    f"replace {key!r}"
+                )
+            set_by[key] = name
+        tree.update(variant)
+        for key in without:
+            tree.pop(key, None)
+            gone[key] = name
+    return gone
+
+
+def _with_suffix(value, suffix):
+    """A text, a `!ref` of one or a `!PLACEHOLDER`, with something behind it."""
+    if not isinstance(value, TaggedScalar):
+        return f"{value}{suffix}"
+    value.value += suffix
+    return value
+
+
+def _in_order_of_use(tree):
+    """The same keys, each behind those it refers to, as HyperPyYAML needs them."""
+    ordered = CommentedMap()
+
+    def place(key, above=()):
+        if key in ordered or key not in tree:
+            return
+        if key in above:
+            raise ValueError(f"{' -> '.join([*above, key])} is a circle of references")
+        for used in _references(tree[key]):
+            place(used, (*above, key))
+        ordered[key] = tree[key]
+
+    for key in tree:
+        place(key)
+    return ordered
+
+
+def _references(node):
+    """The top-level keys that a node refers to."""
+    if isinstance(node, dict):
+        node = list(node.values())
+    if isinstance(node, list):
+        return [name for child in node for name in _references(child)]
+    if isinstance(node, TaggedScalar):
+        return re.findall(r"<([^>\[.]+)", node.value)
+    return []
+
+
+def _dump(tree):
+    stream = io.StringIO()
+    YAML().dump(tree, stream)
+    return stream.getvalue()

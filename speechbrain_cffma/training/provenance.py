@@ -1,0 +1,185 @@
+"""What a model card says of a training: command, data, base model and licence.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+from speechbrain_cffma.audio import SAMPLE_RATE
+from speechbrain_cffma.data.manifest import read_manifest
+from speechbrain_cffma.evaluation import tables
+from speechbrain_cffma.hub.card import read_card
+from speechbrain_cffma.metric_table import TABLE
+
+
+def describe_training(hparams, command):
+    """What the card says of the training, whatever comes of it.
+
+    Arguments
+    ---------
+    hparams : SimpleNamespace
+        The experiment, with the keys of hparams/base.yaml.
+    command : str
+        What was run, from `shareable_command`.
+
+    Returns
+    -------
+    dict
+        Facts for `model_card`, in what JSON can hold.
+    """
+    base = _base(hparams)
+    ssl_source = None
+    if base is None and hasattr(hparams.enhancer.embedding, "ssl"):
+        ssl_source = _hub_id(hparams.ssl_source)
+    describe = getattr(hparams.pairs, "describe", lambda: None)
+    return {
+        "experiment": hparams.experiment,
+        "data": hparams.training_data,
+        "extent": extent(read_manifest(hparams.train_manifest)),
+        "valid_extent": extent(read_manifest(hparams.valid_manifest)),
+        "pairs": describe(),
+        "data_license": hparams.license,
+        "license": _license(hparams.license, base),
+        "base": base,
+        "base_model": base["hub_id"] if base else ssl_source,
+        "ssl_source": ssl_source,
+        "fine_tune": hparams.fine_tune,
+        "batch_size": hparams.batch_size,
+        "seconds": hparams.crop_samples / SAMPLE_RATE,
+        "lr": hparams.lr,
+        "lr_ssl": hparams.lr_ssl,
+        "lr_schedule": hparams.lr_schedule,
+        "seed": hparams.seed,
+        "command": command,
+    }
+
+
+def describe_results(summary, settings, data, rows):
+    """What the card says of the test.
+
+    Arguments
+    ---------
+    summary : dict
+        What `write_report` returns for "noisy" and "enhanced".
+    settings : dict
+        Those of the evaluation.
+    data : str or None
+        What the test data is.
+    rows : iterable of dict
+        Rows of the test's manifest.
+
+    Returns
+    -------
+    dict
+        Facts for `model_card`.
+    """
+    scores = summary["overall"]["enhanced"]["scores"]
+    return {
+        "table": tables.by_metric(summary, settings["metrics"]),
+        "note": tables.note(settings),
+        "scores": {
+            metric: (TABLE[metric].heading, round(score["mean"], TABLE[metric].digits))
+            for metric, score in scores.items()
+            if score["mean"] is not None
+        },
+        "data": data,
+        "extent": extent(rows),
+    }
+
+
+def extent(rows):
+    """How much data a manifest lists.
+
+    Arguments
+    ---------
+    rows : iterable of dict
+        Rows of a manifest.
+
+    Returns
+    -------
+    str
+        Number and length of the files, and what else is known of them.
+
+    Example
+    -------
+    >>> row = {"duration": 60.0, "speaker": "anna", "noise": "", "snr": 5.0}
+    >>> extent([row, {**row, "speaker": "ben", "snr": 10.0}])
+    '2 files, 2.0 min, 2 speakers, SNR 5 to 10 dB'
+    """
+    rows = list(rows)
+    minutes = sum(row["duration"] for row in rows) / 60
+    facts = [
+        f"{len(rows):,} file{'s' if len(rows) != 1 else ''}",
+        f"{minutes / 60:.1f} h" if minutes >= 60 else f"{minutes:.1f} min",
+    ]
+    for key, name in (("speaker", "speakers"), ("noise", "kinds of noise")):
+        count = len({row[key] for row in rows} - {""})
+        if count > 1:
+            facts.append(f"{count} {name}")
+    snrs = {row["snr"] for row in rows} - {None}
+    if snrs:
+        facts.append(f"SNR {min(snrs):g} to {max(snrs):g} dB")
+    return ", ".join(facts)
+
+
+def shareable_command(arguments):
+    """The command of a run, with `PATH` for whatever lies on this machine alone.
+
+    Arguments
+    ---------
+    arguments : list of str
+        Of `train.py`.
+
+    Returns
+    -------
+    str
+        A line for a shell. It trains, also where the arguments only test.
+
+    Example
+    -------
+    >>> shareable_command(["/home/me/hparams/mini.yaml", "--lr=0.1", "--noise_folder=/data/n=1"])
+    'python train.py hparams/mini.yaml --lr=0.1 --noise_folder=PATH'
+    """
+    kept = [_shareable(text) for text in arguments if text != "--test_only"]
+    return shlex.join(["python", "train.py", *kept])
+
+
+def _shareable(argument):
+    flag, equals, value = "", "", argument
+    if argument.startswith("--"):
+        flag, equals, value = argument.partition("=")
+    if not flag and Path(value).suffix == ".yaml":
+        return f"hparams/{Path(value).name}"
+    is_path = "/" in value or os.sep in value or os.path.exists(value)
+    return f"{flag}{equals}{'PATH' if is_path and not _hub_id(value) else value}"
+
+
+def _hub_id(source):
+    """A source, if it is an id of the hub and no folder; else None."""
+    is_id = re.fullmatch(r"[\w.-]*\w/\w[\w.-]*", str(source))
+    return str(source) if is_id and not os.path.exists(source) else None
+
+
+def _base(hparams):
+    """The model that the run started from; None if from none."""
+    if hparams.pretrained is None:
+        return None
+    text, data = read_card(hparams.enhancer.card)
+    hub_id = _hub_id(hparams.pretrained)
+    return {
+        "hub_id": hub_id,
+        "name": hub_id or data.get("model_name"),
+        "license": data.get("license"),
+        "text": text,
+    }
+
+
+def _license(own, base):
+    """The licence of weights that learnt from data of one licence, and maybe from a model."""
+    if own is None or base is None or base["license"] in (None, own):
+        return own
+    return "other"

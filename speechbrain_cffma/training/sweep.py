@@ -1,0 +1,419 @@
+"""Sweeps: an experiment in several variants and with several seeds, run and kept track of.
+
+A run is a command line of `train.py` with an output folder of its own, so that the same
+runs can be started here, by a cluster's scheduler or by hand. What has finished is told
+from these folders alone.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from tqdm import tqdm
+
+from speechbrain_cffma.data.prepared import prepared_from
+from speechbrain_cffma.errors import InputError, one_line
+from speechbrain_cffma.files import lock, of_project
+from speechbrain_cffma.training.experiment import (
+    differing_keys,
+    load_experiment,
+    override,
+    parse_command_line,
+    read_defaults,
+    read_experiment,
+    read_yaml,
+)
+from speechbrain_cffma.workers import ONE_THREAD
+
+KEYS = ("experiment", "output_folder", "seeds", "overrides", "variants", "grid")
+#: Standard output and error of a run, in its folder.
+LOG = "sweep.log"
+#: Seconds that a run gets to end before it is killed.
+PATIENCE = 10
+
+
+class Run(NamedTuple):
+    """One training run of a sweep.
+
+    Arguments
+    ---------
+    variant : str
+        Name of its variant.
+    seed : int
+        Its seed.
+    folder : Path
+        Its output folder.
+    arguments : list of str
+        Of `train.py`.
+    """
+
+    variant: str
+    seed: int
+    folder: Path
+    arguments: list
+
+    def command(self):
+        """The command that runs it.
+
+        Returns
+        -------
+        str
+            One line for a shell.
+        """
+        return shlex.join(["python", of_project("train.py"), *self.arguments])
+
+    def experiment(self):
+        """The experiment as `train.py` will read it.
+
+        Returns
+        -------
+        str
+            What `read_experiment` returns.
+
+        Raises
+        ------
+        InputError
+            If it can't be read, or an override is one that the experiment's text
+            would not show.
+        """
+        path, options, overrides = parse_command_line(self.arguments)
+        if given := sorted(options.overridden_args - {"param_file"}):
+            raise InputError(
+                f"{given[0]} is an option of SpeechBrain that a run keeps no note of: set "
+                "it in an experiment or a variant, or use --devices for the device"
+            )
+        return read_experiment(path, overrides)
+
+    def is_finished(self):
+        """Whether the run has been trained and evaluated.
+
+        Returns
+        -------
+        bool
+            False if it has not begun, or has not come to its end.
+
+        Raises
+        ------
+        InputError
+            If the folder holds a run of other settings.
+        """
+        kept = self.folder / "hyperparams.yaml"
+        done = self.folder / "test" / "summary.json"
+        # Before the first checkpoint there is nothing of a run that could be reused.
+        if not kept.is_file() or not (
+            done.is_file() or any((self.folder / "checkpoints").glob("CKPT*"))
+        ):
+            return False
+        *_, given = parse_command_line(self.arguments)
+        kept = kept.read_text(encoding="utf-8")
+        if keys := differing_keys(kept, self.experiment(), given):
+            raise InputError(
+                f"{self.folder} holds a run of other settings ({', '.join(keys)}): choose "
+                "another output_folder, or remove it"
+            )
+        return done.is_file()
+
+
+class Sweep(NamedTuple):
+    """What `read_sweep` returns.
+
+    Arguments
+    ---------
+    folder : Path
+        Where its runs and its tables go.
+    variants : list of str
+        Their names; the others are compared to the first.
+    seeds : list of int
+        The seeds of each.
+    runs : list of Run
+        All of them, all variants of the first seed first.
+    """
+
+    folder: Path
+    variants: list
+    seeds: list
+    runs: list
+
+
+def read_sweep(path, overrides=None):
+    """Read a sweep and work out its runs.
+
+    Its YAML has the keys `experiment` (a path relative to it), `output_folder`, `seeds`,
+    `overrides` (keys of the experiment, for all runs) and either `variants`, a list of
+    overrides with a `name` each, or `grid`, a list of values for each of some keys, of
+    which all combinations are run.
+
+    Arguments
+    ---------
+    path : str or Path
+        The YAML.
+    overrides : dict or None
+        Further overrides for all runs, as `parse_command_line` returns them;
+        `output_folder` and `seeds` replace those of the sweep.
+
+    Returns
+    -------
+    Sweep
+        With the runs of all variants and seeds. They share one manifest_folder.
+
+    Raises
+    ------
+    InputError
+        If it is missing or not of this form.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "size.yaml"
+    >>> _ = path.with_name("mini.yaml").write_text("dim: 4")
+    >>> _ = path.write_text(
+    ...     "{experiment: mini.yaml, output_folder: o, seeds: [1], grid: {dim: [8, 16]}}"
+    ... )
+    >>> sweep = read_sweep(path)
+    >>> sweep.variants
+    ['dim=8', 'dim=16']
+    >>> sweep.runs[1].folder.as_posix()
+    'o/dim_16/1'
+    """
+    tree, given = dict(read_yaml(path)), dict(overrides or {})
+    if "output_folder" in given:
+        tree["output_folder"] = os.path.expanduser(str(given.pop("output_folder")))
+    if "seeds" in given:
+        tree["seeds"] = _seeds(given.pop("seeds"))
+    _check_keys(path, tree)
+    experiment = os.path.normpath(Path(path).parent / tree["experiment"])
+    folder = Path(str(tree["output_folder"])).expanduser()
+    common = {
+        "manifest_folder": (folder / "manifests").as_posix(),
+        **(tree.get("overrides") or {}),
+    }
+    defaults = read_defaults(experiment)
+    shared = _flags(common, defaults)
+    shared |= {k: f"--{k}" if v is True else f"--{k}={v}" for k, v in given.items()}
+    variants = _variants(path, tree)
+    folders = {name: re.sub(r"[^\w.-]+", "_", name) for name in variants}
+    if len({name.lower() for name in folders.values()}) < len(folders):
+        raise InputError(f"{path}: two variants have the same name for a folder")
+
+    def run(name, seed):
+        run_folder = folder / folders[name] / str(seed)
+        options = {
+            **shared,
+            **_flags(variants[name], defaults),
+            **_flags({"seed": seed, "output_folder": run_folder.as_posix()}, defaults),
+        }
+        return Run(name, seed, run_folder, [experiment, *options.values()])
+
+    seeds = list(tree["seeds"])
+    # Seed by seed, so that all variants can be compared early.
+    runs = [run(name, seed) for seed in seeds for name in variants]
+    return Sweep(folder, list(variants), seeds, runs)
+
+
+def _flags(values, defaults):
+    return {key: override(key, value, defaults) for key, value in values.items()}
+
+
+def _seeds(text):
+    """The list of the option --seeds."""
+    try:
+        return YAML(typ="safe").load(str(text))
+    except YAMLError as error:
+        raise InputError(f"--seeds={text} is no YAML: {one_line(error)}") from error
+
+
+def prepare(runs):
+    """Prepare the data of runs, one after the other: runs at once would write the same files.
+
+    Arguments
+    ---------
+    runs : list of Run
+        The runs.
+
+    Raises
+    ------
+    InputError
+        If runs of one manifest folder have different data.
+    """
+    prepared = {}  # manifest folder: the run that was first, and what from
+    for run in runs:
+        experiment = run.experiment()
+        load_experiment(experiment, only="prepare")()
+        folder = load_experiment(experiment, only="manifest_folder")
+        marker = prepared_from(folder)
+        first, expected = prepared.setdefault(folder, (run, marker))
+        if marker != expected:
+            raise InputError(
+                f"{first.folder} and {run.folder} have different data in the same "
+                f"{folder}: all runs need the same test set (data_seed in the overrides, "
+                "if the experiment has that key)"
+            )
+
+
+def run_all(runs, n_jobs=1, devices=()):
+    """Run what is given, several at once; a run that fails does not stop the others.
+
+    Arguments
+    ---------
+    runs : list of Run
+        The runs, with their data prepared.
+    n_jobs : int
+        How many at once, at least 1.
+    devices : sequence of str
+        Devices to spread them over, such as cuda:0; none for SpeechBrain's default.
+
+    Returns
+    -------
+    dict
+        What went wrong, by the index of the run.
+    """
+    waiting = list(enumerate(runs))[::-1]
+    free = list(range(n_jobs))[::-1]
+    running = {}  # slot: index, process
+    failures = {}
+    try:
+        with tqdm(total=len(runs), desc="runs", dynamic_ncols=True) as progress:
+
+            def failed(index, reason):
+                failures[index] = reason
+                run = runs[index]
+                progress.write(f"{run.variant}, seed {run.seed}: {reason}", sys.stderr)
+
+            while waiting or running:
+                while waiting and free:
+                    index, run = waiting.pop()
+                    device = devices[free[-1] % len(devices)] if devices else None
+                    try:
+                        running[free[-1]] = index, _start(run, device, n_jobs)
+                        free.pop()
+                    except InputError as error:
+                        failed(index, str(error))
+                time.sleep(0.1)
+                for slot, (index, process) in list(running.items()):
+                    if process.poll() is not None:
+                        del running[slot]
+                        free.append(slot)
+                        if reason := _failure(runs[index], process.returncode):
+                            failed(index, reason)
+                        progress.update()
+    finally:
+        _stop([process for _, process in running.values()])
+    return failures
+
+
+def _check_keys(path, tree):
+    for key in ("experiment", "output_folder", "seeds"):
+        if not tree.get(key):
+            raise InputError(f"the sweep {path} has no {key}")
+    if unknown := sorted(set(tree) - set(KEYS)):
+        raise InputError(
+            f"the sweep {path} has an unknown key {unknown[0]!r}; there are "
+            + ", ".join(KEYS)
+        )
+    if bool(tree.get("variants")) == bool(tree.get("grid")):
+        raise InputError(f"the sweep {path} needs either variants or a grid")
+    seeds = tree["seeds"]
+    if not isinstance(seeds, list) or not all(type(s) is int for s in seeds):
+        raise InputError(f"{path}: seeds must be a list of whole numbers")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"{path}: a seed is there twice")
+
+
+def _variants(path, tree):
+    """The overrides of each variant, by its name."""
+    if grid := tree.get("grid"):
+        if not all(isinstance(values, list) and values for values in grid.values()):
+            raise InputError(f"{path}: each key of the grid needs a list of values")
+        combinations = [
+            dict(zip(grid, values, strict=True))
+            for values in itertools.product(*grid.values())
+        ]
+        named = [
+            (", ".join(f"{k}={_shown(v)}" for k, v in c.items()), c)
+            for c in combinations
+        ]
+    else:
+        named = []
+        for entry in tree["variants"]:
+            entry = dict(entry) if isinstance(entry, dict) else {}
+            name = str(entry.pop("name", "") or "")
+            if not name:
+                raise InputError(f"{path}: each variant needs a name")
+            named.append((name, entry))
+    if len(dict(named)) < len(named):
+        raise InputError(f"{path}: two variants have the same name")
+    return dict(named)
+
+
+def _shown(value):
+    """A value in the name of a variant."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _start(run, device, n_jobs):
+    run.folder.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable,
+        of_project("train.py"),
+        *run.arguments,
+        "--noprogressbar",
+    ]
+    if device:
+        command.append(f"--device={device}")
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}  # of the log
+    for name in ONE_THREAD:
+        environment.setdefault(name, str(max(1, (os.cpu_count() or 1) // n_jobs)))
+    with open(run.folder / LOG, "ab") as log:
+        # The process holds the lock, so that a sweep that was killed and is started
+        # again does not run beside what it left behind.
+        lock(log, shared_with_children=True)
+        log.write(f"$ {shlex.join(command)}\n".encode())
+        log.flush()
+        return subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the caller, who stops all.
+        )
+
+
+def _failure(run, code):
+    """Why a run that has ended is not finished, or ""."""
+    if code == 0 and run.is_finished():
+        return ""
+    text = (run.folder / LOG).read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return f"{lines[-1]} ({how}; {run.folder / LOG})"
+
+
+def _stop(processes):
+    """End processes and all that they have started."""
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    end = time.monotonic() + PATIENCE
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0, end - time.monotonic()))
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process, number):
+    with contextlib.suppress(ProcessLookupError):  # It has ended.
+        os.killpg(process.pid, number)
