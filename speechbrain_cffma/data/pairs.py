@@ -270,6 +270,7 @@ def prepare_pairs(folders, files, copies, n_jobs=-1, pair_by=None):
 
     Example
     -------
+    >>> from speechbrain_cffma.data.prepared import find_sources
     >>> from speechbrain_cffma import audio
     >>> folder = getfixture("tmp_path")
     >>> for side in ("noisy", "clean"):
@@ -353,6 +354,7 @@ def write_usable(manifest_folder, parts):
 
     Example
     -------
+    >>> from speechbrain_cffma.data.manifest import read_manifest
     >>> folder = getfixture("tmp_path")
     >>> files = AudioFile("noisy.wav"), AudioFile("clean.wav")
     >>> write_usable(folder, {"test": [Pair({"ID": "a", "duration": 1.5}, files, files)]})

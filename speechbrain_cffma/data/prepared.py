@@ -93,6 +93,7 @@ def is_prepared(save_folder, arguments, states=None):
 
     Example
     -------
+    >>> from speechbrain_cffma.data.manifest import write_manifest
     >>> folder = getfixture("tmp_path")
     >>> for split in ("train", "valid", "test"):
     ...     write_manifest(folder / f"{split}.csv", [])
