@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
+import torchaudio
 
 from speechbrain_cffma import audio
 from speechbrain_cffma.data.files import prepare_files
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.evaluation.scores import read_at
 
 
 def tone(sample_rate=16000, channels=1, seconds=1.0, level=0.5):
@@ -257,3 +260,23 @@ class TestReadAndWrite:
     def test_writing_leaves_no_other_file(self, tmp_path):
         audio.write(tmp_path / "a.wav", tone()[:, 0])
         assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+class TestResample:
+    @pytest.mark.parametrize("sample_rate", [8000, 22050, 44100, 48000])
+    @pytest.mark.parametrize("n_samples", [1, 400, 8001])
+    def test_is_that_of_torchaudio(self, sample_rate, n_samples):
+        """Copies that earlier releases made by it stay valid."""
+        samples = np.random.default_rng(0).uniform(-1, 1, n_samples).astype("float32")
+        expected = torchaudio.functional.resample(
+            torch.from_numpy(samples).double(), sample_rate, 16000
+        ).numpy()
+        seen = audio.resample(samples, sample_rate)
+        assert seen.dtype == samples.dtype
+        np.testing.assert_allclose(seen, expected, atol=1e-6)
+
+    def test_a_file_is_scored_as_training_copies_it(self, tmp_path):
+        soundfile.write(tmp_path / "a.wav", tone(48000), 48000, "FLOAT")
+        copy = prepare(tmp_path / "a.wav").path
+        scored = read_at(tmp_path / "a.wav", 16000)
+        np.testing.assert_allclose(audio.read(copy), scored, atol=1 / 32768)

@@ -11,7 +11,15 @@ import numpy as np
 from tqdm import tqdm
 
 from speechbrain_cffma import media
-from speechbrain_cffma.audio import MIN_SAMPLES, SAMPLE_RATE, SILENCE, mono, read, write
+from speechbrain_cffma.audio import (
+    MIN_SAMPLES,
+    SAMPLE_RATE,
+    SILENCE,
+    mono,
+    read,
+    resample,
+    write,
+)
 from speechbrain_cffma.errors import CFFMAError, reason
 
 
@@ -71,6 +79,7 @@ def prepare_files(sources, targets, n_jobs=-1, label="checking audio"):
     >>> folder = getfixture("tmp_path")
     >>> noise = np.random.default_rng(0).uniform(-1, 1, 8000)
     >>> import soundfile
+    >>> from pathlib import Path
     >>> soundfile.write(folder / "a.wav", noise, 8000)
     >>> (file,) = prepare_files([folder / "a.wav"], [folder / "copy.wav"], n_jobs=1)
     >>> Path(file.path).name, file.n_samples, file.source_rate, file.fault
@@ -104,7 +113,7 @@ def _prepare_file(source, target):
             else:
                 samples = mono(opened)
                 source_samples = source_samples or len(samples)
-                samples = _resample(samples, rate)
+                samples = resample(samples, rate)
     except (CFFMAError, OSError) as error:
         return AudioFile(source, fault=f"unreadable ({reason(error)})")
     fault = _fault(samples)
@@ -130,12 +139,3 @@ def _fault(samples):
 def _is_copy(path, time):
     """Whether it is the copy of a source that was changed at this time."""
     return os.path.exists(path) and os.stat(path).st_mtime_ns == time
-
-
-def _resample(samples, sample_rate):
-    if sample_rate == SAMPLE_RATE or not len(samples):
-        return samples
-    import torch
-    from torchaudio.functional import resample
-
-    return resample(torch.from_numpy(samples), sample_rate, SAMPLE_RATE).numpy()

@@ -7,7 +7,6 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
-import math
 from collections import Counter
 from contextlib import closing
 from importlib.metadata import version
@@ -16,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from speechbrain_cffma import __version__, media
-from speechbrain_cffma.audio import SAMPLE_RATE, mono
+from speechbrain_cffma.audio import SAMPLE_RATE, mono, resample
 from speechbrain_cffma.errors import CFFMAError, InputError, InstallError, printable
 from speechbrain_cffma.evaluation.journal import (
     JOURNAL,
@@ -306,9 +305,4 @@ def read_at(path, sample_rate):
         if source.channels > 1:
             raise InputError(f"{path} has {source.channels} channels")
         rate, samples = source.sample_rate, mono(source)
-    if rate == sample_rate:
-        return samples
-    from scipy.signal import resample_poly
-
-    common = math.gcd(sample_rate, rate)
-    return resample_poly(samples, sample_rate // common, rate // common)
+    return resample(samples, rate, sample_rate)
