@@ -474,7 +474,7 @@ class TestDynamicMixer:
         )
         assert mixer.describe() == (
             "mixed on the fly with 1 recorded and 1 simulated room impulse responses "
-            "(share 0.25, of which 0.6 simulated), towards the dry speech"
+            "(share 0.25, of which 0.6 simulated), with the dry speech as target"
         )
 
     def test_the_model_card_tells_all_of_it(self, speech_csv):
@@ -491,7 +491,7 @@ class TestDynamicMixer:
         )
         assert mixer.describe() == (
             "mixed on the fly with synthetic noise at -5 to 20 dB; 6 % clean on both sides; "
-            "4 % noise alone, towards silence; of the noises 5 % babble of many voices, "
+            "4 % noise alone, with silence as target; among the noises 5 % babble of many voices, "
             "20 % two at once, 30 % speed, 10 % codec; speech at 0.9 to 1.15 of its speed; "
-            "speech and noise equalized at random by 5 dB; at levels of -45 to -15 dB"
+            "random equalizers of 5 dB for speech and for noise; at levels of -45 to -15 dB"
         )

@@ -286,10 +286,10 @@ def test_recorded_noise_and_rooms_are_described(tmp_path):
     paths = [tmp_path / f"{name}.csv" for name in ("speech", "noise", "rir")]
     assert DynamicMixer(*paths).describe() == (
         "mixed on the fly with synthetic noise (share 0.3) and 3 recordings of noise at "
-        "-5 to 20 dB, and 2 room impulse responses (share 0.5), towards the dry speech"
+        "-5 to 20 dB, and 2 room impulse responses (share 0.5), with the dry speech as target"
     )
     assert DynamicMixer(*paths, reverberant_share=1, with_noise=False).describe() == (
-        "mixed on the fly with 2 room impulse responses (share 1), towards the dry speech"
+        "mixed on the fly with 2 room impulse responses (share 1), with the dry speech as target"
     )
 
 

@@ -363,12 +363,12 @@ class DynamicMixer:
                 rooms += f" recorded and {len(self.simulated_rirs)} simulated"
                 share += f", of which {self.simulated_share:g} simulated"
             parts.append(
-                f"{rooms} room impulse responses (share {share}), towards the dry speech"
+                f"{rooms} room impulse responses (share {share}), with the dry speech as target"
             )
         text = f"mixed on the fly with {', and '.join(parts)}"
         for share, name in (
             (self.clean_share, "clean on both sides"),
-            (self.noise_share, "noise alone, towards silence"),
+            (self.noise_share, "noise alone, with silence as target"),
         ):
             if share:
                 text += f"; {100 * share:g} % {name}"
@@ -379,12 +379,14 @@ class DynamicMixer:
         }
         if any(noises.values()):
             shares = (f"{100 * p:g} % {name}" for name, p in noises.items() if p)
-            text += f"; of the noises {', '.join(shares)}"
+            text += f"; among the noises {', '.join(shares)}"
         if self.speed != [SPEED_STEPS, SPEED_STEPS]:
             slowest, fastest = (steps / SPEED_STEPS for steps in self.speed)
             text += f"; speech at {slowest:g} to {fastest:g} of its speed"
         if self.equalizer:
-            text += f"; speech and noise equalized at random by {self.equalizer:g} dB"
+            text += (
+                f"; random equalizers of {self.equalizer:g} dB for speech and for noise"
+            )
         if self.level is not None:
             text += f"; at levels of {self.level[0]:g} to {self.level[1]:g} dB"
         return text
