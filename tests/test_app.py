@@ -17,7 +17,7 @@ from speechbrain_cffma.app import page as app
 from speechbrain_cffma.app import serve as serving
 from speechbrain_cffma.app.recordings import Recordings
 from speechbrain_cffma.app.result import NO_BOUND, draw, enhance
-from speechbrain_cffma.app.serve import PORTS, _free_port, serve
+from speechbrain_cffma.app.serve import _free_port, serve
 from speechbrain_cffma.errors import InputError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -215,7 +215,8 @@ class TestOptions:
     ):
         model = tiny_enhancer.save_pretrained(tmp_path / "model")
         monkeypatch.setitem(sys.modules, "gradio", None)
-        monkeypatch.delitem(sys.modules, "speechbrain_cffma.app.page")
+        for name in ("page", "serve"):
+            monkeypatch.delitem(sys.modules, f"speechbrain_cffma.app.{name}")
         with pytest.raises(SystemExit) as stop:
             cli.main(["app", f"--model={model}"])
         (line,) = capsys.readouterr().err.splitlines()
@@ -243,7 +244,7 @@ class TestAddress:
         with socket.create_server(("127.0.0.1", 0)) as server:
             free = server.getsockname()[1]
         monkeypatch.setattr(serving, "PORTS", [taken, free])
-        assert _free_port("127.0.0.1", PORTS) == free
+        assert _free_port("127.0.0.1", serving.PORTS) == free
 
     def test_another_machine_s_address_is_an_error(self):
         with pytest.raises(InputError, match="192.0.2.1:7860 can't be listened on"):

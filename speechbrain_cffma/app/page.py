@@ -91,6 +91,7 @@ def build(enhancer, recordings, max_minutes=10, **options):
 
     Example
     -------
+    >>> from speechbrain_cffma.app.recordings import Recordings
     >>> recordings = Recordings(getfixture("tmp_path"))
     >>> build(getfixture("tiny_enhancer"), recordings).title
     'Speech enhancement'

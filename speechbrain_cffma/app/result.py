@@ -15,12 +15,11 @@ from speechbrain_cffma import media
 from speechbrain_cffma.app.spectra import log_spectrum
 from speechbrain_cffma.audio import MIN_SAMPLES, SAMPLE_RATE, SILENCE
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.evaluation import figures
 from speechbrain_cffma.inference.limiter import PeakWarning
+from speechbrain_cffma.pictures import MASK_COLORS, RANGE, gradient, image, levels
 
 #: The slider's right end in dB, which stands for no bound.
 NO_BOUND = 40
-MASK_COLORS = "viridis"
 
 
 class Result(NamedTuple):
@@ -154,32 +153,28 @@ def draw(noisy, enhanced, seconds):
     >>> draw(path, path, 3.0).count("<img")
     3
     """
-    before, after = (log_spectrum(path, seconds).T for path in (noisy, enhanced))
+    before, after = (log_spectrum(path, seconds) for path in (noisy, enhanced))
     with media.open_source(enhanced) as source:
         khz = min(source.sample_rate, SAMPLE_RATE) / 2000
-    decibels = [20 * np.log10(np.expm1(spectrum)) for spectrum in (before, after)]
-    top = max(spectrum.max() for spectrum in decibels)
     size = (1120, 224)
-    images = [
-        figures.image((spectrum - top) / figures.RANGE + 1, size=size)
-        for spectrum in decibels
-    ]
+    shown = levels([np.expm1(spectrum) for spectrum in (before, after)])
+    images = [image(level, size=size) for level in shown]
     # Rounding to 16 bits leaves something where the noisy signal is next to nothing.
-    images.append(figures.image(after / before, MASK_COLORS, size))
+    images.append(image(after / before, MASK_COLORS, size))
     panels = (
         ("Noisy", "Spectrogram of the noisy recording"),
         ("Enhanced", "Spectrogram of the enhanced recording"),
         ("Mask", "What the network kept, over time and frequency"),
     )
     parts = [
-        _PANEL.format(title=title, alt=alt, khz=khz, image=image)
-        for (title, alt), image in zip(panels, images, strict=True)
+        _PANEL.format(title=title, alt=alt, khz=khz, image=picture)
+        for (title, alt), picture in zip(panels, images, strict=True)
     ]
     ticks = "".join(f"<span>{share * seconds:.1f}</span>" for share in (0, 0.25, 0.5))
     ticks += f"<span>{0.75 * seconds:.1f}</span><span>{seconds:.1f} s</span>"
     legend = (
-        f'<span>−{figures.RANGE} dB <i style="background: {figures.gradient()}"></i> loudest</span>'
-        f'<span>removed <i style="background: {figures.gradient(MASK_COLORS)}"></i> kept</span>'
+        f'<span>−{RANGE} dB <i style="background: {gradient()}"></i> loudest</span>'
+        f'<span>removed <i style="background: {gradient(MASK_COLORS)}"></i> kept</span>'
     )
     return (
         f'<div class="spectra">{"".join(parts)}<div class="seconds">{ticks}</div>'

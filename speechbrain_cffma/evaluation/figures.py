@@ -6,22 +6,19 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
-import base64
 import io
 import re
 
 import numpy as np
 import soundfile
-from matplotlib import colormaps, rc_context
+from matplotlib import rc_context
 from matplotlib.figure import Figure
-from PIL import Image
 from scipy.signal import ShortTimeFFT
+
+from speechbrain_cffma.pictures import data_uri, image, levels
 
 #: Of systems, in their order; legible on white and on black.
 COLORS = ("#8b8f96", "#2f81d6", "#e0762b", "#2a9d74", "#c45fa0", "#b08d12", "#7d6fd6")
-#: Range of a spectrogram below the loudest point of all signals of a file, in dB.
-RANGE = 80
-COLORMAP = "magma"
 
 _TEXT = "#010203"  # stands for the page's colour until the SVG is written
 _STYLE = {
@@ -167,8 +164,8 @@ def spectra(signals, sample_rate):
     -------
     list of str
         An image (data URI) of each: time to the right, frequency to the top, the
-        brightest colour for the loudest point of all signals, black from `RANGE` dB
-        below it.
+        brightest colour for the loudest point of all signals, black from
+        `pictures.RANGE` dB below it.
 
     Example
     -------
@@ -178,39 +175,8 @@ def spectra(signals, sample_rate):
     """
     window = round(0.032 * sample_rate)
     transform = ShortTimeFFT(np.hanning(window), round(0.01 * sample_rate), sample_rate)
-    powers = [np.abs(transform.stft(_at_least(x, window))) ** 2 for x in signals]
-    top = 10 * np.log10(max(max(power.max() for power in powers), 1e-12))
-    levels = ((10 * np.log10(power + 1e-20) - top) / RANGE + 1 for power in powers)
-    return [image(level) for level in levels]
-
-
-def image(levels, colors=COLORMAP, size=(560, 224)):
-    """A picture of levels over time and frequency.
-
-    Arguments
-    ---------
-    levels : np.ndarray
-        Levels [F, T], of which those from 0 to 1 are told apart.
-    colors : str
-        matplotlib's name of a colour map.
-    size : tuple of int
-        Width and height in pixels.
-
-    Returns
-    -------
-    str
-        An image (data URI): time to the right, frequency to the top.
-
-    Example
-    -------
-    >>> image(np.eye(20))[:23]
-    'data:image/webp;base64,'
-    """
-    pixels = colormaps[colors](np.clip(levels, 0, 1)[::-1], bytes=True)[..., :3]
-    picture = Image.fromarray(np.ascontiguousarray(pixels)).resize(size)
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=80)
-    return _data_uri(buffer, "image/webp")
+    magnitudes = [np.abs(transform.stft(_at_least(x, window))).T for x in signals]
+    return [image(level) for level in levels(magnitudes)]
 
 
 def audio(samples, sample_rate):
@@ -235,30 +201,7 @@ def audio(samples, sample_rate):
     """
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, sample_rate, "PCM_16", format="FLAC")
-    return _data_uri(buffer, "audio/flac")
-
-
-def gradient(colors=COLORMAP):
-    """The colours of levels from 0 to 1, as a CSS background.
-
-    Arguments
-    ---------
-    colors : str
-        matplotlib's name of a colour map.
-
-    Returns
-    -------
-    str
-        A linear gradient to the right.
-
-    Example
-    -------
-    >>> gradient()[:33]
-    'linear-gradient(to right, #000003'
-    """
-    levels = colormaps[colors](np.linspace(0, 1, 9), bytes=True)[:, :3]
-    stops = ", ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in levels.tolist())
-    return f"linear-gradient(to right, {stops})"
+    return data_uri(buffer, "audio/flac")
 
 
 def _axis(width, height, left, bottom=0.28, margin=0.1):
@@ -274,10 +217,6 @@ def _at_least(samples, n):
 
 def _shortened(name):
     return name if len(name) <= 16 else name[:15] + "…"
-
-
-def _data_uri(buffer, kind):
-    return f"data:{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _svg(figure):

@@ -11,6 +11,7 @@ from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.evaluation import figures, tables
 from speechbrain_cffma.evaluation.scores import failures, read_at
 from speechbrain_cffma.metric_table import TABLE
+from speechbrain_cffma.pictures import RANGE, gradient
 
 #: Longer files are shown and played this far.
 MAX_SECONDS = 20
@@ -36,7 +37,7 @@ def render(rows, summary, settings):
     Example
     -------
     >>> from speechbrain_cffma import audio
-    >>> from speechbrain_cffma.evaluation.systems import settings_of
+    >>> from speechbrain_cffma.evaluation.scores import settings_of
     >>> from speechbrain_cffma.evaluation.statistics import summarize_systems
     >>> path = getfixture("tmp_path") / "a.wav"
     >>> audio.write(path, getfixture("speech").numpy())
@@ -80,8 +81,8 @@ def render(rows, summary, settings):
             _example(rows, name, labels, settings)
             for name, labels in choose(rows, metrics[0]).items()
         ],
-        gradient=figures.gradient(),
-        range=figures.RANGE,
+        gradient=gradient(),
+        range=RANGE,
         max_seconds=MAX_SECONDS,
     )
 

@@ -45,8 +45,7 @@ def write_report(folder, rows, settings):
     Example
     -------
     >>> from speechbrain_cffma import audio
-    >>> from speechbrain_cffma.evaluation.scores import score_pairs
-    >>> from speechbrain_cffma.evaluation.systems import settings_of
+    >>> from speechbrain_cffma.evaluation.scores import score_pairs, settings_of
     >>> folder = getfixture("tmp_path")
     >>> for i, name in enumerate(("clean", "noisy")):
     ...     audio.write(folder / name / "a.wav", getfixture("speech").numpy() + 0.1 * i)

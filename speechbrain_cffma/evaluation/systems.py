@@ -131,6 +131,7 @@ def evaluate(
     ...     (folder / name).mkdir()
     ...     soundfile.write(folder / name / "a_snr20.wav", samples, 16000)
     >>> systems = {"noisy": folder / "noisy"}
+    >>> from speechbrain_cffma.evaluation.scores import settings_of
     >>> settings = settings_of(["si_sdr"])
     >>> (row,) = evaluate(folder / "clean", systems, folder / "report", settings, n_jobs=1)
     >>> row["system"], row["snr"], round(row["si_sdr"]), row["failed"]

@@ -58,7 +58,7 @@ def markdown(summary, settings):
 
     Example
     -------
-    >>> from speechbrain_cffma.evaluation.systems import settings_of
+    >>> from speechbrain_cffma.evaluation.scores import settings_of
     >>> from speechbrain_cffma.evaluation.statistics import summarize_systems
     >>> row = {"ID": "a", "system": "noisy", "snr": None, "noise": "", "failed": ""}
     >>> rows = [{**row, "si_sdr": 1.5}, {**row, "ID": "b", "si_sdr": 2.0}]
@@ -248,7 +248,7 @@ def note(settings):
 
     Example
     -------
-    >>> from speechbrain_cffma.evaluation.systems import settings_of
+    >>> from speechbrain_cffma.evaluation.scores import settings_of
     >>> note(settings_of(["si_sdr"])).startswith("Means with 95 % bootstrap intervals")
     True
     """

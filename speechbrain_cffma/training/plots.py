@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.errors import printable
+from speechbrain_cffma.pictures import MASK_COLORS, RANGE, draw, levels
 
 
 def plot_enhancement(path, noisy, enhanced, clean, mask, title="", frame_shift=0.01):
@@ -41,40 +42,21 @@ def plot_enhancement(path, noisy, enhanced, clean, mask, title="", frame_shift=0
     >>> path.exists()
     True
     """
-    decibels = [
-        20 * np.log10(np.expm1(spectrum) + 1e-5)
-        for spectrum in (noisy, enhanced, clean)
-    ]
-    top = max(spectrum.max() for spectrum in decibels)
+    shown = levels([np.expm1(spectrum) for spectrum in (noisy, enhanced, clean)])
     extent = (0, (len(noisy) - 1) * frame_shift, 0, SAMPLE_RATE / 2000)
 
     figure = Figure(figsize=(10, 6), layout="constrained")
     figure.suptitle(printable(title), parse_math=False)
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
     names = ("Noisy", "Enhanced", "Clean")
-    for axis, name, spectrum in zip(
-        (axes[0, 0], axes[0, 1], axes[1, 0]), names, decibels, strict=True
-    ):
-        image = axis.imshow(
-            spectrum.T,
-            origin="lower",
-            aspect="auto",
-            extent=extent,
-            cmap="magma",
-            vmin=top - 80,
-            vmax=top,
-        )
+    for axis, name, level in zip(axes.flat, names, shown, strict=False):
+        image = draw(axis, level, extent)
         axis.set_title(name)
-    figure.colorbar(image, ax=axes[0, :], label="Magnitude (dB)")
-    image = axes[1, 1].imshow(
-        mask.T,
-        origin="lower",
-        aspect="auto",
-        extent=extent,
-        cmap="viridis",
-        vmin=0,
-        vmax=1,
+    bar = figure.colorbar(
+        image, ax=axes[0, :], label="Level (dB), 0: the loudest point"
     )
+    bar.set_ticks(np.linspace(0, 1, 5), labels=np.linspace(-RANGE, 0, 5).astype(int))
+    image = draw(axes[1, 1], mask, extent, MASK_COLORS)
     axes[1, 1].set_title("Mask of the log-magnitude")
     figure.colorbar(image, ax=axes[1, :], label="Mask")
     for axis in axes[:, 0]:
