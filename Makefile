@@ -1,4 +1,5 @@
 # make demo          set up, enhance and evaluate with the default model, train it some minutes
+# make quick         set up, lint, and run the tests that take a minute
 # make test          set up, lint, and run all tests and doctests
 # make test-gpu      set up, and run the tests that need an NVIDIA GPU
 # make test-wheel    set up, and install the wheel with its dependencies alone, and use it (5 GB)
@@ -8,19 +9,26 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := --numprocesses=auto --dist=loadfile
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test test-gpu test-wheel test-browser setup chromium clean
+.PHONY: demo lint quick test test-gpu test-wheel test-browser setup chromium clean
 
 demo: setup
 	$(BIN)/python examples/before_after.py results/demo
 	$(BIN)/python train.py hparams/demo.yaml --test_only
 	$(BIN)/python train.py hparams/demo.yaml
 
-test: setup
+lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --durations=5
+	$(BIN)/mypy
+
+quick: lint
+	$(BIN)/python -m pytest tests $(PYTEST) -m 'not (slow or cuda or clean_environment)'
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST) --durations=5
 
 test-gpu: setup
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "error: torch finds no GPU here")'

@@ -4,6 +4,8 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+from typing import Any
+
 import torch
 from speechbrain.inference.interfaces import Pretrained
 
@@ -39,13 +41,18 @@ class EnhancerInterface(InferenceMixin, Pretrained):
     """
 
     MODULES_NEEDED = ["enhance_model"]
+    # SpeechBrain's, which has no type hints.
+    mods: Any
+    device: Any
 
     @property
     def spectrogram(self):
         """The model's transform, which `InferenceMixin` needs."""
         return self.mods.enhance_model.spectrogram
 
-    def enhance_batch(self, noisy, lengths=None):
+    def enhance_batch(
+        self, noisy: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Enhance a padded batch, each utterance as it would be alone.
 
         SpeechBrain's own `WaveformEnhancement.enhance_batch` takes `lengths`, too, but
@@ -89,7 +96,12 @@ class EnhancerInterface(InferenceMixin, Pretrained):
             enhanced, _ = self(noisy, lengths)
         return enhanced
 
-    def forward(self, noisy, lengths=None, suppression=None):
+    def forward(
+        self,
+        noisy: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        suppression: float | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Enhance a batch, as `CFFMAEnhancer` does.
 
         Arguments

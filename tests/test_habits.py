@@ -5,12 +5,17 @@ Its `check_docstrings` wants an example in each public function and class, its
 """
 
 import ast
+import inspect
 import re
 
 import pytest
 
 from helpers.paths import ROOT
-from speechbrain_cffma import __version__
+from speechbrain_cffma import __version__, lobes, losses, metrics
+from speechbrain_cffma.evaluation.statistics import summarize_systems
+from speechbrain_cffma.evaluation.systems import evaluate, pair_systems
+from speechbrain_cffma.inference import Windows
+from speechbrain_cffma.interface import EnhancerInterface
 from speechbrain_cffma.training.experiment import _merge, _with_bases
 
 SOURCES = [
@@ -160,6 +165,48 @@ def test_text_files_have_an_encoding_whatever_the_system_has(path):
     calls = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     calls = [ast.unparse(c) for c in calls if isinstance(c, ast.Call) and opens_text(c)]
     assert not [c for c in calls if not re.search(r"encoding=|, 'utf-8'|\*\*CSV", c)]
+
+
+# --- Type hints
+
+
+def public_interface():
+    """What users call, by name: functions, and the methods of models, lobes and losses."""
+    for module in (metrics, lobes):
+        for name in module.__all__:
+            if inspect.isfunction(getattr(module, name)):
+                yield name, getattr(module, name)
+    for module in (lobes, losses):
+        for name in module.__all__:
+            if hasattr(getattr(module, name), "forward"):
+                yield f"{name}.forward", getattr(module, name).forward
+    methods = ["from_pretrained", "save_pretrained", "push_to_hub", "pack", "enhance"]
+    for name in [*methods, "enhance_stream", "enhance_file"]:
+        yield f"CFFMAEnhancer.{name}", getattr(lobes.CFFMAEnhancer, name)
+    yield "EnhancerInterface.enhance_batch", EnhancerInterface.enhance_batch
+    yield "Windows", Windows.__new__
+    for function in (evaluate, pair_systems, summarize_systems):
+        yield function.__name__, function
+
+
+INTERFACE = dict(public_interface())
+
+
+@pytest.mark.parametrize("name", INTERFACE)
+def test_the_public_interface_has_type_hints(name):
+    """mypy checks them; see pyproject.toml."""
+    signature = inspect.signature(INTERFACE[name])
+    hints = {key: p.annotation for key, p in signature.parameters.items()}
+    hints["return"] = signature.return_annotation
+    for receiver in ("self", "cls", "_cls"):
+        hints.pop(receiver, None)
+    if name == "Windows":  # a NamedTuple returns itself
+        del hints["return"]
+    assert not [key for key, hint in hints.items() if hint is inspect.Parameter.empty]
+
+
+def test_the_package_says_that_it_has_type_hints():
+    assert (ROOT / "speechbrain_cffma" / "py.typed").is_file()
 
 
 # --- YAMLs

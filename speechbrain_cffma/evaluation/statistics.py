@@ -8,6 +8,9 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from scipy.stats import t
 
@@ -108,7 +111,9 @@ def t_interval(values):
     return mean, mean - half, mean + half
 
 
-def summarize_systems(rows, metrics):
+def summarize_systems(
+    rows: Sequence[dict[str, Any]], metrics: Sequence[str]
+) -> dict[str, Any]:
     """Summarise the scores of systems: in all, for each input SNR and each noise.
 
     Arguments

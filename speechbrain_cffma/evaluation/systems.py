@@ -4,6 +4,10 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from speechbrain_cffma.audio import find_audio
 from speechbrain_cffma.data import conditions
 from speechbrain_cffma.data.pairs import find_twins, names_of
@@ -11,7 +15,9 @@ from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.evaluation.scores import score_pairs
 
 
-def pair_systems(clean, systems, pair_by=None):
+def pair_systems(
+    clean: str | Path, systems: Mapping[str, str | Path], pair_by: str | None = None
+) -> list[dict[str, Any]]:
     """Find the files of each system, by path without extension, and their clean twins.
 
     Arguments
@@ -77,15 +83,15 @@ def pair_systems(clean, systems, pair_by=None):
 
 
 def evaluate(
-    clean,
-    systems,
-    folder,
-    settings,
-    metadata=None,
-    n_jobs=-1,
-    overwrite=False,
-    pair_by=None,
-):
+    clean: str | Path,
+    systems: Mapping[str, str | Path],
+    folder: str | Path,
+    settings: dict[str, Any],
+    metadata: str | Path | None = None,
+    n_jobs: int = -1,
+    overwrite: bool = False,
+    pair_by: str | None = None,
+) -> list[dict[str, Any]]:
     """Score every file of every system.
 
     Arguments

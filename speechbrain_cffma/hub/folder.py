@@ -18,6 +18,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from speechbrain_cffma import checks
 from speechbrain_cffma.errors import InputError, one_line
@@ -36,6 +37,12 @@ from speechbrain_cffma.registry import (
     config_of,
     from_config,
 )
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+    from typing_extensions import Self
+else:
+    Module = object
 
 CARD_FILE = "README.md"
 HYPERPARAMS_FILE = "hyperparams.yaml"
@@ -139,21 +146,21 @@ def _fill_buffers(model):
                 setattr(module, name, getattr(from_config(config_of(module)), name))
 
 
-class PretrainedMixin:
+class PretrainedMixin(Module):
     """Gives an enhancer `from_pretrained`, `save_pretrained` and `push_to_hub`."""
 
     #: Text of the model card that it was loaded with.
-    card = None
+    card: str | None = None
 
     @classmethod
     def from_pretrained(
         cls,
-        source=DEFAULT_MODEL,
-        revision=None,
-        cache_dir=None,
-        local_files_only=False,
-        token=None,
-    ):
+        source: str | Path = DEFAULT_MODEL,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        token: str | None = None,
+    ) -> "Self":
         """Load the default model, or one from a folder or the HuggingFace hub, of which nothing is executed.
 
         Arguments
@@ -197,7 +204,9 @@ class PretrainedMixin:
         model.card = _read_card(folder / CARD_FILE)
         return model.eval()
 
-    def save_pretrained(self, folder, card=None, half=False):
+    def save_pretrained(
+        self, folder: str | Path, card: str | None = None, half: bool = False
+    ) -> Path:
         """Write the model as a folder. Its files replace those of a model that is there.
 
         Arguments
@@ -227,11 +236,11 @@ class PretrainedMixin:
             raise InputError("a packed model can't be saved: save it before pack()")
         model_config = config_of(self)
         # Clones, since safetensors refuses tensors that share memory.
-        weights = {k: v.detach().cpu().clone() for k, v in self.state_dict().items()}
+        tensors = {k: v.detach().cpu().clone() for k, v in self.state_dict().items()}
         if half:
-            weights = {k: v.half() for k, v in weights.items()}
+            tensors = {k: v.half() for k, v in tensors.items()}
         weights = save(
-            {key: value.contiguous() for key, value in weights.items()},
+            {key: value.contiguous() for key, value in tensors.items()},
             metadata={"format": "pt"},
         )
         sha256 = hashlib.sha256(weights).hexdigest()
@@ -252,12 +261,12 @@ class PretrainedMixin:
 
     def push_to_hub(
         self,
-        repo_id,
-        private=False,
-        revision=None,
-        token=None,
-        commit_message="Add the model",
-    ):
+        repo_id: str,
+        private: bool = False,
+        revision: str | None = None,
+        token: str | None = None,
+        commit_message: str = "Add the model",
+    ) -> str:
         """Upload the model's folder to the HuggingFace hub, in one commit.
 
         Arguments

@@ -11,7 +11,7 @@ import torch
 from speechbrain_cffma.errors import InputError, one_line
 
 
-def device_named(name):
+def device_named(name: str) -> torch.device:
     """The device to run on.
 
     Arguments

@@ -13,6 +13,9 @@ Authors
 """
 
 import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,13 +26,21 @@ from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.inference.bands import enhance_rows
 from speechbrain_cffma.inference.device import PRECISIONS, device_of, has_bf16
 from speechbrain_cffma.inference.limiter import PeakLimiter, PeakWarning
-from speechbrain_cffma.inference.windows import WINDOWS, stream
+from speechbrain_cffma.inference.windows import WINDOWS, Windows, stream
 
+if TYPE_CHECKING:
+    from torch.nn import Module
+    from typing_extensions import Self
+else:
+    Module = object
+
+#: A signal, of the kind in which it was given.
+Samples = TypeVar("Samples", np.ndarray, torch.Tensor)
 #: The lowest and the highest that are taken, in Hz.
 SAMPLE_RATES = (8000, 192000)
 
 
-class InferenceMixin:
+class InferenceMixin(Module):
     """Gives an enhancer `enhance`, `enhance_stream` and `enhance_file`.
 
     The enhancer, called with a waveform and `suppression`, gives a waveform and its log1p
@@ -38,9 +49,9 @@ class InferenceMixin:
     """
 
     #: The precision that `pack` has fixed the weights in.
-    packed = None
+    packed: str | None = None
 
-    def pack(self, precision="auto"):
+    def pack(self, precision: str = "auto") -> "Self":
         """Fix the weights for faster inference, in place.
 
         Those of linear layers and convolutions are converted once rather than for each
@@ -85,7 +96,9 @@ class InferenceMixin:
             )
         return self
 
-    def enhance(self, wav, sample_rate=SAMPLE_RATE, **options):
+    def enhance(
+        self, wav: Samples, sample_rate: int = SAMPLE_RATE, **options: Any
+    ) -> Samples:
         """Enhance a waveform, each channel by itself.
 
         Arguments
@@ -123,22 +136,25 @@ class InferenceMixin:
                 f"a waveform is [channels, samples], not {tuple(wav.shape)}: transpose it"
             )
         options = {"batch_size": self._batch_size(), **options}
-        blocks = [*self.enhance_stream([wav], sample_rate, **options), wav[..., :0]]
+        blocks: list[Any] = [
+            *self.enhance_stream([wav], sample_rate, **options),
+            wav[..., :0],
+        ]
         if isinstance(wav, torch.Tensor):
             return torch.cat(blocks, dim=-1)
         return np.concatenate(blocks, axis=-1)
 
     def enhance_stream(
         self,
-        blocks,
-        sample_rate=SAMPLE_RATE,
+        blocks: Iterable[Samples],
+        sample_rate: int = SAMPLE_RATE,
         *,
-        suppression=None,
-        high_band=True,
-        batch_size=1,
-        windows=WINDOWS,
-        limiter=None,
-    ):
+        suppression: float | None = None,
+        high_band: bool = True,
+        batch_size: int = 1,
+        windows: Windows = WINDOWS,
+        limiter: PeakLimiter | None = None,
+    ) -> Iterator[Samples]:
         """Enhance a signal that comes in blocks.
 
         A sample comes out `windows.latency` seconds after it went in, or earlier: when
@@ -191,7 +207,14 @@ class InferenceMixin:
 
         return stream(blocks, enhanced, sample_rate, windows, batch_size, limiter)
 
-    def enhance_file(self, source, target, subtype=None, progress=None, **options):
+    def enhance_file(
+        self,
+        source: str | Path,
+        target: str | Path,
+        subtype: str | None = None,
+        progress: Callable[[float], object] | None = None,
+        **options: Any,
+    ) -> float:
         """Enhance a file, reading and writing as it goes: memory does not grow with length.
 
         Sample rate, channels and levels are kept, and the tags and the sample format

@@ -51,7 +51,7 @@ class Windows(NamedTuple):
     future: float = 0.5
 
     @property
-    def latency(self):
+    def latency(self) -> float:
         """Seconds from a sample's arrival until the one that completes its window."""
         return self.hop + self.fade + self.future
 

@@ -5,10 +5,11 @@ Authors
 """
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechbrain_cffma.errors import InputError
@@ -19,7 +20,12 @@ from speechbrain_cffma.registry import lobe
 BLOCK = 256
 
 
-def relative_sinusoids(n_frames, dim, device=None, dtype=torch.float32):
+def relative_sinusoids(
+    n_frames: int,
+    dim: int,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Sinusoids of the distances T - 1, …, 0, …, -T.
 
     Sine and cosine alternate; the sine is odd, so that past and future differ
@@ -49,14 +55,14 @@ def relative_sinusoids(n_frames, dim, device=None, dtype=torch.float32):
     >>> table[2].tolist()  # distance 0
     [0.0, 1.0, 0.0, 1.0]
     """
-    wide = {"device": device, "dtype": statistics_dtype(dtype)}
-    distances = torch.arange(n_frames - 1, -n_frames - 1, -1, **wide)
-    frequencies = torch.exp(torch.arange(0, dim, 2, **wide) * (-math.log(1e4) / dim))
+    arange = partial(torch.arange, device=device, dtype=statistics_dtype(dtype))
+    distances = arange(n_frames - 1, -n_frames - 1, -1)
+    frequencies = torch.exp(arange(0, dim, 2) * (-math.log(1e4) / dim))
     angles = distances.unsqueeze(1) * frequencies  # [2T, C / 2]
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1).to(dtype)
 
 
-def relative_to_absolute(scores):
+def relative_to_absolute(scores: Tensor) -> Tensor:
     """Scores over distances to scores over frames (Transformer-XL, Appendix B), as a view.
 
     Read as rows one element shorter, each row begins one distance later than the one
@@ -86,7 +92,9 @@ def relative_to_absolute(scores):
     return shifted[..., : n_distances - n_rows]
 
 
-def attend(query, key, value, bias, dropout=0.0):
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float = 0.0
+) -> Tensor:
     """Scaled dot-product attention with a bias: `softmax(q k^T / sqrt(D) + bias) v`.
 
     Arguments
@@ -139,7 +147,7 @@ def attend(query, key, value, bias, dropout=0.0):
     )
 
 
-def add_positions(x, dtype=torch.float32):
+def add_positions(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Add to each frame the sinusoids of its number.
 
     Arguments
@@ -164,7 +172,7 @@ def add_positions(x, dtype=torch.float32):
     return x + distances_to_first.flip(0)
 
 
-def check_heads(dim, n_heads):
+def check_heads(dim: int, n_heads: int) -> None:
     """Refuse channels that can't be split into heads or hold no sinusoids.
 
     Arguments
@@ -243,7 +251,7 @@ class RelativeSelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.position_bias)
         self.output_dropout = nn.Dropout(dropout)
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Attend over all valid frames.
 
         Arguments
@@ -274,17 +282,17 @@ class RelativeSelfAttention(nn.Module):
         # A graph for all lengths can't have as many blocks as each of them needs.
         firsts = [0] if torch.compiler.is_compiling() else range(0, n_frames, BLOCK)
         dropout = self.dropout if self.training else 0.0
-        attended = []
+        blocks = []
         for first, end in pairwise([*firsts, n_frames]):
             distances = position[:, :, n_frames - end : 2 * n_frames - first]
             bias = by_position[:, :, first:end] @ distances.mT  # [B, H, N, N + T]
             bias = relative_to_absolute(bias)  # [B, H, N, T]
             if mask is not None:
                 bias = bias.masked_fill(~mask.view(-1, 1, 1, n_frames), -torch.inf)
-            attended.append(
+            blocks.append(
                 attend(by_content[:, :, first:end], key, value, bias, dropout)
             )
-        attended = torch.cat(attended, dim=2).transpose(1, 2).flatten(2)  # [B, T, C]
+        attended = torch.cat(blocks, dim=2).transpose(1, 2).flatten(2)  # [B, T, C]
         return self.output_dropout(self.output(attended))
 
     def _split_heads(self, x):

@@ -4,7 +4,7 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from speechbrain_cffma.lobes.layers import frame_mask
@@ -52,7 +52,7 @@ class BLSTM(nn.Module):
             bidirectional=True,
         )
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Run over the valid frames in both directions.
 
         Arguments

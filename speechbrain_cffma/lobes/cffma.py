@@ -5,7 +5,7 @@ Authors
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from speechbrain_cffma.lobes.layers import (
     xavier,
@@ -52,7 +52,9 @@ class MaskEstimator(nn.Module):
         self.enhancer = enhancer
         self.output_layer = xavier(nn.Linear(dim, n_freqs))
 
-    def forward(self, spectrum, embedding, lengths=None):
+    def forward(
+        self, spectrum: Tensor, embedding: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:
         """Estimate the mask of the log-magnitude spectrogram.
 
         Arguments

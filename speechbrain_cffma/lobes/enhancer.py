@@ -4,8 +4,10 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+from pathlib import Path
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.hub.folder import PretrainedMixin
@@ -68,7 +70,7 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         self.level = level
         self.suppression = suppression
 
-    def gain(self, noisy, lengths=None):
+    def gain(self, noisy: Tensor, lengths: Tensor | None = None) -> Tensor:
         """What waveforms are multiplied by, to have the level that the network hears.
 
         Arguments
@@ -91,7 +93,13 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         # Before the root, whose slope at 0 is infinite.
         return 10 ** (self.level / 20) / power.clamp(min=1e-10).sqrt()
 
-    def forward(self, noisy, lengths=None, suppression=None, waveform=True):
+    def forward(
+        self,
+        noisy: Tensor,
+        lengths: Tensor | None = None,
+        suppression: float | None = None,
+        waveform: bool = True,
+    ) -> tuple[Tensor | None, Tensor]:
         """Enhance a batch.
 
         With `lengths`, each utterance is enhanced as it would be alone.
@@ -169,7 +177,7 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         return mask.to(log_magnitude.dtype)
 
 
-def load_enhancer(source, fine_tune="frozen"):
+def load_enhancer(source: str | Path, fine_tune: str = "frozen") -> CFFMAEnhancer:
     """Load a trained network, to train it further.
 
     Arguments

@@ -5,7 +5,7 @@ Authors
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from speechbrain_cffma.lobes.attention import add_positions, check_heads
 from speechbrain_cffma.lobes.layers import check_features, frame_mask, xavier
@@ -33,7 +33,9 @@ class SpectrogramOnly(nn.Module):
         self.n_freqs = n_freqs
         self.fused_dim = n_freqs
 
-    def forward(self, spectrum, embedding, lengths=None):
+    def forward(
+        self, spectrum: Tensor, embedding: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:
         """Take the spectrogram.
 
         Arguments
@@ -74,7 +76,9 @@ class EmbeddingOnly(nn.Module):
         self.ssl_dim = ssl_dim
         self.fused_dim = ssl_dim
 
-    def forward(self, spectrum, embedding, lengths=None):
+    def forward(
+        self, spectrum: Tensor, embedding: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:
         """Take the embedding.
 
         Arguments
@@ -120,7 +124,9 @@ class Concatenation(nn.Module):
         self.ssl_dim = ssl_dim
         self.fused_dim = n_freqs + ssl_dim
 
-    def forward(self, spectrum, embedding, lengths=None):
+    def forward(
+        self, spectrum: Tensor, embedding: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:
         """Concatenate two feature sequences of the same frame rate.
 
         Arguments
@@ -197,7 +203,9 @@ class CrossAttentionFusion(nn.Module):
         xavier(self.attention.out_proj)
         self.norm = nn.LayerNorm(fused_dim)
 
-    def forward(self, spectrum, embedding, lengths=None):
+    def forward(
+        self, spectrum: Tensor, embedding: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:
         """Fuse two feature sequences of the same frame rate.
 
         Arguments

@@ -5,11 +5,15 @@ Authors
 """
 
 from contextlib import nullcontext
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from speechbrain_cffma.errors import InputError
+
+#: A number of samples or frames, of one signal or of each of a batch.
+Count = TypeVar("Count", int, Tensor)
 
 
 def xavier(layer):
@@ -285,7 +289,7 @@ class TimeConv1d(nn.Conv1d):
         )
         xavier(self)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """Convolve [B, T, in_channels] to [B, T, out_channels]."""
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
@@ -317,7 +321,7 @@ class GlobalLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.eps = eps
 
-    def forward(self, x, mask=None):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalise each utterance.
 
         Arguments

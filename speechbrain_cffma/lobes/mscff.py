@@ -5,7 +5,7 @@ Authors
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes.layers import (
@@ -46,7 +46,7 @@ class ConvGate(TimeConv1d):
     def __init__(self, in_channels, out_channels, kernel_size, dilation=1):
         super().__init__(in_channels, out_channels, kernel_size, dilation)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """Compute the gate [B, T, out_channels] from [B, T, in_channels]."""
         return torch.sigmoid(super().forward(x))
 
@@ -61,7 +61,7 @@ class OpenGate(nn.Module):
     tensor(1.)
     """
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """Give a scalar 1, whatever the features [B, T, C]."""
         return x.new_ones(())
 
@@ -108,11 +108,13 @@ class GatedFusion(nn.Module):
         self.spectrum_gate, self.embedding_gate, self.fused_gate = gates
 
     @property
-    def gates(self):
+    def gates(self) -> list[nn.Module]:
         """The gates of S, of L and of u, as a list."""
         return [self.spectrum_gate, self.embedding_gate, self.fused_gate]
 
-    def forward(self, spectrum, embedding, lengths=None):
+    def forward(
+        self, spectrum: Tensor, embedding: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:
         """Fuse two feature sequences of the same frame rate.
 
         Arguments

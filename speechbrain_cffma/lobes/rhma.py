@@ -4,7 +4,7 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
-from torch import nn
+from torch import Tensor, nn
 
 from speechbrain_cffma.lobes.attention import RelativeSelfAttention
 from speechbrain_cffma.lobes.layers import xavier
@@ -45,7 +45,7 @@ class FeedForward(nn.Module):
             nn.Dropout(dropout),
         )
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Transform each frame on its own.
 
         Arguments
@@ -91,7 +91,7 @@ class PostNormBlock(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in sub_blocks)
         self.output_norm = nn.LayerNorm(dim)
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Apply the sub-blocks.
 
         Arguments
@@ -164,7 +164,7 @@ class PostNormStack(nn.Module):
             PostNormBlock(dim, [make() for make in sub_blocks]) for _ in range(n_blocks)
         )
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Apply the blocks.
 
         Arguments

@@ -5,7 +5,7 @@ Authors
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from speechbrain_cffma.lobes.layers import (
     TimeConv1d,
@@ -47,7 +47,7 @@ class SelectiveChannelAttention(nn.Module):
             xavier(nn.Linear(dim // 2, dim)),
         )
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Weight the channels.
 
         Arguments
@@ -96,7 +96,7 @@ class SelectiveTimeAttention(nn.Module):
         self.separate_conv = TimeConv1d(1, 1, kernel_size=3)
         self.joint_conv = TimeConv1d(2, 1, kernel_size=5)
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Weight the frames.
 
         Arguments
@@ -149,7 +149,7 @@ class SCTA(nn.Module):
         self.channel_attention = SelectiveChannelAttention(dim, share)
         self.time_attention = SelectiveTimeAttention(share)
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Weight channels and frames.
 
         Arguments

@@ -5,11 +5,12 @@ Authors
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes.layers import (
+    Count,
     frame_mask,
     n_valid_samples,
     statistics_dtype,
@@ -89,7 +90,7 @@ class LogSpectrogram(nn.Module):
         self.window = torch.hamming_window(self.win_length, device=self.window.device)
         return self
 
-    def n_frames(self, n_samples):
+    def n_frames(self, n_samples: Count) -> Count:
         """Number of frames T that `n_samples` samples give.
 
         Arguments
@@ -106,7 +107,9 @@ class LogSpectrogram(nn.Module):
 
     # Compiled, transforms gain nothing, and the inverse would be compiled for each length.
     @torch.compiler.disable
-    def forward(self, wav, lengths=None):
+    def forward(
+        self, wav: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Transform waveforms.
 
         Arguments
@@ -162,7 +165,13 @@ class LogSpectrogram(nn.Module):
         return reflected.masked_fill(place > last + self.n_fft // 2, 0.0)
 
     @torch.compiler.disable
-    def inverse(self, log_magnitude, phase, length, lengths=None):
+    def inverse(
+        self,
+        log_magnitude: Tensor,
+        phase: Tensor,
+        length: int,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         """Transform back.
 
         Arguments

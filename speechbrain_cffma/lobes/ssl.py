@@ -5,16 +5,23 @@ Authors
 """
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.lobes.layers import frame_mask, n_valid_samples, standardise
+from speechbrain_cffma.lobes.layers import (
+    Count,
+    frame_mask,
+    n_valid_samples,
+    standardise,
+)
 from speechbrain_cffma.registry import lobe
 
 
-def n_ssl_frames(config, n_samples):
+def n_ssl_frames(config: Any, n_samples: Count) -> Count:
     """Number of frames that an SSL model's feature encoder makes of a waveform.
 
     Arguments
@@ -104,7 +111,7 @@ class SSLEmbedding(nn.Module):
 
         self.set_fine_tune(fine_tune)
 
-    def set_fine_tune(self, fine_tune):
+    def set_fine_tune(self, fine_tune: str) -> None:
         """Choose what of the SSL model learns from now on.
 
         Arguments
@@ -132,7 +139,7 @@ class SSLEmbedding(nn.Module):
             parameter.requires_grad_(False)
         self.train(self.training)
 
-    def frozen_part(self):
+    def frozen_part(self) -> nn.Module:
         """The part of the SSL model that does not learn.
 
         Returns
@@ -158,13 +165,13 @@ class SSLEmbedding(nn.Module):
         if getattr(model, "adapter", None) is not None:  # behind the last layer
             yield from model.adapter.parameters()
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "SSLEmbedding":
         """Set training mode; what is frozen stays in eval mode (no dropout)."""
         super().train(mode)
         self.frozen_part().eval()
         return self
 
-    def ssl_parameters(self):
+    def ssl_parameters(self) -> Iterable[nn.Parameter]:
         """The parameters of the SSL model, which learn at a rate of their own.
 
         Returns
@@ -174,7 +181,7 @@ class SSLEmbedding(nn.Module):
         """
         return self.ssl.parameters()
 
-    def layer_weights(self):
+    def layer_weights(self) -> Tensor:
         """What was learnt: the share of each layer in the sum.
 
         Returns
@@ -186,7 +193,9 @@ class SSLEmbedding(nn.Module):
             return torch.ones(1)
         return torch.softmax(self.weights.detach(), dim=0)
 
-    def forward(self, wav, n_frames, lengths=None):
+    def forward(
+        self, wav: Tensor, n_frames: int, lengths: Tensor | None = None
+    ) -> Tensor:
         """Embed waveforms.
 
         Arguments
@@ -283,7 +292,7 @@ class NoEmbedding(nn.Module):
     dim = 0
     first_layer = 0
 
-    def set_fine_tune(self, fine_tune):
+    def set_fine_tune(self, fine_tune: str) -> None:
         """Nothing to choose: there is no SSL model.
 
         Arguments
@@ -292,7 +301,7 @@ class NoEmbedding(nn.Module):
             Not needed.
         """
 
-    def frozen_part(self):
+    def frozen_part(self) -> nn.Module:
         """None: there is no SSL model.
 
         Returns
@@ -302,7 +311,7 @@ class NoEmbedding(nn.Module):
         """
         return nn.Identity()
 
-    def ssl_parameters(self):
+    def ssl_parameters(self) -> Iterable[nn.Parameter]:
         """None: there is no SSL model.
 
         Returns
@@ -312,7 +321,7 @@ class NoEmbedding(nn.Module):
         """
         return ()
 
-    def layer_weights(self):
+    def layer_weights(self) -> Tensor:
         """None: there are no layers.
 
         Returns
@@ -322,7 +331,9 @@ class NoEmbedding(nn.Module):
         """
         return torch.ones(0)
 
-    def forward(self, wav, n_frames, lengths=None):
+    def forward(
+        self, wav: Tensor, n_frames: int, lengths: Tensor | None = None
+    ) -> Tensor:
         """Give features of no channels.
 
         Arguments

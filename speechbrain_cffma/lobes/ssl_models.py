@@ -117,7 +117,7 @@ def wrap_ssl(config, normalize_wav, make_model=None):
     return wrapper
 
 
-def load_ssl(source, save_path="pretrained_models"):
+def load_ssl(source: str, save_path: str = "pretrained_models") -> torch.nn.Module:
     """Load a WavLM, wav2vec 2.0 or HuBERT model into SpeechBrain's wrapper for it.
 
     Arguments

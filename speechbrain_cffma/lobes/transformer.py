@@ -4,7 +4,7 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
-from torch import nn
+from torch import Tensor, nn
 
 from speechbrain_cffma.lobes.attention import add_positions, check_heads
 from speechbrain_cffma.lobes.layers import frame_mask, xavier
@@ -65,7 +65,7 @@ class TransformerStack(nn.Module):
             if isinstance(part, nn.Linear):
                 xavier(part)
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Apply the layers.
 
         Arguments

@@ -5,7 +5,7 @@ Authors
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.losses.common import cut, mean_power
@@ -51,7 +51,7 @@ class ContrastStretching(nn.Module):
         importance = torch.tensor(IMPORTANCE)[band] / max(IMPORTANCE)
         self.register_buffer("factor", 1 + strength * importance, persistent=False)
 
-    def forward(self, wav, lengths=None):
+    def forward(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Stretch waveforms.
 
         Arguments

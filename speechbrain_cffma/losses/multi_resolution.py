@@ -5,7 +5,7 @@ Authors
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from speechbrain_cffma.losses.common import cut, mean_over_items, mean_power
 
@@ -57,7 +57,9 @@ class MultiResolutionLoss(nn.Module):
         self.phase_weight = phase_weight
         self.asymmetry = asymmetry
 
-    def forward(self, enhanced, clean, lengths=None):
+    def forward(
+        self, enhanced: Tensor, clean: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:
         """Compare waveforms.
 
         Arguments

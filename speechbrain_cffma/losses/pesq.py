@@ -6,7 +6,7 @@ Authors
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechbrain_cffma.audio import SAMPLE_RATE
@@ -75,7 +75,9 @@ class PESQLoss(nn.Module):
             value = torch.tensor(value, dtype=torch.float32)
             self.register_buffer(name, value, persistent=False)
 
-    def forward(self, enhanced, clean, lengths=None):
+    def forward(
+        self, enhanced: Tensor, clean: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:
         """Compare waveforms.
 
         Arguments

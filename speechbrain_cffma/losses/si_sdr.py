@@ -5,7 +5,7 @@ Authors
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from speechbrain_cffma.losses.common import cut, mean_of_active
 
@@ -40,7 +40,9 @@ class SISDRLoss(nn.Module):
         super().__init__()
         self.cap = cap
 
-    def forward(self, enhanced, clean, lengths=None):
+    def forward(
+        self, enhanced: Tensor, clean: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:
         """Compare waveforms.
 
         Arguments

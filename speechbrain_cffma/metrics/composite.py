@@ -4,12 +4,19 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import numpy as np
+
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.metrics.intrusive import pesq
 from speechbrain_cffma.metrics.segmental import measures
 
 
-def composite(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
+def composite(
+    clean: np.ndarray,
+    enhanced: np.ndarray,
+    sample_rate: int = SAMPLE_RATE,
+    scale: str = "int16",
+) -> dict[str, float]:
     """Predicted ratings of signal distortion, background and overall quality.
 
     Hu & Loizou, "Evaluation of Objective Quality Measures for Speech Enhancement",
@@ -49,7 +56,7 @@ def composite(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
     return {"pesq": quality, **ratings(quality, **parts), **parts}
 
 
-def ratings(pesq, ssnr, llr, wss):
+def ratings(pesq: float, ssnr: float, llr: float, wss: float) -> dict[str, float]:
     """The composite measures from their parts.
 
     Arguments

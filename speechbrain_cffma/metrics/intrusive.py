@@ -20,7 +20,12 @@ MAX_STRETCHES = 40
 LONGEST_PART = 19.0
 
 
-def pesq(clean, enhanced, sample_rate=SAMPLE_RATE, mode=None):
+def pesq(
+    clean: np.ndarray,
+    enhanced: np.ndarray,
+    sample_rate: int = SAMPLE_RATE,
+    mode: str | None = None,
+) -> float:
     """Perceptual evaluation of speech quality (ITU-T P.862) by the package `pesq`,
     as the listening quality MOS-LQO.
 
@@ -71,13 +76,15 @@ def pesq(clean, enhanced, sample_rate=SAMPLE_RATE, mode=None):
     for part in parts:
         if np.abs(clean[part]).max() < SILENCE:
             continue  # a pause
-        signals = pair("PESQ", clean[part], enhanced[part], sample_rate)
-        total += len(clean[part]) * _pesq(*signals, sample_rate, mode)
+        reference, degraded = pair("PESQ", clean[part], enhanced[part], sample_rate)
+        total += len(clean[part]) * _pesq(reference, degraded, sample_rate, mode)
         length += len(clean[part])
     return total / length
 
 
-def pesq_nb(clean, enhanced, sample_rate=SAMPLE_RATE):
+def pesq_nb(
+    clean: np.ndarray, enhanced: np.ndarray, sample_rate: int = SAMPLE_RATE
+) -> float:
     """Narrow-band PESQ; see `pesq`.
 
     Returns
@@ -150,7 +157,9 @@ def _pesq(clean, enhanced, sample_rate, mode):
         raise MetricError(f"PESQ: {reason}") from error
 
 
-def stoi(clean, enhanced, sample_rate=SAMPLE_RATE):
+def stoi(
+    clean: np.ndarray, enhanced: np.ndarray, sample_rate: int = SAMPLE_RATE
+) -> float:
     """Short-time objective intelligibility by the package `pystoi`.
 
     Taal et al., "An Algorithm for Intelligibility Prediction of Time-Frequency Weighted
@@ -175,7 +184,9 @@ def stoi(clean, enhanced, sample_rate=SAMPLE_RATE):
     return _stoi("STOI", clean, enhanced, sample_rate, extended=False)
 
 
-def estoi(clean, enhanced, sample_rate=SAMPLE_RATE):
+def estoi(
+    clean: np.ndarray, enhanced: np.ndarray, sample_rate: int = SAMPLE_RATE
+) -> float:
     """Extended STOI by the package `pystoi`; it also suits noise that comes and goes. It needs as
     much speech as `stoi`.
 
@@ -196,7 +207,9 @@ def estoi(clean, enhanced, sample_rate=SAMPLE_RATE):
     return _stoi("ESTOI", clean, enhanced, sample_rate, extended=True)
 
 
-def si_sdr(clean, enhanced, sample_rate=SAMPLE_RATE):
+def si_sdr(
+    clean: np.ndarray, enhanced: np.ndarray, sample_rate: int = SAMPLE_RATE
+) -> float:
     """Scale-invariant signal-to-distortion ratio
     (https://arxiv.org/abs/1811.02508, Eq. 4), without removal of the mean.
 

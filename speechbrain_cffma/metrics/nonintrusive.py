@@ -22,7 +22,7 @@ DNSMOS = {
 SRMR_PART = 128000
 
 
-def dnsmos(enhanced, sample_rate=SAMPLE_RATE):
+def dnsmos(enhanced: np.ndarray, sample_rate: int = SAMPLE_RATE) -> dict[str, float]:
     """DNSMOS P.835 and P.808 by the package `speechmos`: a network's prediction of how
     listeners rate a signal that went through noise suppression.
 
@@ -64,7 +64,7 @@ def dnsmos(enhanced, sample_rate=SAMPLE_RATE):
     return {name: float(ratings[key]) for name, key in DNSMOS.items()}
 
 
-def srmr(enhanced, sample_rate=SAMPLE_RATE):
+def srmr(enhanced: np.ndarray, sample_rate: int = SAMPLE_RATE) -> float:
     """Speech-to-reverberation modulation energy ratio by the package `torchmetrics`: the
     energy of the slow modulations, as speech has them, over that of the fast ones, which
     reverberation and noise add.

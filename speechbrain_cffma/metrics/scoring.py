@@ -6,10 +6,13 @@ Authors
 
 import math
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from importlib import import_module, util
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.errors import CFFMAError, one_line
@@ -38,7 +41,7 @@ def _score_by(name, clean, enhanced, sample_rate=SAMPLE_RATE, **options):
 METRICS = {name: partial(_score_by, name) for name in TABLE}
 
 
-def available_metrics(names=BASIC):
+def available_metrics(names: Iterable[str] = BASIC) -> list[str]:
     """The metrics whose packages are installed.
 
     Arguments
@@ -63,7 +66,13 @@ def available_metrics(names=BASIC):
     ]
 
 
-def score(clean, enhanced, metrics, sample_rate=SAMPLE_RATE, scale="int16"):
+def score(
+    clean: np.ndarray,
+    enhanced: np.ndarray,
+    metrics: Sequence[str],
+    sample_rate: int = SAMPLE_RATE,
+    scale: str = "int16",
+) -> dict[str, Any]:
     """Score one utterance. What several metrics share is computed once.
 
     Arguments
@@ -91,7 +100,8 @@ def score(clean, enhanced, metrics, sample_rate=SAMPLE_RATE, scale="int16"):
     >>> score(np.zeros(16000), np.zeros(16000), ["si_sdr"])
     {'si_sdr': None, 'failed': 'SI-SDR: the clean signal is silent'}
     """
-    known, reasons = {}, {}
+    known: dict[str, Any] = {}
+    reasons: dict[str, bool] = {}
     # First the functions that compute several metrics: those are not computed again.
     for name in sorted(metrics, key=lambda name: _N_METRICS[TABLE[name].function] == 1):
         if name in known:
@@ -120,14 +130,20 @@ class Scored(NamedTuple):
         Whether a metric's process died or took too long: another try may succeed.
     """
 
-    index: int
+    index: int  # type: ignore[assignment] # a tuple has a method of this name
     row: dict
     crashed: bool
 
 
 def score_each(
-    load, sources, metrics, seconds, n_jobs=-1, sample_rate=SAMPLE_RATE, scale="int16"
-):
+    load: Callable[..., tuple[np.ndarray, np.ndarray]],
+    sources: Sequence[tuple],
+    metrics: Sequence[str],
+    seconds: Sequence[float],
+    n_jobs: int = -1,
+    sample_rate: int = SAMPLE_RATE,
+    scale: str = "int16",
+) -> Iterator[Scored]:
     """Score utterances in processes of their own.
 
     A process that dies or takes too long costs one utterance one metric: the other
@@ -181,7 +197,7 @@ def score_each(
                 row = outcome.result or _crashed(names, outcome.crash)
                 yield Scored(index, row, bool(outcome.crash))
 
-    again = {}  # utterance: its rows of one metric each
+    again: dict[int, list[Scored]] = {}  # utterance: its rows of one metric each
     for scored in call([(i, metrics) for i in range(len(sources))]):
         if scored.crashed and len(metrics) > 1:
             again[scored.index] = []
@@ -263,7 +279,13 @@ def _merged(parts, metrics):
     return Scored(parts[0].index, row, any(part.crashed for part in parts))
 
 
-def score_all(pairs, metrics, n_jobs=0, sample_rate=SAMPLE_RATE, scale="int16"):
+def score_all(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+    metrics: Sequence[str],
+    n_jobs: int = 0,
+    sample_rate: int = SAMPLE_RATE,
+    scale: str = "int16",
+) -> list[dict[str, Any]]:
     """Score many utterances.
 
     Arguments
@@ -301,7 +323,9 @@ def score_all(pairs, metrics, n_jobs=0, sample_rate=SAMPLE_RATE, scale="int16"):
     return [row for _, row, _ in sorted(scored, key=lambda one: one.index)]
 
 
-def mean_scores(rows, metrics):
+def mean_scores(
+    rows: Iterable[dict[str, Any]], metrics: Sequence[str]
+) -> dict[str, float | None]:
     """Means over the utterances that have a score; none is counted as 0.
 
     Arguments

@@ -13,6 +13,7 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -64,7 +65,12 @@ BANDS = np.array(
 )
 
 
-def ssnr(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
+def ssnr(
+    clean: np.ndarray,
+    enhanced: np.ndarray,
+    sample_rate: int = SAMPLE_RATE,
+    scale: str = "int16",
+) -> float:
     """Segmental signal-to-noise ratio: the mean over frames of their SNR in dB, each
     clamped to [-10, 35].
 
@@ -82,7 +88,12 @@ def ssnr(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
     return measures(clean, enhanced, sample_rate, scale, ("ssnr",))["ssnr"]
 
 
-def llr(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
+def llr(
+    clean: np.ndarray,
+    enhanced: np.ndarray,
+    sample_rate: int = SAMPLE_RATE,
+    scale: str = "int16",
+) -> float:
     """Log-likelihood ratio of the frames' all-pole models, ln(a_e R a_e' / a_c R a_c')
     with R of the clean signal; the mean of the lowest 95 %. The models are of order 16,
     below 10 kHz of order 10.
@@ -103,7 +114,12 @@ def llr(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
     return measures(clean, enhanced, sample_rate, scale, ("llr",))["llr"]
 
 
-def wss(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
+def wss(
+    clean: np.ndarray,
+    enhanced: np.ndarray,
+    sample_rate: int = SAMPLE_RATE,
+    scale: str = "int16",
+) -> float:
     """Weighted spectral slope distance (Klatt, ICASSP 1982): the squared difference of
     the slopes between 25 critical bands, weighted towards spectral peaks; the mean of
     the lowest 95 % of the frames.
@@ -123,12 +139,12 @@ def wss(clean, enhanced, sample_rate=SAMPLE_RATE, scale="int16"):
 
 
 def measures(
-    clean,
-    enhanced,
-    sample_rate=SAMPLE_RATE,
-    scale="int16",
-    names=("ssnr", "llr", "wss"),
-):
+    clean: np.ndarray,
+    enhanced: np.ndarray,
+    sample_rate: int = SAMPLE_RATE,
+    scale: str = "int16",
+    names: Sequence[str] = ("ssnr", "llr", "wss"),
+) -> dict[str, float]:
     """Several measures of the same frames, faster than one by one.
 
     Arguments
@@ -164,20 +180,26 @@ def measures(
     length = clean.shape[1]
     window = SCALES[scale] * _window(length)
     n_fft = 1 << (2 * length - 1).bit_length()
-    values = {name: [] for name in names}
+    values: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for start in range(0, len(clean), BLOCK):
         block = [window * part[start : start + BLOCK] for part in frames]  # [T, N]
         if "ssnr" in names:
             values["ssnr"].append(_segmental_snr(*block))
         if {"llr", "wss"}.isdisjoint(names):
             continue
-        power = [_power(part, n_fft) for part in block]  # [T, n_fft / 2 + 1]
+        clean_power, power = (_power(part, n_fft) for part in block)  # [T, F]
         if "llr" in names:
             order = 10 if sample_rate < 10000 else 16
-            values["llr"].append(_log_likelihood_ratio(*power, order))
+            values["llr"].append(_log_likelihood_ratio(clean_power, power, order))
         if "wss" in names:
-            values["wss"].append(_spectral_slope_distance(*power, sample_rate))
-    means = {"ssnr": np.mean, "llr": _mean_of_lowest, "wss": _mean_of_lowest}
+            values["wss"].append(
+                _spectral_slope_distance(clean_power, power, sample_rate)
+            )
+    means: dict[str, Callable] = {
+        "ssnr": np.mean,
+        "llr": _mean_of_lowest,
+        "wss": _mean_of_lowest,
+    }
     return {name: float(means[name](np.concatenate(values[name]))) for name in names}
 
 
