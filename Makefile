@@ -4,6 +4,7 @@
 # make test-gpu      set up, and run the tests that need an NVIDIA GPU
 # make test-wheel    set up, and install the wheel with its dependencies alone, and use it (5 GB)
 # make test-browser  set up, install Chromium (Debian, Ubuntu: as root), test the pages in it
+# make docs-check    set up, run every command of the README and of docs/ (20 minutes)
 # make clean         remove the environment and all results
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PYTEST := --numprocesses=auto --dist=loadfile
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo lint quick test test-gpu test-wheel test-browser setup chromium clean
+.PHONY: demo lint quick test test-gpu test-wheel test-browser docs-check setup chromium clean
 
 demo: setup
 	$(BIN)/python examples/before_after.py results/demo
@@ -39,6 +40,10 @@ test-wheel: setup
 
 test-browser: setup chromium
 	$(BIN)/python -m pytest tests/browser
+
+docs-check: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	$(BIN)/python tests/docs_check.py
 
 # The distribution's own packages: test tools download theirs, which closed networks refuse.
 chromium:
