@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from html.parser import HTMLParser
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -89,6 +90,17 @@ class TestPage:
     def test_is_well_formed(self, rows):
         collected = Collector(render(rows))
         assert collected.open == []
+
+    def test_has_its_style_and_scripts_in_it(self, rows):
+        html = render(rows)
+        for name in ("page.css", "page.js", "players.js"):
+            assert (
+                files("speechbrain_cffma.evaluation")
+                .joinpath(name)
+                .read_text(encoding="utf-8")
+                .strip()
+                in html
+            )
 
     def test_needs_no_other_file(self, rows):
         tags = Collector(render(rows)).tags

@@ -9,6 +9,7 @@ Authors
 
 import math
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 
 from speechbrain_cffma.errors import CFFMAError, InputError, InstallError, one_line
@@ -26,48 +27,12 @@ except ModuleNotFoundError as error:
 BYTES_PER_MINUTE = 60 * 48000 * 2 * 4
 
 
-# --- the page ---
+def _text(name):
+    return files("speechbrain_cffma").joinpath(name).read_text(encoding="utf-8")
 
-CSS = """
-.gradio-container { width: 100% !important; max-width: 1160px !important; margin: 0 auto !important; }
-h1 { font-size: 1.7rem; margin: 0.4rem 0 0; }
-.html-container { padding: 0 !important; }
-#suppression .max_value { font-size: 0; white-space: nowrap; }
-#suppression .max_value::after { content: "no limit"; font-size: var(--text-sm); }
-.status { min-height: 1.5em; margin: 0; font-variant-numeric: tabular-nums; }
-.status.bad { color: #c62828; font-weight: 600; }
-.dark .status.bad { color: #ff8a80; }
-.spectra figure { display: grid; grid-template-columns: 3.4rem minmax(0, 1fr); margin: 0 0 0.7rem; }
-.spectra figcaption { grid-column: 2; font-size: 0.85rem; font-weight: 600; margin-bottom: 0.15rem; }
-.spectra .frequency { display: flex; flex-direction: column; justify-content: space-between; text-align: right; padding-right: 0.4rem; }
-.spectra .frequency, .spectra .seconds { font-size: 0.75rem; line-height: 1; font-variant-numeric: tabular-nums; }
-.spectra img { display: block; width: 100%; height: 9.5rem; border-radius: 4px; margin: 0; }
-.spectra .seconds { display: flex; justify-content: space-between; margin: -0.3rem 0 0 3.4rem; }
-.spectra .legend { display: flex; flex-wrap: wrap; gap: 0.4rem 2rem; font-size: 0.8rem; margin: 0.9rem 0 0 3.4rem; }
-.spectra .legend i { display: inline-block; width: 7rem; height: 0.7rem; border-radius: 3px; }
-"""
 
-# A player goes on where the other one was, to compare. Gradio's players have no names
-# for screen readers, and its sliders tell of the pointer only: keys count as well.
-SCRIPT = """() => {
-  let last = null;
-  document.addEventListener("play", ({target}) => {
-    if (last && last !== target && last.isConnected) {
-      last.pause();
-      if (!last.ended) target.currentTime = last.currentTime;
-    }
-    last = target;
-  }, true);
-  new MutationObserver(() => {
-    for (const player of document.querySelectorAll("audio:not([aria-label])"))
-      player.ariaLabel = player.closest("#enhanced") ? "Enhanced" : "Noisy";
-  }).observe(document.body, {childList: true, subtree: true});
-  document.addEventListener("keyup", ({target, key}) => {
-    if (target.type === "range" && /^(Arrow|Home|End|Page)/.test(key))
-      target.dispatchEvent(new Event("pointerup", {bubbles: true}));
-    if (target.type === "number" && key === "Enter") target.blur();
-  });
-}"""
+CSS = _text("app/page.css")
+SCRIPT = f"() => {{\n{_text('evaluation/players.js')}{_text('app/page.js')}}}"
 
 
 def build(enhancer, recordings, max_minutes=10, **options):

@@ -1,0 +1,15 @@
+// One player plays at a time. Another signal of the same recording, if it begins, goes on
+// where it was, to compare the two.
+function linkPlayers(areOfOneRecording) {
+  let current = null;
+  document.addEventListener("play", ({ target }) => {
+    if (current && current !== target && current.isConnected) {
+      const goesOn = target.currentTime === 0 && areOfOneRecording(current, target);
+      if (goesOn) target.currentTime = current.currentTime;
+      current.pause();
+      current.currentTime = 0;
+    }
+    current = target;
+  }, true);
+  document.addEventListener("ended", ({ target }) => { target.currentTime = 0; }, true);
+}
