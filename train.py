@@ -42,6 +42,7 @@ def main(argv=None):
     from speechbrain_cffma.training.experiment import (
         load_experiment,
         parse_command_line,
+        prepare_data,
         read_experiment,
     )
     from speechbrain_cffma.training.provenance import shareable_command
@@ -73,8 +74,8 @@ def main(argv=None):
         path = Path(output_folder) / "hyperparams.yaml"
         path.write_text(experiment, encoding="utf-8")
 
-    # Before the rest is made: that may read what the prepare step writes.
-    run_on_main(load_experiment(experiment, only="prepare"))
+    # First: the other objects may read the files that it writes.
+    run_on_main(prepare_data, args=[experiment])
     hparams = load_experiment(experiment)
 
     brain = hparams["brain"](

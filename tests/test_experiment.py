@@ -1,20 +1,25 @@
-"""Experiments: bases, references, overrides, and errors of one line."""
+"""Experiments: what they include, references, overrides, and errors of one line."""
 
 import re
 from pathlib import Path
 
 import pytest
 import speechbrain
+from ruamel.yaml import YAML
 
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.training.experiment import (
+    differing_keys,
     load_experiment,
     parse_command_line,
+    prepare_data,
+    read_defaults,
     read_experiment,
 )
 
 HPARAMS = sorted((Path(__file__).parent.parent / "hparams").glob("*.yaml"))
-EXPERIMENTS = [path for path in HPARAMS if path.name != "base.yaml"]
+#: All but those that only others include.
+EXPERIMENTS = [p for p in HPARAMS if p.stem not in ("run", "enhancement")]
 
 
 @pytest.fixture
@@ -42,7 +47,8 @@ def load(path, overrides=""):
 
 def read_shipped(path):
     """Read an experiment, with what must be given."""
-    required = re.findall(r"^(\w+): !PLACEHOLDER", path.read_text(), re.MULTILINE)
+    defaults = read_defaults(path).items()
+    required = [key for key, value in defaults if "!PLACEHOLDER" in repr(value)]
     return read_experiment(path, dict.fromkeys(required, "here"))
 
 
@@ -54,64 +60,97 @@ def message(path, overrides=""):
     return str(caught.value)
 
 
-class TestBase:
-    def test_own_keys_replace_those_of_the_base(self, write):
-        write("base.yaml", "lr: 0.1\nsteps: 10")
-        mine = write("mine.yaml", "base: base.yaml\nsteps: 20\nname: mine")
+class TestInclude:
+    def test_own_keys_replace_those_of_what_is_included(self, write):
+        write("run.yaml", "lr: 0.1\nsteps: 10")
+        mine = write("mine.yaml", "include: [run.yaml]\nsteps: 20\nname: mine")
         assert load(mine) == {"lr": 0.1, "steps": 20, "name": "mine"}
 
+    def test_keys_of_a_later_file_replace_those_of_an_earlier_one(self, write):
+        write("run.yaml", "a: 1\nb: 1")
+        write("network/small.yaml", "b: 2")
+        mine = write("mine.yaml", "include: [run.yaml, network/small.yaml]")
+        assert load(mine) == {"a": 1, "b": 2}
+
     def test_an_object_is_replaced_as_a_whole(self, write):
-        write("base.yaml", "x: !new:datetime.timedelta\n    days: 1\n    hours: 2")
-        mine = write(
-            "mine.yaml", "base: base.yaml\nx: !new:collections.Counter\n    a: 3"
-        )
-        assert load(mine)["x"] == {"a": 3}
+        write("run.yaml", "x: !new:datetime.timedelta\n    days: 1\n    hours: 2")
+        text = "include: [run.yaml]\nx: !new:collections.Counter\n    a: 3"
+        assert load(write("mine.yaml", text))["x"] == {"a": 3}
 
-    def test_keys_of_the_base_can_go(self, write):
-        write("base.yaml", "lr: 0.1\nsteps: 10")
-        mine = write("mine.yaml", "base: base.yaml\nwithout: [steps]\nname: mine")
-        assert load(mine) == {"lr": 0.1, "name": "mine"}
-
-    def test_a_key_that_went_may_come_again(self, write):
-        write("base.yaml", "lr: 0.1\nsteps: 10")
-        write("middle.yaml", "base: base.yaml\nwithout: [steps]")
-        mine = write("mine.yaml", "base: middle.yaml\nsteps: 20")
-        assert load(mine) == {"lr": 0.1, "steps": 20}
-
-    def test_bases_form_a_chain(self, write):
-        write("base.yaml", "a: 1\nb: 1\nc: 1")
-        write("middle.yaml", "base: base.yaml\nb: 2\nc: 2")
-        mine = write("mine.yaml", "base: middle.yaml\nc: 3")
+    def test_a_file_that_is_included_can_include_others(self, write):
+        write("run.yaml", "a: 1\nb: 1\nc: 1")
+        write("middle.yaml", "include: [run.yaml]\nb: 2\nc: 2")
+        mine = write("mine.yaml", "include: [middle.yaml]\nc: 3")
         assert load(mine) == {"a": 1, "b": 2, "c": 3}
 
-    def test_its_path_is_relative_to_the_file_that_names_it(self, write):
-        write("shared/base.yaml", "a: 1")
-        write("shared/middle.yaml", "base: base.yaml")
-        mine = write("mine/mine.yaml", "base: ../shared/middle.yaml")
+    def test_of_one_file_needs_no_list(self, write):
+        write("run.yaml", "a: 1")
+        assert load(write("mine.yaml", "include: run.yaml")) == {"a": 1}
+
+    def test_a_path_is_relative_to_the_file_that_names_it(self, write):
+        write("shared/run.yaml", "a: 1")
+        write("shared/middle.yaml", "include: [run.yaml]")
+        mine = write("mine/mine.yaml", "include: [../shared/middle.yaml]")
         assert load(mine) == {"a": 1}
 
-    def test_the_base_of_itself_is_an_error(self, write):
-        write("a.yaml", "base: b.yaml")
-        assert "its own base" in message(write("b.yaml", "base: a.yaml"))
+    def test_a_path_may_start_at_the_home_folder(self, write, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        write("run.yaml", "a: 1")
+        assert load(write("mine/mine.yaml", "include: [~/run.yaml]")) == {"a": 1}
 
-    @pytest.mark.parametrize("base", ["", "[a.yaml]", "none.yaml"])
-    def test_a_base_that_is_no_file_is_an_error(self, write, base):
-        assert "can't be read" in message(write("a.yaml", f"base: {base}"))
+    def test_the_same_file_may_be_included_twice(self, write):
+        write("run.yaml", "a: 1")
+        write("other.yaml", "include: [run.yaml]\nb: 2")
+        mine = write("mine.yaml", "include: [run.yaml, other.yaml]")
+        assert load(mine) == {"a": 1, "b": 2}
+
+    def test_a_file_that_includes_itself_is_an_error(self, write):
+        write("a.yaml", "include: [b.yaml]")
+        assert "includes itself" in message(write("b.yaml", "include: [a.yaml]"))
+
+    @pytest.mark.parametrize("included", ["none.yaml", "[.]", "{a: 1}"])
+    def test_what_is_no_file_is_an_error_that_names_both(self, write, included):
+        text = message(write("a.yaml", f"include: {included}"))
+        assert re.search(r"a\.yaml includes .*, which is not a file", text)
+
+    @pytest.mark.parametrize(
+        ("former", "now"),
+        [
+            ("base: vbd_wavlm.yaml", "[vbd_wavlm.yaml]"),
+            ("base: /p/mini.yaml", "[/p/mini.yaml]"),
+            ("base: base.yaml", "[run.yaml, enhancement.yaml, network/cffma.yaml]"),
+            ("base: /p/base.yaml", "[/p/run.yaml, /p/enhancement.yaml, /p/network/"),
+        ],
+    )
+    def test_the_former_key_base_is_answered_by_what_to_write(self, write, former, now):
+        path = write("mine.yaml", f"{former}\nlr: 1")
+        assert f"instead of `{former}` write `include: {now}" in message(path)
+
+    def test_so_is_the_former_key_without(self, write):
+        path = write("mine.yaml", "include: []\nwithout: [lr]")
+        assert "instead of `without:` give `include:` a list" in message(path)
+
+    def test_the_seed_is_set_first_whatever_the_order_of_the_files(self, write):
+        write("run.yaml", "seed: 3\n__set_seed: !apply:random.seed [!ref <seed>]")
+        write("network/a.yaml", "x: !apply:random.random []")
+        first = write("a.yaml", "include: [run.yaml, network/a.yaml]")
+        last = write("b.yaml", "include: [network/a.yaml, run.yaml]")
+        assert load(first)["x"] == load(last)["x"]
 
 
 class TestReferences:
-    def test_of_the_base_follow_the_keys_of_the_child(self, write):
-        write("base.yaml", "lr: 1\ndouble: !ref <lr> * 2")
-        assert load(write("mine.yaml", "base: base.yaml\nlr: 5"))["double"] == 10
+    def test_of_a_file_follow_the_keys_of_what_includes_it(self, write):
+        write("run.yaml", "lr: 1\ndouble: !ref <lr> * 2")
+        assert load(write("mine.yaml", "include: [run.yaml]\nlr: 5"))["double"] == 10
 
-    def test_of_the_child_find_the_keys_of_the_base(self, write):
-        write("base.yaml", "lr: 3")
-        mine = write("mine.yaml", "base: base.yaml\ndouble: !ref <lr> * 2")
+    def test_find_the_keys_of_what_is_included(self, write):
+        write("run.yaml", "lr: 3")
+        mine = write("mine.yaml", "include: [run.yaml]\ndouble: !ref <lr> * 2")
         assert load(mine)["double"] == 6
 
-    def test_of_a_replaced_key_find_a_key_that_only_the_child_has(self, write):
-        write("base.yaml", "lr: 3\ndouble: !ref <lr> * 2")
-        mine = write("mine.yaml", "base: base.yaml\nlr: !ref <mine>\nmine: 7")
+    def test_of_a_replaced_key_find_a_key_of_the_file_alone(self, write):
+        write("run.yaml", "lr: 3\ndouble: !ref <lr> * 2")
+        mine = write("mine.yaml", "include: [run.yaml]\nlr: !ref <mine>\nmine: 7")
         assert load(mine)["double"] == 14
 
     def test_follow_an_override(self, write):
@@ -149,7 +188,8 @@ class TestReferences:
         assert "a -> b -> c -> a" in message(path)
 
     def test_to_nothing_are_an_error(self, write):
-        assert "nothing" in message(write("a.yaml", "a: !ref <nothing>"))
+        text = message(write("a.yaml", "a: !ref <nothing>"))
+        assert "'a' refers to 'nothing', which is no key" in text
 
     def test_a_placeholder_must_be_given(self, write):
         path = write("a.yaml", "folder: !PLACEHOLDER")
@@ -292,7 +332,6 @@ class TestTexts:
         "train_manifest": "null",
         "ssl_source": "!PLACEHOLDER",
         "experiment": "!PLACEHOLDER",
-        "pretrained": "null",
         "corpus": "null",
         "license": "!apply:os.path.join [x]",
         "training_data": "null",
@@ -399,41 +438,6 @@ class TestVariants:
         for override in ("", "variant: null", "variant: []"):
             assert load(path, override) == expected
 
-    def test_of_the_name_of_a_key_is_chosen_by_its_value(self, path, write):
-        write("variants/half.yaml", "lr: !ref <half> + 1")
-        path = write("b.yaml", "base: a.yaml\nhalf: null")
-        assert load(path)["experiment"] == "mine"
-        loaded = load(path, "half: 5")
-        assert (loaded["lr"], loaded["dim"]) == (6, 64)
-        assert loaded["experiment"] == "mine-half"
-
-    def test_of_the_name_of_a_key_goes_with_others(self, path, write):
-        write("variants/half.yaml", "lr: !ref <half> + 1")
-        path = write("b.yaml", "base: a.yaml\nhalf: null")
-        loaded = load(path, "half: 5\nvariant: small")
-        assert (loaded["lr"], loaded["dim"]) == (6, 8)
-        text = message(path, "half: 5\nvariant: slow")
-        assert "slow and half can't be combined: both replace 'lr'" in text
-
-    def test_of_the_name_of_a_key_is_not_chosen_by_its_own_name(self, path, write):
-        write("variants/half.yaml", "lr: 1")
-        text = message(path, "variant: half")
-        assert "the variant half is chosen by --half=... instead" in text
-
-    def test_takes_keys_away(self, path, write):
-        write("variants/alone.yaml", "without: [dim, half]")
-        assert set(load(path, "variant: alone")) == {"experiment", "lr", "folder"}
-
-    def test_an_option_that_it_takes_away_is_an_error(self, path, write):
-        write("variants/alone.yaml", "without: [dim]")
-        text = message(path, "variant: alone\ndim: 3")
-        assert "no key 'dim' to override with the variant alone" in text
-
-    def test_what_it_takes_away_no_other_can_replace(self, path, write):
-        write("variants/alone.yaml", "without: [dim]")
-        text = message(path, "variant: [small, alone]")
-        assert "small and alone can't be combined: both replace 'dim'" in text
-
     def test_replaces_keys_of_the_experiment(self, path):
         loaded = load(path, "variant: small")
         assert (loaded["dim"], loaded["lr"]) == (8, 0.1)
@@ -469,21 +473,23 @@ class TestVariants:
         assert "'experiment' is a !PLACEHOLDER" in message(path)
 
     def test_can_be_chosen_by_the_experiment(self, path, write):
-        mine = write("mine.yaml", "base: a.yaml\nvariant: small")
+        mine = write("mine.yaml", "include: [a.yaml]\nvariant: small")
         assert load(mine)["dim"] == 8
         assert load(mine, "variant: null")["dim"] == 64
 
-    def test_is_found_beside_the_base_of_an_experiment_elsewhere(self, path, write):
-        mine = write("mine/mine.yaml", "base: ../a.yaml")
+    def test_is_found_beside_a_file_that_an_experiment_elsewhere_includes(
+        self, path, write
+    ):
+        mine = write("mine/mine.yaml", "include: [../a.yaml]")
         assert load(mine, "variant: small")["dim"] == 8
 
-    def test_beside_the_experiment_comes_before_that_of_the_base(self, path, write):
-        mine = write("mine/mine.yaml", "base: ../a.yaml")
+    def test_beside_the_experiment_comes_before_others_of_its_name(self, path, write):
+        mine = write("mine/mine.yaml", "include: [../a.yaml]")
         write("mine/variants/small.yaml", "dim: 5")
         assert load(mine, "variant: small")["dim"] == 5
 
-    def test_can_have_a_base(self, path, write):
-        write("variants/smaller.yaml", "base: slow.yaml\ndim: 2")
+    def test_can_include_a_file(self, path, write):
+        write("variants/smaller.yaml", "include: [slow.yaml]\ndim: 2")
         loaded = load(path, "variant: smaller")
         assert (loaded["dim"], loaded["lr"]) == (2, 0.01)
 
@@ -497,14 +503,63 @@ class TestVariants:
     def test_of_no_file_is_an_error_that_lists_what_there_is(self, path, name):
         text = message(path, f"variant: {name}")
         assert "has no variant" in text
-        assert "its variants are: slow, small, tiny" in text
+        assert "there are: slow, small, tiny" in text
 
     def test_without_a_name_is_an_error(self, path):
         assert "--variant needs a value" in message(path, "variant:")
 
     def test_of_an_experiment_that_has_none_is_an_error(self, write):
         path = write("a.yaml", "variant: null")
-        assert "its variants are: none" in message(path, "variant: small")
+        assert "there are: none" in message(path, "variant: small")
+
+    def test_of_the_name_of_a_key_is_an_error_that_names_the_option(self, path):
+        assert "did you mean --half=...?" in message(path, "variant: half")
+
+
+class TestPretrained:
+    """A trained model, whose network replaces that of the experiment."""
+
+    @pytest.fixture
+    def path(self, write):
+        write("run.yaml", "experiment: mine\nvariant: null\nlr: 0.1")
+        write("enhancement.yaml", "pretrained: null\nfine_tune: partial")
+        write("network/small.yaml", "dim: 8\nhalf: !ref <dim> // 2\nenhancer: null")
+        write("variants/tiny.yaml", "dim: 1")
+        write("variants/slow.yaml", "lr: 0.01")
+        files = "[run.yaml, enhancement.yaml, network/small.yaml]"
+        return write("a.yaml", f"include: {files}\nhalf: 3")
+
+    def keys(self, path, overrides):
+        return YAML().load(read_experiment(path, given(overrides)))
+
+    def test_takes_the_place_of_all_keys_of_the_network(self, path):
+        kept = self.keys(path, "pretrained: 007")
+        assert set(kept) == {"experiment", "lr", "pretrained", "fine_tune", "enhancer"}
+        assert kept["enhancer"] == {"source": "007", "fine_tune": "partial"}
+        assert kept["experiment"] == "mine-pretrained"
+
+    def test_can_be_chosen_by_the_experiment(self, path, write):
+        path = write("b.yaml", "include: [a.yaml]\npretrained: model")
+        assert "dim" not in self.keys(path, "")
+        assert load(path, "pretrained: null")["dim"] == 8
+
+    def test_goes_with_variants_of_other_keys(self, path):
+        kept = self.keys(path, "pretrained: model\nvariant: slow")
+        assert (kept["experiment"], kept["lr"]) == ("mine-slow-pretrained", 0.01)
+
+    def test_with_a_variant_of_the_network_is_an_error(self, path):
+        text = message(path, "pretrained: model\nvariant: tiny")
+        assert "tiny replaces 'dim' of the network: --pretrained brings its own" in text
+
+    @pytest.mark.parametrize("key", ["dim", "half", "enhancer"])
+    def test_with_a_key_of_the_network_is_an_error(self, path, key):
+        text = message(path, f"pretrained: model\n{key}: 3")
+        assert f"--{key} is a key of the network: --pretrained brings its own" in text
+
+    def test_without_a_network_to_replace_is_an_error(self, write):
+        path = write("a.yaml", "dim: 8\npretrained: null")
+        text = message(path, "pretrained: model")
+        assert "includes no file of a folder network/" in text
 
 
 class TestFiles:
@@ -536,6 +591,32 @@ class TestOnly:
     def test_of_no_key_is_an_error(self):
         with pytest.raises(InputError, match="no key 'b'"):
             load_experiment("a: 1", only="b")
+
+
+class TestPreparation:
+    @pytest.mark.parametrize("steps", ["{}", "[{}, {}]"])
+    def test_is_a_step_or_a_list_of_steps(self, steps, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        made = iter("ab")
+        step = "!name:os.mkdir [{}]"
+        text = re.sub("{}", lambda _: step.format(next(made)), steps)
+        prepare_data(f"prepare: {text}")
+        assert len(list(tmp_path.iterdir())) == steps.count("{}")
+
+
+class TestComparison:
+    def test_what_has_moved_since_0_1_0_is_the_same(self):
+        old, now = "brain.EnhancementBrain", "training.brain.EnhancementBrain"
+        texts = [f"brain: !name:speechbrain_cffma.{name}" for name in (old, now)]
+        assert differing_keys(*texts) == []
+
+    def test_a_function_of_0_1_0_is_the_same_as_several_steps(self):
+        old = "prepare: !name:recipes.DynamicMix.prepare.prepare_mini\nsnr: 1"
+        now = "prepare: [!name:a.prepare_mix {}, !name:a.make_small {}]\nsnr: 2"
+        assert differing_keys(old, now) == ["snr"]
+
+    def test_other_steps_differ(self):
+        assert differing_keys("prepare: !name:a.b", "prepare: !name:a.c") == ["prepare"]
 
 
 class TestHparams:

@@ -1,7 +1,6 @@
 """Every experiment in hparams/ prepares its data, trains, writes its model and reports."""
 
 import pytest
-from ruamel.yaml import YAML
 
 import train
 from helpers import voicebank, whamr
@@ -9,9 +8,13 @@ from helpers.own_data import dynamic_mix, write_pairs
 from helpers.paths import HPARAMS, ROOT
 from helpers.runs import GIVEN, SMALL_NETWORK, SMALL_RUN, command_line
 from speechbrain_cffma.lobes import CFFMAEnhancer
+from speechbrain_cffma.training.experiment import read_defaults
 
-#: Without the pre-training of SSL models, which tests/test_pretraining.py specifies.
-EXPERIMENTS = sorted({p.stem for p in HPARAMS.glob("*.yaml")} - {"base", "pretrain"})
+#: Without the pre-training of SSL models, which tests/test_pretraining.py specifies,
+#: and without what all experiments include.
+EXPERIMENTS = sorted(
+    {p.stem for p in HPARAMS.glob("*.yaml")} - {"pretrain", "run", "enhancement"}
+)
 
 
 def paired_folders(folder):
@@ -34,12 +37,9 @@ DATA = {
 
 def recipe_of(experiment):
     """The folder of recipes/ that prepares an experiment's data."""
-    path = HPARAMS / f"{experiment}.yaml"
-    while True:
-        tree = YAML().load(path)
-        if "prepare" in tree:
-            return str(tree["prepare"].tag).split(".")[1]
-        path = path.parent / tree["base"]
+    tree = read_defaults(HPARAMS / f"{experiment}.yaml")
+    step = tree.get("prepare_mix", tree["prepare"])
+    return str(step.tag).split(".")[1]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import train
 from helpers.own_data import FLAT, write_pairs
 from helpers.paths import ROOT
 from helpers.runs import SMALL_RUN, command_line
-from recipes.DynamicMix.prepare import said_of_bundled
+from recipes.DynamicMix.prepare import if_only_bundled
 from speechbrain_cffma.data.datasets import RecordedPairs
 from speechbrain_cffma.data.manifest import write_manifest
 from speechbrain_cffma.data.mixing import DynamicMixer
@@ -257,9 +257,9 @@ def test_the_experiments_state_the_licence_of_their_data(experiment, licence):
 
 def test_the_licence_of_the_bundled_speech_is_not_that_of_other_speech(tmp_path):
     bundled = ROOT / "recipes" / "DynamicMix" / "speech"
-    assert said_of_bundled("cc-by-sa-3.0", [bundled, None]) == "cc-by-sa-3.0"
+    assert if_only_bundled("cc-by-sa-3.0", [bundled, None]) == "cc-by-sa-3.0"
     for others in (tmp_path, [bundled, tmp_path]):
-        assert said_of_bundled("cc-by-sa-3.0", [bundled, others]) is None
+        assert if_only_bundled("cc-by-sa-3.0", [bundled, others]) is None
 
 
 # --- parts

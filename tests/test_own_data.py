@@ -330,7 +330,7 @@ def own_pairs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pretrained(ssl_folder, tmp_path_factory):
-    """A model folder of a network unlike that of base.yaml."""
+    """A model folder of a network unlike that of network/cffma.yaml."""
     torch.manual_seed(0)
     source = ssl_folder("wavlm")
     enhancer = perturbed(enhancer_of("null", ssl_source=source, fused_dim=32, dim=16))
@@ -480,10 +480,10 @@ def test_a_folder_that_is_no_model_is_an_error(arguments, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_blocks": 3}, "no key 'n_blocks' to override with the variant pretrained"),
-        ({"ssl_source": "x"}, "no key 'ssl_source' to override"),
-        ({"variant": "dilated"}, "dilated and pretrained can't be combined"),
-        ({"variant": "pretrained"}, "chosen by --pretrained=... instead"),
+        ({"n_blocks": 3}, "--n_blocks is a key of the network: --pretrained"),
+        ({"ssl_source": "x"}, "--ssl_source is a key of the network: --pretrained"),
+        ({"variant": "dilated"}, "dilated replaces 'fusion' of the network: --pre"),
+        ({"variant": "pretrained"}, "did you mean --pretrained=...?"),
         ({"fine_tune": "all"}, "fine_tune must be frozen, partial or entire"),
     ],
 )

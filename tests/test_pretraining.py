@@ -57,10 +57,10 @@ class TestMaskedPrediction:
         predictor(torch.randn_like(clean), clean)
         torch.testing.assert_close(*hidden)
 
-    def test_heard_frames_count_by_their_weight(self, predictor, clean):
+    def test_unmasked_frames_count_by_their_weight(self, predictor, clean):
         losses = {}
         for weight in (0.0, 0.5, 1.0):
-            predictor.heard_weight = weight
+            predictor.unmasked_weight = weight
             losses[weight] = seeded(predictor, clean, clean)[0].item()
         assert losses[0.0] < losses[1.0]
         assert losses[0.5] == pytest.approx((losses[0.0] + losses[1.0]) / 2, rel=1e-5)
@@ -106,7 +106,7 @@ def pretrain(ssl_folder, tmp_path, monkeypatch):
             **SMALL_RUN,
             **data,
         }
-        del given["n_examples"]  # there is no report
+        del given["n_examples"], given["metric_workers"]  # there is no report
         train.main([*command_line("pretrain", **{**given, **options}), *flags])
 
     return run

@@ -215,7 +215,9 @@ def prepare_dynamic_mix(
 
 
 def prepare_mini(wavlm_folder, seed=0, data_seed=0, **arguments):
-    """Prepare the mini experiment: its data, and a small WavLM to be trained with the rest.
+    """Prepare the data of the mini experiment and a small WavLM.
+
+    Experiments of version 0.1.0 name it; others list both steps, see hparams/mini.yaml.
 
     Arguments
     ---------
@@ -232,8 +234,8 @@ def prepare_mini(wavlm_folder, seed=0, data_seed=0, **arguments):
     make_small_wavlm(wavlm_folder, seed=seed)
 
 
-def said_of_bundled(fact, recordings):
-    """A statement on the bundled recordings, where nothing else is trained on.
+def if_only_bundled(fact, recordings):
+    """State a fact about the bundled recordings, unless others are used as well.
 
     Arguments
     ---------
@@ -245,11 +247,15 @@ def said_of_bundled(fact, recordings):
     Returns
     -------
     str or None
-        The statement; None if there are recordings from elsewhere.
+        The statement; None if one of the folders is not bundled.
     """
     here = Path(__file__).parent.resolve()
     given = [Path(path).resolve() for item in recordings for path in _listed(item)]
     return fact if all(folder.is_relative_to(here) for folder in given) else None
+
+
+#: The name in experiments of version 0.1.0.
+said_of_bundled = if_only_bundled
 
 
 def make_small_wavlm(folder, seed=0, dim=192, n_layers=4, conv_dim=128):

@@ -38,7 +38,7 @@ class MaskedPrediction(nn.Module):
         Share of the frames at which a mask begins.
     mask_length : int
         Frames of 20 ms that a mask covers; masks overlap.
-    heard_weight : float
+    unmasked_weight : float
         Weight of the loss over the frames that are not masked, beside 1 for the masked.
     n_mels : int
         Bands of the log-mel features that are quantised, two frames of 10 ms at once.
@@ -57,7 +57,7 @@ class MaskedPrediction(nn.Module):
         n_labels=1024,
         mask_prob=0.065,
         mask_length=10,
-        heard_weight=1.0,
+        unmasked_weight=1.0,
         n_mels=80,
     ):
         super().__init__()
@@ -69,7 +69,7 @@ class MaskedPrediction(nn.Module):
         self.n_labels = n_labels
         self.mask_prob = mask_prob
         self.mask_length = mask_length
-        self.heard_weight = heard_weight
+        self.unmasked_weight = unmasked_weight
         self.features = Fbank(n_mels=n_mels)
         self.quantizer = RandomProjectionQuantizer(2 * n_mels, 16, n_labels)
         self.output = nn.Linear(self.ssl.config.hidden_size, n_labels)
@@ -129,7 +129,7 @@ class MaskedPrediction(nn.Module):
         loss = F.cross_entropy(scores[masked], labels[masked])
         if not masked.all():
             heard = F.cross_entropy(scores[~masked], labels[~masked])
-            loss = loss + self.heard_weight * heard
+            loss = loss + self.unmasked_weight * heard
         return loss, scores[masked].argmax(1), labels[masked]
 
 

@@ -26,7 +26,7 @@ class TrainingBrain(sb.Brain):
     Subclasses give `optimizers()` and write into `self.output_folder`, which by
     `--debug` is `debug/` in that of the hparams. It takes from the hparams: seed,
     output_folder, epoch_counter, lr_schedule, warmup_steps and number_of_epochs; see
-    hparams/base.yaml.
+    hparams/run.yaml.
 
     Arguments
     ---------

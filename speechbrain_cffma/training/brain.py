@@ -54,7 +54,7 @@ class EnhancementBrain(TrainingBrain):
     the hparams: enhancer, pretrained, head_optimizer, ssl_optimizer, loss,
     waveform_loss, loss_weights, target_transform, best_metric, metric_workers,
     valid_manifest, train_logger, tensorboard, output_folder and n_examples, and what
-    `describe_training` puts into the model card; see hparams/base.yaml.
+    `describe_training` puts into the model card; see hparams/enhancement.yaml.
 
     Raises
     ------

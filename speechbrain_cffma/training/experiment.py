@@ -1,8 +1,9 @@
-"""Experiments: a YAML that may name a base and variants, read with overrides into objects.
+"""Experiments: a YAML that includes others, read with overrides into objects.
 
-HyperPyYAML's `!include` nests what it includes, so that it can't be overridden from
-the command line. Here an experiment's top-level keys replace those of its `base:`, and
-those of its `variant:` replace both.
+HyperPyYAML's `!include` nests what it includes, so that it can't be overridden from the
+command line. Here the files of `include:` are merged key by key: a later file replaces
+keys of an earlier one, the file that includes them replaces both, and variants and the
+command line replace them all.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -28,24 +29,28 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 from speechbrain_cffma.errors import CFFMAError, InputError, one_line
 from speechbrain_cffma.files import of_project
 
-#: Keys that hold a path, beside those of `_PATH_ENDINGS`.
+#: Keys that hold a path, in addition to those with `_PATH_ENDINGS`.
 _PATHS = {"corpus", "metadata", "pretrained"}
 _PATH_ENDINGS = ("_folder", "_manifest", "_source", "_path")
 #: Keys that hold a folder or a list of folders.
 _LIST_ENDINGS = ("speech_folder", "noise_folder", "rir_folder")
-#: Keys that hold text, also where their default does not tell.
+#: Keys that hold text even if their default is null.
 _TEXTS = {"experiment", "license", "pair_by", "test_data", "training_data"}
-#: Names that experiments and runs of 0.1.0 hold, and where they are now.
+#: Parts of names in experiments and runs of 0.1.0, and what they are now.
 MOVED = {
-    "brain.EnhancementBrain": "training.brain.EnhancementBrain",
-    "checkpoints.AtomicCheckpointer": "training.checkpoints.AtomicCheckpointer",
-    "data.RecordedPairs": "data.datasets.RecordedPairs",
-    "data.TrainingCrops": "data.datasets.TrainingCrops",
-    "mixing.DynamicMixer": "data.mixing.DynamicMixer",
+    "cffma.brain.EnhancementBrain": "cffma.training.brain.EnhancementBrain",
+    "cffma.checkpoints.AtomicCheckpointer": "cffma.training.checkpoints.AtomicCheckpointer",
+    "cffma.data.RecordedPairs": "cffma.data.datasets.RecordedPairs",
+    "cffma.data.TrainingCrops": "cffma.data.datasets.TrainingCrops",
+    "cffma.mixing.DynamicMixer": "cffma.data.mixing.DynamicMixer",
+    "heard_weight": "unmasked_weight",
+    "DynamicMix.prepare.said_of_bundled": "DynamicMix.prepare.if_only_bundled",
 }
-#: Stands for "<" in a value while references, which it begins, are resolved.
+#: Replaces "<" in texts while references, which begin with "<", are resolved.
 _LESS_THAN = "\ue000"
-#: What YAML can't hold (YAML 1.2, section 5.1); also bytes of a name that is not UTF-8.
+#: The end of messages on keys of a network that is not used.
+_BOTH_NETWORKS = "--pretrained brings its own network, so leave out one of them"
+#: Characters that YAML can't hold (YAML 1.2, section 5.1), and bytes that are not UTF-8.
 _NOT_IN_YAML = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]"
 )
@@ -150,28 +155,29 @@ def split_overrides(argv, options):
 
 
 def read_experiment(path, overrides=None):
-    """Read an experiment's YAML with its base, variants and overrides, references resolved.
+    """Read an experiment's YAML with what it includes, variants and overrides.
 
-    A variant is a YAML in a folder `variants` beside the experiment or one of its bases.
-    The key `variant:` holds its name, or a list of names of variants that replace
-    different keys; the names are appended to `experiment`, so that a run has another
-    output_folder. A variant of the name of a key is chosen by giving that key a value.
-    The key `without:`, of a variant or an experiment, lists keys of what is below it
-    that go: what they made is of no use beside it.
+    `include:` holds the path of another YAML, relative to the file that includes it, or
+    a list of paths. A variant is a YAML in a folder `variants` next to the experiment or
+    to a file that it includes. The key `variant` holds its name, or a list of names of
+    variants that replace different keys. The key `pretrained` replaces the network, which
+    is all keys of the files in a folder `network`, by `network/pretrained.yaml`. The
+    names of the variants, and `pretrained`, are appended to `experiment`, so that the run
+    gets its own output_folder.
 
     A `~` in a path stands for the home folder. A default in `recipes/` is found from
-    anywhere.
+    any working directory.
 
     Arguments
     ---------
     path : str or Path
-        The YAML; its key `base:`, if any, names another one relative to it.
+        The YAML.
     overrides : dict, str or None
         Texts by their keys, as `parse_command_line` returns them, or YAML with these
-        keys, as `speechbrain.parse_arguments` returns it. Where a key holds text or a
-        path by default, the text is the value as it stands, but for `null`, which unsets
-        it, and lists of folders; where it holds something else, the text is YAML. Where
-        the default does not tell, the key's name does. True switches a boolean on.
+        keys, as `speechbrain.parse_arguments` returns it. If the default of a key is
+        text or a path, the text is taken as it stands, except for `null`, which unsets
+        the key, and for lists of folders; otherwise the text is YAML. If the default does
+        not tell, the name of the key decides. True switches a boolean on.
 
     Returns
     -------
@@ -181,14 +187,14 @@ def read_experiment(path, overrides=None):
     Raises
     ------
     InputError
-        If a file is missing or no YAML, a key must be given and is not, an override
-        matches no key, has no value or is no YAML, or there is no such variant.
+        If a file is missing or is not valid, a required key is not given, an override
+        matches no key or has no valid value, or a variant does not exist.
 
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / "base.yaml").write_text("lr: 0.1\\nsteps: 10\\ndouble: !ref <steps> * 2")
-    >>> _ = (folder / "mine.yaml").write_text("base: base.yaml\\nsteps: 20")
+    >>> _ = (folder / "run.yaml").write_text("lr: 0.1\\nsteps: 10\\ndouble: !ref <steps> * 2")
+    >>> _ = (folder / "mine.yaml").write_text("include: [run.yaml]\\nsteps: 20")
     >>> print(read_experiment(folder / "mine.yaml", {"lr": "0.5"}))
     lr: 0.5
     steps: 20
@@ -196,67 +202,63 @@ def read_experiment(path, overrides=None):
     <BLANKLINE>
     """
     overrides = _texts(overrides) if isinstance(overrides, str) else overrides or {}
-    files = _with_bases(Path(path))
-    tree = _located(_merge(files))
-    tree.pop("without", None)
-    paths = _variants_beside([file for file, _ in files])
+    files = _with_included(Path(path))
+    tree = _merge(files)
 
-    def value(key):
-        """Of what chooses variants."""
+    def chosen(key):
         if key in overrides and key in tree:
             return _value(key, overrides[key], tree)
         return tree.get(key)
 
-    variants = _names(value("variant"))
-    for key in paths:
-        if key in variants and key in tree:
-            raise InputError(f"the variant {key} is chosen by --{key}=... instead")
-        if value(key) is not None:
-            variants.append(key)
-    gone = _add_variants(tree, variants, paths, path)
+    names = _listed(chosen("variant"))
+    network = {}
+    if chosen("pretrained") is not None:
+        network = _replace_network(tree, files, path)
+    _add_variants(tree, names, files, network)
+    if network:
+        names = [*names, "pretrained"]
     for key in overrides:
-        if key in gone:
-            raise InputError(
-                f"{path} has no key {key!r} to override with the variant {gone[key]}, "
-                "which replaces what it is for"
-            )
+        if key in network:
+            raise InputError(f"--{key} is a key of the network: {_BOTH_NETWORKS}")
         if key not in tree:
             close = difflib.get_close_matches(key, tree)
             hint = f"did you mean --{close[0]}?" if close else "see its keys there"
             raise InputError(f"{path} has no key {key!r} to override: {hint}")
     tree.update({key: _value(key, text, tree) for key, text in overrides.items()})
-    tree.pop("variant", None)  # merged, as the base is
-    if variants and "experiment" in tree:
-        tree["experiment"] = _with_suffix(tree["experiment"], "-" + "-".join(variants))
+    tree.pop("variant", None)  # merged, as what is included
+    if names and "experiment" in tree:
+        suffix = "".join(f"-{name}" for name in names)
+        tree["experiment"] = _with_suffix(tree["experiment"], suffix)
     for key, node in tree.items():
         if _tag(node) == "!PLACEHOLDER":
             raise InputError(f"{path}: {key!r} is a !PLACEHOLDER: give --{key}=...")
+    text = _dump(_in_order_of_use(tree, path))
     try:
-        text = resolve_references(_dump(_in_order_of_use(tree))).getvalue()
+        text = resolve_references(text).getvalue()
     except (ValueError, KeyError) as error:
         raise InputError(f"{path}: {one_line(error)}") from error
     return text.replace(_LESS_THAN, "<")
 
 
 def load_experiment(text, only=None):
-    """Make the objects that an experiment names.
+    """Make the objects of an experiment.
 
     Arguments
     ---------
     text : str
         What `read_experiment` returns.
     only : str or None
-        Make this key's object alone; what it does not need is not even built.
+        Make only the object of this key, and what it needs.
 
     Returns
     -------
     dict or object
-        All keys with their objects, or the one.
+        Objects by their keys, or the one object.
 
     Raises
     ------
     InputError
-        If there is no such key, or a name in the YAML leads to nothing that can be imported.
+        If there is no such key, or a name in the YAML can't be imported.
 
     Example
     -------
@@ -283,8 +285,26 @@ def load_experiment(text, only=None):
     return loaded if only is None else loaded[only]
 
 
+def prepare_data(text):
+    """Run the preparation of an experiment: its key `prepare`, a function or a list.
+
+    Arguments
+    ---------
+    text : str
+        What `read_experiment` returns.
+
+    Example
+    -------
+    >>> prepare_data("prepare: [!name:builtins.print [one], !name:builtins.print [two]]")
+    one
+    two
+    """
+    for step in _listed(load_experiment(text, only="prepare")):
+        step()
+
+
 def differing_keys(text, other, given=()):
-    """Compare two experiments, which may have been read by different releases.
+    """Compare two experiments, which different releases may have read.
 
     Arguments
     ---------
@@ -293,13 +313,13 @@ def differing_keys(text, other, given=()):
     other : str
         Likewise.
     given : iterable of str
-        Keys that count also where only one experiment has them. Others are those of a
-        release: a key that it added has a default that changes nothing.
+        Keys that count even if only one experiment has them. Others were added or removed
+        by a release, which changes nothing by default.
 
     Returns
     -------
     list of str
-        The top-level keys with other values.
+        Top-level keys with different values.
 
     Example
     -------
@@ -308,14 +328,16 @@ def differing_keys(text, other, given=()):
     """
     trees = [YAML().load(_with_current_names(t)) for t in (text, other)]
     of_one = (trees[0].keys() ^ trees[1].keys()) - set(given)
+    if len({isinstance(tree.get("prepare"), list) for tree in trees}) > 1:
+        of_one.add("prepare")  # 0.1.0 had one function for what are several steps now
     plain = [_plain(tree, without=of_one)[1] for tree in trees]
     keys = dict.fromkeys(key for tree in plain for key in tree)
     return [key for key in keys if plain[0].get(key) != plain[1].get(key)]
 
 
 def _plain(node, without):
-    """What a node holds with its tags, but for comments and some keys at any depth: also
-    objects have arguments of these names."""
+    """The content of a node with its tags, but without comments and some keys at any
+    depth: objects have arguments of these names, too."""
     if isinstance(node, dict):
         content = {k: _plain(v, without) for k, v in node.items() if k not in without}
     elif isinstance(node, list):
@@ -326,7 +348,7 @@ def _plain(node, without):
 
 
 def read_defaults(path):
-    """Read an experiment's YAML with its base, without variants.
+    """Read an experiment's YAML with what it includes, without variants.
 
     Arguments
     ---------
@@ -336,7 +358,7 @@ def read_defaults(path):
     Returns
     -------
     dict
-        What its keys hold, with references.
+        Values by their keys, with references.
 
     Raises
     ------
@@ -350,18 +372,18 @@ def read_defaults(path):
     >>> dict(read_defaults(path))
     {'lr': 0.5}
     """
-    return _located(_merge(_with_bases(Path(path))))
+    return _merge(_with_included(Path(path)))
 
 
 def override(key, value, defaults):
-    """An override on the command line that gives a key a value, whatever its type.
+    """The option of the command line that gives a key a value of any type.
 
     Arguments
     ---------
     key : str
         The key.
     value : object
-        Anything that JSON can hold.
+        A value that JSON can hold.
     defaults : dict
         What `read_defaults` returns.
 
@@ -389,21 +411,40 @@ def override(key, value, defaults):
     return f"--{key}={text}"
 
 
-def _with_bases(path):
-    """A YAML, its base, the base of that and so on: a list of (path, tree)."""
+def _with_included(path, above=()):
+    """A YAML after all that it includes: a list of (path, tree)."""
+    if path.resolve() in above:
+        raise InputError(f"the experiment {path} includes itself")
+    tree = read_yaml(path)
+    _refuse_former_keys(path, tree)
     files = []
-    while True:
-        if path.resolve() in [file.resolve() for file, _ in files]:
-            raise InputError(f"the experiment {path} is its own base")
-        tree = read_yaml(path)
-        files.append((path, tree))
-        if "base" not in tree:
-            return files
-        path = path.parent / str(tree.pop("base"))
+    for name in _listed(tree.pop("include", None)):
+        included = path.parent / os.path.expanduser(str(name))
+        if not included.is_file():
+            raise InputError(f"{path} includes {included}, which is not a file")
+        files += _with_included(included, (*above, path.resolve()))
+    return [*files, (path, tree)]
+
+
+def _refuse_former_keys(path, tree):
+    """Say what to write instead of the keys `base` and `without` of version 0.1.0."""
+    if "base" in tree:
+        base = Path(str(tree["base"]))
+        parts = ("run.yaml", "enhancement.yaml", "network/cffma.yaml")
+        names = parts if base.name == "base.yaml" else [base.name]
+        names = ", ".join(str(base.parent / name) for name in names)
+        raise InputError(
+            f"{path}: instead of `base: {base}` write `include: [{names}]`"
+        )
+    if "without" in tree:
+        raise InputError(
+            f"{path}: instead of `without:` give `include:` a list of files without the "
+            "one that has these keys"
+        )
 
 
 def read_yaml(path):
-    """Read a YAML of top-level keys as it stands, without its base.
+    """Read a YAML of keys and values as it stands, without what it includes.
 
     Arguments
     ---------
@@ -418,7 +459,7 @@ def read_yaml(path):
     Raises
     ------
     InputError
-        If it is missing, or no such YAML.
+        If it is missing, or is no such YAML.
 
     Example
     -------
@@ -440,33 +481,22 @@ def read_yaml(path):
 
 
 def _with_current_names(text):
-    """YAML text in which what has moved since 0.1.0 is named by where it is."""
+    """YAML text with the new names of what has moved since 0.1.0."""
     for old, new in MOVED.items():
-        text = re.sub(
-            rf"\bspeechbrain_cffma\.{re.escape(old)}\b",
-            f"speechbrain_cffma.{new}",
-            text,
-        )
+        text = text.replace(old, new)
     return text
 
 
 def _merge(files):
-    """The keys of the last base, in their order, replaced by those of the files above."""
-    *above, (_, merged) = files
-    for _, tree in reversed(above):
+    """The keys of all files; those of a later file replace those of an earlier one."""
+    merged = {}
+    for _, tree in files:
         merged.update(tree)
-        for key in tree.get("without", []):
-            merged.pop(key, None)
-    return merged
-
-
-def _located(tree):
-    """The same keys, with their paths as they are from here."""
-    for key, value in tree.items():
+    for key, value in merged.items():
         if isinstance(value, str) and _is_path(key):
             is_ours = value.startswith("recipes/")
-            tree[key] = of_project(value) if is_ours else os.path.expanduser(value)
-    return tree
+            merged[key] = of_project(value) if is_ours else os.path.expanduser(value)
+    return merged
 
 
 def _is_path(key):
@@ -479,7 +509,7 @@ def _tag(node):
 
 
 def _holds_text(key, tree):
-    """Whether a key holds text or a path: by its default, or by its name."""
+    """Whether a key holds text or a path, judged by its default, or else by its name."""
     default = tree.get(key)
     if _tag(default) == "!ref":
         # Text, or arithmetic, or what it refers to.
@@ -581,35 +611,48 @@ def _is_own_yaml(text):
         return False
 
 
-def _names(variant):
-    """The names of the variants in the value of the key `variant`."""
-    if variant is None:
+def _listed(value):
+    """A value, a list of values or None, as a list."""
+    if value is None:
         return []
-    return [str(name) for name in (variant if isinstance(variant, list) else [variant])]
+    return value if isinstance(value, list) else [value]
 
 
-def _variants_beside(files):
-    """The paths of the variants beside some files, by their names."""
-    # Of two of the same name, the one nearer to the experiment.
-    return {
+def _replace_network(tree, files, experiment):
+    """Replace the network by that of `pretrained`; return the keys that it had."""
+    network = _merge((file, t) for file, t in files if file.parent.name == "network")
+    if not network:
+        raise InputError(
+            f"{experiment} includes no file of a folder network/, which --pretrained replaces"
+        )
+    for key in network:
+        tree.pop(key)
+    tree.update(read_yaml(of_project("hparams/network/pretrained.yaml")))
+    return network
+
+
+def _add_variants(tree, names, files, network):
+    """Replace keys of the tree by those of variants; `network` are keys that are gone."""
+    # Of two variants of the same name, the one nearer to the experiment counts.
+    paths = {
         path.stem: path
-        for file in reversed(files)
+        for file, _ in files
         for path in sorted((file.parent / "variants").glob("*.yaml"))
     }
-
-
-def _add_variants(tree, names, paths, experiment):
-    """Replace keys of the tree by those of variants; return which variant took which away."""
-    set_by, gone = {}, {}
-    for name in names:
+    set_by = {}
+    for name in map(str, names):
         if name not in paths:
             known = ", ".join(sorted(paths)) or "none"
-            raise InputError(
-                f"{experiment} has no variant {name!r}; its variants are: {known}"
+            hint = (
+                f"did you mean --{name}=...?" if name in tree else f"there are: {known}"
             )
-        variant = _merge(_with_bases(paths[name]))
-        without = variant.pop("without", [])
-        for key in [*variant, *without]:
+            raise InputError(f"{files[-1][0]} has no variant {name!r}: {hint}")
+        variant = _merge(_with_included(paths[name]))
+        for key in variant:
+            if key in network:
+                raise InputError(
+                    f"the variant {name} replaces {key!r} of the network: {_BOTH_NETWORKS}"
+                )
             if key in set_by:
                 raise InputError(
                     f"the variants {set_by[key]} and {name} can't be combined: both "
@@ -617,34 +660,36 @@ def _add_variants(tree, names, paths, experiment):
                 )
             set_by[key] = name
         tree.update(variant)
-        for key in without:
-            tree.pop(key, None)
-            gone[key] = name
-    return gone
 
 
 def _with_suffix(value, suffix):
-    """A text, a `!ref` of one or a `!PLACEHOLDER`, with something behind it."""
+    """A text, a `!ref` or a `!PLACEHOLDER` with a suffix."""
     if not isinstance(value, TaggedScalar):
         return f"{value}{suffix}"
     value.value += suffix
     return value
 
 
-def _in_order_of_use(tree):
-    """The same keys, each behind those it refers to, as HyperPyYAML needs them."""
+def _in_order_of_use(tree, path):
+    """The same keys, each after those that it refers to, as HyperPyYAML needs them."""
     ordered = CommentedMap()
 
     def place(key, above=()):
-        if key in ordered or key not in tree:
+        if key in ordered:
             return
+        if key not in tree:
+            raise InputError(
+                f"{path}: {above[-1]!r} refers to {key!r}, which is no key"
+            )
         if key in above:
-            raise ValueError(f"{' -> '.join([*above, key])} is a circle of references")
+            circle = " -> ".join([*above, key])
+            raise InputError(f"{path}: {circle} is a circle of references")
         for used in _references(tree[key]):
             place(used, (*above, key))
         ordered[key] = tree[key]
 
-    for key in tree:
+    seeding = [key for key in tree if key == "__set_seed"]  # before anything random
+    for key in [*seeding, *tree]:
         place(key)
     return ordered
 

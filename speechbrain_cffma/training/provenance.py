@@ -22,7 +22,7 @@ def describe_training(hparams, command):
     Arguments
     ---------
     hparams : SimpleNamespace
-        The experiment, with the keys of hparams/base.yaml.
+        The experiment, with the keys of hparams/run.yaml and enhancement.yaml.
     command : str
         What was run, from `shareable_command`.
 

@@ -33,6 +33,7 @@ from speechbrain_cffma.training.experiment import (
     load_experiment,
     override,
     parse_command_line,
+    prepare_data,
     read_defaults,
     read_experiment,
     read_yaml,
@@ -251,7 +252,7 @@ def prepare(runs):
     prepared = {}  # manifest folder: the run that was first, and what from
     for run in runs:
         experiment = run.experiment()
-        load_experiment(experiment, only="prepare")()
+        prepare_data(experiment)
         folder = load_experiment(experiment, only="manifest_folder")
         marker = prepared_from(folder)
         first, expected = prepared.setdefault(folder, (run, marker))

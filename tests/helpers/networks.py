@@ -24,12 +24,11 @@ from speechbrain_cffma.training.experiment import load_experiment, read_experime
 N_FREQS, SSL_DIM, FUSED_DIM, DIM = 9, 8, 14, 12
 SHORT, LONG = 11, 17  # frames of two utterances
 RELATIVE_LENGTHS = torch.tensor([SHORT / LONG, 1.0])
-#: All networks; `pretrained` is that of a model folder, see tests/test_own_data.py, and
-#: `contrast_stretching` changes the targets alone.
+#: All networks; `contrast_stretching` changes the targets alone.
 VARIANT_FILES = [
     path
     for path in sorted((HPARAMS / "variants").glob("*.yaml"))
-    if path.stem not in ("pretrained", "contrast_stretching")
+    if path.stem != "contrast_stretching"
 ]
 #: Each file, and two that make the predecessor together.
 VARIANTS = [*(path.stem for path in VARIANT_FILES), "[fusion_concatenation, blstm]"]
