@@ -1,13 +1,18 @@
 """Scores: known values, and failures that are never counted as 0."""
 
 import importlib.util
+import re
 
 import numpy as np
 import pytest
 import torch
 
+from helpers.paths import ROOT
 from speechbrain_cffma.data.mixing import add_noise
-from speechbrain_cffma.metric_table import TABLE
+from speechbrain_cffma.evaluation import tables
+from speechbrain_cffma.evaluation.scores import settings_of
+from speechbrain_cffma.evaluation.statistics import summarize_systems
+from speechbrain_cffma.metric_table import TABLE, Metric
 from speechbrain_cffma.metrics import (
     BASIC,
     DNSMOS,
@@ -383,6 +388,23 @@ def test_a_process_of_its_own_scores_where_none_is_asked_for(clean, noisy):
     pair = clean, noisy(5)
     (scored,) = score_each(as_given, [pair], ["si_sdr"], [3.0], n_jobs=0)
     assert scored.row["si_sdr"] == pytest.approx(si_sdr(*pair))
+
+
+def test_a_row_of_the_table_makes_a_metric(monkeypatch, clean, noisy):
+    row = Metric("intrusive.si_sdr", "MINE", digits=0, lower_is_better=True)
+    monkeypatch.setitem(TABLE, "mine", row)
+    assert score(clean, noisy(5), ["mine"])["mine"] == si_sdr(clean, noisy(5))
+    assert settings_of(["mine"])["metrics"] == ["mine"]
+    rows = [
+        {"ID": "a", "system": "new", "snr": None, "noise": "", "failed": "", "mine": 7}
+    ]
+    table = tables.text(summarize_systems(rows, ["mine"]), ["mine"])
+    assert re.search(r"^MINE ↓ +7$", table, re.MULTILINE)
+
+
+def test_the_documentation_names_every_metric():
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`(\w+)`", text)) >= set(TABLE)
 
 
 def test_scoring_leaves_its_inputs(clean, noisy):
