@@ -480,9 +480,12 @@ def test_a_folder_that_is_no_model_is_an_error(arguments, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_blocks": 3}, "--n_blocks is a key of the network: --pretrained"),
-        ({"ssl_source": "x"}, "--ssl_source is a key of the network: --pretrained"),
-        ({"variant": "dilated"}, "dilated replaces 'fusion' of the network: --pre"),
+        ({"n_blocks": 3}, "--n_blocks can't be combined with --pretrained"),
+        ({"ssl_source": "x"}, "--ssl_source can't be combined with --pretrained"),
+        (
+            {"variant": "dilated"},
+            "--variant=dilated can't be combined with --pretrained",
+        ),
         ({"variant": "pretrained"}, "did you mean --pretrained=...?"),
         ({"fine_tune": "all"}, "fine_tune must be frozen, partial or entire"),
     ],

@@ -48,8 +48,6 @@ MOVED = {
 }
 #: Replaces "<" in texts while references, which begin with "<", are resolved.
 _LESS_THAN = "\ue000"
-#: The end of messages on keys of a network that is not used.
-_BOTH_NETWORKS = "--pretrained brings its own network, so leave out one of them"
 #: Characters that YAML can't hold (YAML 1.2, section 5.1), and bytes that are not UTF-8.
 _NOT_IN_YAML = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]"
@@ -219,7 +217,9 @@ def read_experiment(path, overrides=None):
         names = [*names, "pretrained"]
     for key in overrides:
         if key in network:
-            raise InputError(f"--{key} is a key of the network: {_BOTH_NETWORKS}")
+            raise InputError(
+                f"--{key} can't be combined with --pretrained, which replaces the network"
+            )
         if key not in tree:
             close = difflib.get_close_matches(key, tree)
             hint = f"did you mean --{close[0]}?" if close else "see its keys there"
@@ -639,26 +639,22 @@ def _add_variants(tree, names, files, network):
         for file, _ in files
         for path in sorted((file.parent / "variants").glob("*.yaml"))
     }
-    set_by = {}
+    set_by = dict.fromkeys(network, "--pretrained")
     for name in map(str, names):
         if name not in paths:
             known = ", ".join(sorted(paths)) or "none"
             hint = (
-                f"did you mean --{name}=...?" if name in tree else f"there are: {known}"
+                f"did you mean --{name}=...?" if name in tree else f"there are {known}"
             )
             raise InputError(f"{files[-1][0]} has no variant {name!r}: {hint}")
         variant = _merge(_with_included(paths[name]))
         for key in variant:
-            if key in network:
-                raise InputError(
-                    f"the variant {name} replaces {key!r} of the network: {_BOTH_NETWORKS}"
-                )
             if key in set_by:
                 raise InputError(
-                    f"the variants {set_by[key]} and {name} can't be combined: both "
+                    f"--variant={name} can't be combined with {set_by[key]}: both "
                     f"replace {key!r}"
                 )
-            set_by[key] = name
+            set_by[key] = f"--variant={name}"
         tree.update(variant)
 
 
