@@ -48,6 +48,7 @@ NOT_RUN = [
     (r"--download|download_voicebank", "downloads 5.3 GB; see tests/test_download.py"),
     (r"push_to_hub", "needs an account on the hub; see tests/test_hub.py"),
     (r"--nnodes", "needs several machines"),
+    (r"^torchrun (?!.*--device=cpu)", "needs several GPUs"),
     (r"--device[ =]cuda", "needs a GPU"),
     (r"benchmarks/speed", "measures for half an hour, with 12 GB of memory"),
 ]
@@ -327,7 +328,9 @@ def run_tutorial(scratch, store=False):
     notebook = nbformat.read(TUTORIAL, as_version=4)
     where = {"metadata": {"path": str(scratch)}}
     try:
-        NotebookClient(notebook, timeout=900, resources=where).execute()
+        NotebookClient(
+            notebook, timeout=900, resources=where, coalesce_streams=True
+        ).execute()
     except CellExecutionError as error:
         return str(error)[-3000:]
     if store:
