@@ -20,6 +20,8 @@ from speechbrain_cffma.app.result import NO_BOUND, draw, enhance
 from speechbrain_cffma.app.serve import _free_port, serve
 from speechbrain_cffma.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[1]
 
 

@@ -19,6 +19,8 @@ from speechbrain_cffma.inference import enhance as enhancing
 from speechbrain_cffma.inference.enhance import Job, enhance_all, plan
 from speechbrain_cffma.lobes import CFFMAEnhancer
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "speechbrain_cffma"]
 

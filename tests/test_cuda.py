@@ -27,6 +27,8 @@ from speechbrain_cffma.lobes.attention import attend, relative_to_absolute
 from speechbrain_cffma.losses import MultiResolutionLoss, PESQLoss, SISDRLoss
 from speechbrain_cffma.training.brain import EnhancementBrain
 
+pytestmark = pytest.mark.slow
+
 #: Frames T. From 257 on, and where T - 1 is a multiple of 8, PyTorch would not copy a
 #: bias that begins at an odd element.
 N_FRAMES = [129, 201, 257, 401, 801, 1001, 1601, 2001]

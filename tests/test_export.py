@@ -31,6 +31,8 @@ from speechbrain_cffma.lobes import (
     load_ssl,
 )
 
+pytestmark = pytest.mark.slow
+
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

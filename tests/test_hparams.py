@@ -10,6 +10,8 @@ from helpers.runs import GIVEN, SMALL_NETWORK, SMALL_RUN, command_line
 from speechbrain_cffma.lobes import CFFMAEnhancer
 from speechbrain_cffma.training.experiment import read_defaults
 
+pytestmark = pytest.mark.slow
+
 #: Without the pre-training of SSL models, which tests/test_pretraining.py specifies,
 #: and without what all experiments include.
 EXPERIMENTS = sorted(

@@ -22,6 +22,8 @@ from speechbrain_cffma.lobes import CFFMAEnhancer, NoEmbedding
 from speechbrain_cffma.training.experiment import load_experiment, read_experiment
 from speechbrain_cffma.training.provenance import describe_training, shareable_command
 
+pytestmark = pytest.mark.slow
+
 SHORT = {"number_of_epochs": 1, "steps_per_epoch": 2}
 SAID = {"license": "cc-by-4.0", "training_data": "what we recorded"}
 

@@ -27,6 +27,8 @@ from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes import CFFMAEnhancer
 from speechbrain_cffma.training.brain import EnhancementBrain
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def in_the_repository(monkeypatch):

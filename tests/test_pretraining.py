@@ -10,6 +10,8 @@ from helpers.runs import GIVEN, SMALL_RUN, command_line
 from recipes.Pretrain.masked_prediction import MaskedPrediction
 from speechbrain_cffma.lobes import load_ssl
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def predictor(tiny_wavlm):

@@ -34,6 +34,8 @@ from speechbrain_cffma.training import comparison as report
 from speechbrain_cffma.training.experiment import load_experiment
 from speechbrain_cffma.training.sweep import LOG, prepare, read_sweep, run_all
 
+pytestmark = pytest.mark.slow
+
 SWEEPS = sorted((ROOT / "hparams" / "sweeps").glob("*.yaml"))
 
 #: Its prepare step notes what the data were made from, and makes none.

@@ -26,6 +26,8 @@ from speechbrain_cffma.lobes import BLSTM, CFFMAEnhancer, Concatenation
 from speechbrain_cffma.metrics import score
 from speechbrain_cffma.training.brain import EnhancementBrain
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def in_the_repository(monkeypatch):

@@ -22,6 +22,8 @@ from speechbrain_cffma.lobes import CFFMA, CFFMAEnhancer
 from speechbrain_cffma.registry import config_of
 from speechbrain_cffma.training.experiment import read_defaults
 
+pytestmark = pytest.mark.slow
+
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 

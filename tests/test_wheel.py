@@ -21,6 +21,8 @@ import soundfile
 
 from helpers.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 #: What the build reads beside the package.
 SOURCES = ["LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"]
 NO_CACHE = shutil.ignore_patterns("__pycache__")
