@@ -6,4 +6,4 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
