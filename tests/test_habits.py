@@ -167,6 +167,15 @@ def test_text_files_have_an_encoding_whatever_the_system_has(path):
     assert not [c for c in calls if not re.search(r"encoding=|, 'utf-8'|\*\*CSV", c)]
 
 
+# --- Tests
+
+
+def test_tests_share_helpers_instead_of_importing_each_other():
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^(from|import) test_", text, re.MULTILINE), path.name
+
+
 # --- Type hints
 
 
