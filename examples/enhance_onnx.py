@@ -28,6 +28,7 @@ class Enhancer:
 
     def __init__(self, path):
         self.session = onnxruntime.InferenceSession(path)
+        self.refines = self.session.get_outputs()[0].name == "spectrum"
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.sample_rate = int(metadata["sample_rate"])
         self.min_samples = int(metadata["min_samples"])
@@ -64,7 +65,8 @@ class Enhancer:
         return enhanced
 
     def enhance_window(self, noisy):
-        """Multiply the log magnitude by the mask and keep the phase."""
+        """Multiply the log magnitude by the mask and keep the phase, or take the
+        spectrum of a refiner."""
         n_samples = noisy.shape[1]
         missing = max(0, self.min_samples - n_samples)
         noisy = np.pad(noisy, ((0, 0), (0, missing)))
@@ -76,11 +78,20 @@ class Enhancer:
         spectrum = self.stft(noisy)
         magnitude = np.abs(spectrum) + self.eps
         log_magnitude = np.log1p(magnitude).astype(np.float32)
+        phase = spectrum / magnitude
         inputs = {"noisy": noisy, "log_magnitude": log_magnitude}
-        (mask,) = self.session.run(["mask"], inputs)
+        if self.refines:
+            parts = np.stack([phase.real, phase.imag], axis=3).astype(np.float32)
+            (parts,) = self.session.run(["spectrum"], {**inputs, "phase": parts})
+            refined = parts[..., 0] + 1j * parts[..., 1]
+            enhanced = np.abs(refined) + self.eps
+            phase = refined / enhanced
+        else:
+            (mask,) = self.session.run(["mask"], inputs)
+            enhanced = np.expm1(mask * log_magnitude)
         floor = 10 ** (-self.suppression / 20) * magnitude
-        enhanced = np.maximum(np.expm1(mask * log_magnitude), floor) - self.eps
-        return self.istft(enhanced * spectrum / magnitude, n_samples) / gain
+        enhanced = np.maximum(enhanced, floor) - self.eps
+        return self.istft(enhanced * phase, n_samples) / gain
 
     def stft(self, wav):
         """Centred frames [channels, frames, freqs]."""

@@ -38,6 +38,7 @@ ROLES = {
     "ssl": ("SSL",),
     "spectrogram": ("LogSpectrogram",),
     "mask_estimator": ("CFFMA", "MaskEstimator"),
+    "refiner": ("Refiner",),
     "fusion": FUSIONS,
     "enhancer": SEQUENCE_LOBES,
     "gates": [("ConvGate", "OpenGate")],
@@ -221,6 +222,8 @@ def _check_arguments(lobe, key, arguments, shapes):
         # A convolution keeps its sizes as tuples of one.
         if issubclass(lobe, nn.Conv1d) and isinstance(value, list) and len(value) == 1:
             value = value[0]
+        if value is None and default is None:
+            continue
         if name in ROLES:
             check_role(path, value, ROLES[name])
         else:

@@ -24,6 +24,7 @@ from speechbrain_cffma.lobes import (
     OpenGate,
     PostNormBlock,
     PostNormStack,
+    Refiner,
     SpectrogramOnly,
     SSLEmbedding,
     load_ssl,
@@ -44,7 +45,8 @@ each_family = pytest.mark.parametrize("family", ["wavlm", "wav2vec2", "hubert"])
 def folder(ssl_folder, tmp_path_factory):
     embedding = SSLEmbedding(load_ssl(ssl_folder("wavlm", num_hidden_layers=1)))
     head = CFFMA(ssl_dim=embedding.dim, fused_dim=32, dim=16, n_blocks=1)
-    enhancer = CFFMAEnhancer(embedding, LogSpectrogram(), head)
+    refiner = Refiner(201, 16, channels=(4, 6), depths=(1, 1))
+    enhancer = CFFMAEnhancer(embedding, LogSpectrogram(), head, refiner=refiner)
     return enhancer.save_pretrained(tmp_path_factory.mktemp("model") / "m")
 
 

@@ -98,6 +98,7 @@ def _network(enhancer):
     parameters = count_parameters(enhancer)
     ssl = getattr(enhancer.embedding, "ssl", None)
     config = ssl.model.config if ssl is not None else None
+    refiner = enhancer.refiner
     return {
         "ssl": ssl
         and f"{type(ssl).__name__}, {config.num_hidden_layers} layers of "
@@ -105,6 +106,9 @@ def _network(enhancer):
         "ssl_type": config and config.model_type,
         "fusion": type(enhancer.mask_estimator.fusion).__name__,
         "enhancer": type(enhancer.mask_estimator.enhancer).__name__,
+        "refiner": refiner
+        and f"{' and '.join(map(str, refiner.channels))} channels, a filter of "
+        f"{refiner.n_taps} frames",
         "n_parameters": parameters["all"],
         "n_head": parameters["head"],
     }

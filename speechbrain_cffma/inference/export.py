@@ -37,6 +37,7 @@ MAX_WEIGHT_BYTES = 2_000_000_000
 DYNAMIC_AXES = {
     "noisy": {0: "batch", 1: "samples"},
     "log_magnitude": {0: "batch", 1: "frames"},
+    "phase": {0: "batch", 1: "frames"},
 }
 
 
@@ -44,7 +45,9 @@ def export_onnx(enhancer, path):
     """Write a network as an ONNX file, and check that onnxruntime computes the same.
 
     Inputs are `noisy` [batch, samples] and `log_magnitude` [batch, frames, freqs], as
-    `LogSpectrogram` gives it; the output is `mask` [batch, frames, freqs]. Batch and
+    `LogSpectrogram` gives it; the output is `mask` [batch, frames, freqs]. A network
+    with a refiner also takes the real and imaginary part of `phase` [batch, frames,
+    freqs, 2], and gives the enhanced `spectrum` [batch, frames, freqs, 2] instead. Batch and
     length are free. A network of the spectrogram alone has the same inputs. The file's
     metadata tells how to transform: sample_rate, min_samples (to which shorter
     waveforms must be filled up), n_fft, hop_length, win_length (of a periodic Hamming
@@ -62,7 +65,8 @@ def export_onnx(enhancer, path):
     Returns
     -------
     float
-        The largest difference between the masks of PyTorch and onnxruntime.
+        The largest difference between the masks of PyTorch and onnxruntime; with a
+        refiner between the spectra, relative to the loudest bin.
 
     Raises
     ------
@@ -83,7 +87,7 @@ def export_onnx(enhancer, path):
     """
     onnx, onnxruntime, scanned_lstm = _packages()
     enhancer = copy.deepcopy(enhancer).cpu().float().eval()
-    network = _MaskNetwork(enhancer)
+    network = _Network(enhancer)
     n_bytes = sum(weight.nbytes for weight in network.parameters())
     if n_bytes > MAX_WEIGHT_BYTES:
         raise InputError(
@@ -105,7 +109,7 @@ def export_onnx(enhancer, path):
             # Also where it is not a number.
             if not difference <= TOLERANCE:
                 raise InputError(
-                    f"{path} is not written: onnxruntime's masks differ from PyTorch's "
+                    f"{path} is not written: onnxruntime's output differs from PyTorch's "
                     f"by {difference:.1e}, and {TOLERANCE:.0e} is allowed"
                 )
     except OSError as error:
@@ -113,18 +117,35 @@ def export_onnx(enhancer, path):
     return difference
 
 
-class _MaskNetwork(nn.Module):
+class _Network(nn.Module):
     """An enhancer without its transforms."""
 
     def __init__(self, enhancer):
         super().__init__()
         self.embedding = enhancer.embedding
         self.mask_estimator = enhancer.mask_estimator
+        self.refiner = enhancer.refiner
+        self.inputs = list(DYNAMIC_AXES)[: 2 if self.refiner is None else 3]
+        self.output = "mask" if self.refiner is None else "spectrum"
 
-    def forward(self, noisy, log_magnitude):
-        """Estimate the mask [B, T, F] from [B, S] and [B, T, F]."""
+    def forward(self, noisy, log_magnitude, phase=None):
+        """The mask [B, T, F], or the spectrum [B, T, F, 2], from [B, S], [B, T, F] and
+        [B, T, F, 2]."""
         embedding = self.embedding(noisy, log_magnitude.shape[1])
-        return self.mask_estimator(log_magnitude, embedding)
+        mask, hidden = self.mask_estimator.estimate(log_magnitude, embedding)
+        if self.refiner is None:
+            return mask
+        noisy, masked = (
+            magnitude.expm1().unsqueeze(3) * phase
+            for magnitude in (log_magnitude, mask * log_magnitude)
+        )
+        return self.refiner(noisy, masked, hidden)
+
+    def arguments(self, spectrogram, noisy):
+        """What `forward` takes for waveforms [B, S]."""
+        log_magnitude, phase = spectrogram(noisy)
+        arguments = (noisy, log_magnitude, torch.view_as_real(phase))
+        return arguments[: len(self.inputs)]
 
 
 def _packages():
@@ -158,16 +179,15 @@ def _quiet():
 
 
 def _program(network, spectrogram):
-    noisy = torch.zeros(2, SAMPLE_RATE)
-    log_magnitude, _ = spectrogram(noisy)
+    arguments = network.arguments(spectrogram, torch.zeros(2, SAMPLE_RATE))
     try:
         with torch.no_grad():
             return torch.onnx.export(
                 network,
-                (noisy, log_magnitude),
-                input_names=list(DYNAMIC_AXES),
-                output_names=["mask"],
-                dynamic_shapes=DYNAMIC_AXES,
+                arguments,
+                input_names=network.inputs,
+                output_names=[network.output],
+                dynamic_shapes={name: DYNAMIC_AXES[name] for name in network.inputs},
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
@@ -199,18 +219,20 @@ def _metadata(enhancer):
 
 
 def _largest_difference(network, spectrogram, session):
-    """Between the masks of PyTorch and of an onnxruntime session, over `CHECKS`."""
+    """Between the outputs of PyTorch and of an onnxruntime session, over `CHECKS`."""
     differences = []
     for batch, seconds in CHECKS:
         noisy = _noisy_speech(batch, round(seconds * SAMPLE_RATE))
         missing = max(0, min_samples(spectrogram) - noisy.shape[1])
         noisy = nn.functional.pad(noisy, (0, missing))
-        log_magnitude, _ = spectrogram(noisy)
+        arguments = network.arguments(spectrogram, noisy)
         with torch.inference_mode():
-            expected = network(noisy, log_magnitude)
-        inputs = {"noisy": noisy.numpy(), "log_magnitude": log_magnitude.numpy()}
-        (mask,) = session.run(["mask"], inputs)
-        differences.append((torch.from_numpy(mask) - expected).abs().max())
+            expected = network(*arguments)
+        inputs = zip(network.inputs, map(torch.Tensor.numpy, arguments), strict=True)
+        (output,) = session.run([network.output], dict(inputs))
+        difference = (torch.from_numpy(output) - expected).abs().max()
+        # A mask is at most 1.
+        differences.append(difference / expected.abs().max().clamp(min=1))
     return torch.stack(differences).max().item()
 
 

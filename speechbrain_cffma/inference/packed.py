@@ -88,6 +88,8 @@ def pack_weights(model, dtype):
                 setattr(parent, name, module.fixed().to(dtype))
             elif isinstance(module, nn.Conv1d):
                 module.to(dtype)
+            elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                module.to(dtype, memory_format=torch.channels_last)
 
 
 def can_pack(weight):

@@ -26,6 +26,7 @@ from speechbrain_cffma.lobes.mscff import (  # noqa: E402
     GatedFusion,
     OpenGate,
 )
+from speechbrain_cffma.lobes.refiner import Refiner  # noqa: E402
 from speechbrain_cffma.lobes.rhma import (  # noqa: E402
     RHMA,
     FeedForward,
@@ -60,6 +61,7 @@ __all__ = [
     "PostNormBlock",
     "PostNormStack",
     "RHMA",
+    "Refiner",
     "RelativeSelfAttention",
     "SCTA",
     "SSLEmbedding",

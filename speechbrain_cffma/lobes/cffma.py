@@ -71,10 +71,33 @@ class MaskEstimator(nn.Module):
         torch.Tensor
             Mask [B, T, F] between 0 and 1.
         """
+        return self.estimate(spectrum, embedding, lengths)[0]
+
+    def estimate(
+        self, spectrum: Tensor, embedding: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Estimate the mask, and keep the features that it is made from.
+
+        Arguments
+        ---------
+        spectrum : torch.Tensor
+            Noisy log-magnitude spectrogram [B, T, F].
+        embedding : torch.Tensor
+            SSL embedding [B, T, D].
+        lengths : torch.Tensor or None
+            Relative lengths [B], 1.0 = T frames.
+
+        Returns
+        -------
+        mask : torch.Tensor
+            Mask [B, T, F] between 0 and 1.
+        hidden : torch.Tensor
+            Output of the enhancer [B, T, dim], for a `Refiner`.
+        """
         fused = self.fusion(spectrum, embedding, lengths)
         hidden = self.enhancer(self.input_layer(fused), lengths)
         # Under autocast the spectrum is in float32, and so is the mask.
-        return torch.sigmoid(self.output_layer(hidden).to(spectrum.dtype))
+        return torch.sigmoid(self.output_layer(hidden).to(spectrum.dtype)), hidden
 
 
 @lobe

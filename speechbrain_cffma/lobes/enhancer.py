@@ -4,6 +4,7 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,6 +26,8 @@ from speechbrain_cffma.registry import lobe
 class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
     """Enhances waveforms: the mask multiplies the log-magnitude spectrogram, the phase is kept.
 
+    A refiner, which is not part of the published network, then changes both.
+
     Fits SpeechBrain's `WaveformEnhancement` as its `enhance_model`.
 
     Arguments
@@ -42,10 +45,14 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
     suppression : float or None
         Upper bound in dB on what each time and frequency is attenuated by. None for no
         bound, as published.
+    refiner : Refiner or callable or None
+        Called as `refiner(noisy, masked, hidden, mask)` with spectra [B, T, F, 2]. What
+        is no module makes one, from n_freqs and dim of the mask estimator: in YAML
+        `!name:speechbrain_cffma.lobes.Refiner`. None for none, as published.
 
     Example
     -------
-    >>> from speechbrain_cffma.lobes import LogSpectrogram, SSLEmbedding
+    >>> from speechbrain_cffma.lobes import CFFMA, LogSpectrogram, SSLEmbedding
     >>> enhancer = CFFMAEnhancer(
     ...     SSLEmbedding(getfixture("tiny_wavlm")),
     ...     LogSpectrogram(),
@@ -61,7 +68,13 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
     """
 
     def __init__(
-        self, embedding, spectrogram, mask_estimator, level=None, suppression=None
+        self,
+        embedding,
+        spectrogram,
+        mask_estimator,
+        level=None,
+        suppression=None,
+        refiner=None,
     ):
         super().__init__()
         self.embedding = embedding
@@ -69,6 +82,13 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         self.mask_estimator = mask_estimator
         self.level = level
         self.suppression = suppression
+        self.refiner = self._refiner(refiner)
+
+    def _refiner(self, refiner):
+        """The module, which follows the mask estimator in its sizes."""
+        if refiner is None or isinstance(refiner, nn.Module):
+            return refiner
+        return refiner(self.mask_estimator.n_freqs, self.mask_estimator.dim)
 
     def gain(self, noisy: Tensor, lengths: Tensor | None = None) -> Tensor:
         """What waveforms are multiplied by, to have the level that the network hears.
@@ -141,8 +161,7 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         gain = self.gain(noisy, lengths)
         scaled = gain * noisy
         log_magnitude, phase = self.spectrogram(scaled, lengths)  # [B, T, F]
-        mask = self._mask(scaled, log_magnitude, lengths)
-        masked = mask * log_magnitude
+        masked, phase = self._estimate(scaled, log_magnitude, phase, lengths)
         bound = self.suppression if suppression is None else suppression
         if bound is not None:
             floor = 10 ** (-bound / 20) * log_magnitude.expm1()
@@ -157,8 +176,8 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
             masked = (masked.expm1() / gain.unsqueeze(2)).log1p()
         return enhanced, masked.to(noisy.dtype)
 
-    def _mask(self, noisy, log_magnitude, lengths):
-        """The mask [B, T, F], in the type of the magnitude."""
+    def _estimate(self, noisy, log_magnitude, phase, lengths):
+        """The enhanced log1p magnitude [B, T, F] and phase [B, T, F]."""
         dtype = log_magnitude.dtype
         # Autocast sees to types itself.
         device_type = noisy.device.type
@@ -173,11 +192,28 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
             # T is not exactly proportional to S.
             valid = n_valid_samples(lengths, noisy.shape[1])
             lengths = self.spectrogram.n_frames(valid) / n_frames
-        mask = self.mask_estimator(log_magnitude.to(dtype), embedding, lengths)
-        return mask.to(log_magnitude.dtype)
+        mask, hidden = self.mask_estimator.estimate(
+            log_magnitude.to(dtype), embedding, lengths
+        )
+        masked = mask.to(log_magnitude.dtype) * log_magnitude
+        if self.refiner is None:
+            return masked, phase
+        spectrum = self.refiner(
+            torch.view_as_real(log_magnitude.expm1() * phase),
+            torch.view_as_real(masked.expm1() * phase),
+            hidden,
+            frame_mask(lengths, n_frames),
+        )
+        spectrum = torch.view_as_complex(spectrum)
+        magnitude = spectrum.abs() + self.spectrogram.eps
+        return magnitude.log1p(), spectrum / magnitude
 
 
-def load_enhancer(source: str | Path, fine_tune: str = "frozen") -> CFFMAEnhancer:
+def load_enhancer(
+    source: str | Path,
+    fine_tune: str = "frozen",
+    refiner: Callable[..., nn.Module] | None = None,
+) -> CFFMAEnhancer:
     """Load a trained network, to train it further.
 
     Arguments
@@ -186,6 +222,8 @@ def load_enhancer(source: str | Path, fine_tune: str = "frozen") -> CFFMAEnhance
         A model folder or a hub id, see `CFFMAEnhancer.from_pretrained`.
     fine_tune : str
         What of its SSL model learns: "frozen", "partial" or "entire"; see `SSLEmbedding`.
+    refiner : Refiner or callable or None
+        A new one, for a network that has none yet; see `CFFMAEnhancer`.
 
     Returns
     -------
@@ -206,4 +244,6 @@ def load_enhancer(source: str | Path, fine_tune: str = "frozen") -> CFFMAEnhance
     """
     enhancer = CFFMAEnhancer.from_pretrained(source)
     enhancer.embedding.set_fine_tune(fine_tune)
+    if enhancer.refiner is None:
+        enhancer.refiner = enhancer._refiner(refiner)
     return enhancer

@@ -1,0 +1,264 @@
+"""The refiner: a small U-Net over time and frequency after the published network.
+
+The published head treats each frequency as a channel of its own. Here the weights are
+shared along frequency: what is learnt of a harmonic or a formant holds for all others.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.registry import lobe
+
+#: Frequencies that the first convolution brings together to one band.
+STRIDE = 4
+#: Channels of each band that come from the mask estimator's hidden features.
+HIDDEN_CHANNELS = 8
+#: Channels at full resolution in frequency.
+FULL_CHANNELS = 16
+#: Exponent that compresses magnitudes, as the ear does.
+COMPRESSION = 0.3
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of [B, C, T, F].
+
+    Each time and frequency is normalised alone, so that neither padding nor the size
+    of a batch matters.
+
+    Example
+    -------
+    >>> ChannelNorm(4)(torch.rand(2, 4, 10, 3)).mean(dim=1).abs().max().item() < 1e-6
+    True
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [B, C, T, F]."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions over time and frequency, added to what goes in.
+
+    Arguments
+    ---------
+    channels : int
+        Channels C.
+    dilation : int
+        Frames between the taps of the first convolution.
+
+    Example
+    -------
+    >>> ResidualBlock(4, dilation=2)(torch.rand(2, 4, 10, 7)).shape
+    torch.Size([2, 4, 10, 7])
+    """
+
+    def __init__(self, channels: int, dilation: int = 1):
+        super().__init__()
+        self.conv1 = nn.Conv2d(
+            channels,
+            channels,
+            3,
+            padding=(dilation, 1),
+            dilation=(dilation, 1),
+            bias=False,
+        )
+        self.norm1 = ChannelNorm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = ChannelNorm(channels)
+        # A deep network of such blocks begins near the identity.
+        nn.init.constant_(self.norm2.weight, 0.2)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Convolve.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Features [B, C, T, F], 0 where they are padded.
+        mask : torch.Tensor or None
+            1 at valid frames and 0 at padded ones [B, 1, T, 1].
+
+        Returns
+        -------
+        torch.Tensor
+            Features [B, C, T, F], 0 where they are padded.
+        """
+        y = _zero_padding(F.relu(self.norm1(self.conv1(x))), mask)
+        return _zero_padding(F.relu(x + self.norm2(self.conv2(y))), mask)
+
+
+@lobe
+class Refiner(nn.Module):
+    """Refines a masked spectrum, magnitude and phase, by a filter over neighbouring frames.
+
+    A U-Net of residual blocks sees the noisy and the masked spectrum, and the hidden
+    features of the mask estimator. It gives a complex filter of `n_taps` frames for
+    each time and frequency, as deep filtering does (https://arxiv.org/abs/2110.05588,
+    Eq. 1); what the filter makes of the masked spectrum is added to it. A new refiner
+    changes nothing: its last layer begins at zero.
+
+    Arguments
+    ---------
+    n_freqs : int
+        Frequencies F of the spectrum.
+    hidden_dim : int
+        Channels D of the hidden features.
+    channels : sequence of int
+        Channels of each level; a level has half as many bands as the one above it.
+    depths : sequence of int
+        Residual blocks of each level on the way down, dilated by 1, 2, 4 ... frames. On
+        the way up there is one a level.
+    n_taps : int
+        Frames of the filter (odd, so that it is centred).
+
+    Raises
+    ------
+    InputError
+        If levels have no channels or no blocks, or the filter has no centre.
+
+    Example
+    -------
+    >>> refiner = Refiner(n_freqs=201, hidden_dim=16, channels=(8, 12), depths=(1, 2))
+    >>> noisy, masked = torch.randn(2, 2, 50, 201, 2)
+    >>> refined = refiner(noisy, masked, torch.randn(2, 50, 16))
+    >>> torch.equal(refined, masked)
+    True
+    """
+
+    def __init__(
+        self,
+        n_freqs: int = 201,
+        hidden_dim: int = 512,
+        channels: Sequence[int] = (48, 64, 96),
+        depths: Sequence[int] = (2, 2, 4),
+        n_taps: int = 5,
+    ):
+        super().__init__()
+        if not channels or len(channels) != len(depths) or n_taps % 2 == 0:
+            raise InputError(
+                "Refiner needs as many channels as depths, at least one, and an odd "
+                f"n_taps, not {channels}, {depths} and {n_taps}"
+            )
+        self.n_freqs = n_freqs
+        self.hidden_dim = hidden_dim
+        self.channels = tuple(channels)
+        self.depths = tuple(depths)
+        self.n_taps = n_taps
+
+        n_bands = -(-n_freqs // STRIDE)
+        first = channels[0]
+        self.full = nn.Conv2d(5, FULL_CHANNELS, 3, padding=1)
+        self.bands = nn.Conv2d(5, first, (3, 7), stride=(1, STRIDE), padding=(1, 3))
+        self.hidden = nn.Linear(hidden_dim, HIDDEN_CHANNELS * n_bands)
+        self.join = nn.Conv2d(first + HIDDEN_CHANNELS, first, 1)
+        self.norm = ChannelNorm(first)
+        self.encoder = nn.ModuleList(
+            nn.ModuleList(ResidualBlock(c, 2**i) for i in range(n))
+            for c, n in zip(channels, depths, strict=True)
+        )
+        steps = list(zip(channels[:-1], channels[1:], strict=True))
+        self.down = nn.ModuleList(
+            nn.Conv2d(upper, lower, (1, 3), (1, 2), (0, 1)) for upper, lower in steps
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(lower, upper, (1, 4), (1, 2), (0, 1))
+            for upper, lower in steps
+        )
+        self.decoder = nn.ModuleList(ResidualBlock(upper) for upper, _ in steps)
+        self.spread = nn.ConvTranspose2d(
+            first, FULL_CHANNELS, (1, 2 * STRIDE), (1, STRIDE), (0, STRIDE // 2)
+        )
+        self.filter = nn.Conv2d(FULL_CHANNELS, 2 * n_taps, 3, padding=1)
+        for weight in self.filter.parameters():
+            nn.init.zeros_(weight)
+
+    def forward(
+        self, noisy: Tensor, masked: Tensor, hidden: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Refine a spectrum.
+
+        Arguments
+        ---------
+        noisy : torch.Tensor
+            Noisy spectrum, real and imaginary part [B, T, F, 2].
+        masked : torch.Tensor
+            The same, masked.
+        hidden : torch.Tensor
+            Hidden features of the mask estimator [B, T, D].
+        mask : torch.Tensor or None
+            What `frame_mask` returns [B, T, 1]; None: nothing is padded.
+
+        Returns
+        -------
+        torch.Tensor
+            Refined spectrum [B, T, F, 2], in the type of `masked`.
+        """
+        if mask is not None:
+            mask = mask.unsqueeze(1)  # [B, 1, T, 1]
+            masked = _zero_padding(masked, mask.transpose(1, 2))
+        x = _zero_padding(_features(noisy, masked), mask)
+        x = x.to(self.filter.weight.dtype)
+        y = self._unet(x, hidden, mask)
+        y = F.relu(self.spread(y)[..., : self.n_freqs] + self.full(x))
+        taps = self.filter(_zero_padding(y, mask)).to(masked.dtype)
+        return masked + _filtered(masked, taps)
+
+    def _unet(self, x, hidden, mask):
+        y = self.bands(x)
+        n_bands = y.shape[3]
+        hidden = self.hidden(hidden).unflatten(2, (HIDDEN_CHANNELS, n_bands))
+        y = self.norm(self.join(torch.cat([y, hidden.transpose(1, 2)], dim=1)))
+        levels = []
+        for level, blocks in enumerate(self.encoder):
+            if level:
+                y = self.down[level - 1](y)
+            y = _zero_padding(y, mask)
+            for block in blocks:
+                y = block(y, mask)
+            levels.append(y)
+        for upper, up, block in zip(
+            levels[-2::-1], self.up[::-1], self.decoder[::-1], strict=True
+        ):
+            y = up(y)[..., : upper.shape[3]] + upper
+            y = block(_zero_padding(y, mask), mask)
+        return y
+
+
+def _features(noisy, masked):
+    """Compressed noisy spectrum, both magnitudes and the mask: [B, 5, T, F]."""
+    # The magnitude's slope is infinite at 0.
+    magnitude = (noisy.square().sum(3) + 1e-12).sqrt()
+    masked = (masked.square().sum(3) + 1e-12).sqrt()
+    scale = (magnitude + 1e-4) ** (COMPRESSION - 1)
+    features = [
+        *(noisy * scale.unsqueeze(3)).unbind(3),
+        magnitude * scale,
+        (masked + 1e-4) ** COMPRESSION,
+        masked / magnitude,
+    ]
+    return torch.stack(features, dim=1).contiguous(memory_format=torch.channels_last)
+
+
+def _filtered(spectrum, taps):
+    """A spectrum [B, T, F, 2] filtered over time by complex taps [B, 2 K, T, F]."""
+    real, imag = taps.chunk(2, dim=1)
+    n_taps, n_frames = real.shape[1], spectrum.shape[1]
+    padded = F.pad(spectrum, (0, 0, 0, 0, n_taps // 2, n_taps // 2))
+    total_real = total_imag = 0
+    for k in range(n_taps):
+        x, y = padded[:, k : k + n_frames].unbind(3)
+        total_real = total_real + real[:, k] * x - imag[:, k] * y
+        total_imag = total_imag + real[:, k] * y + imag[:, k] * x
+    return torch.stack([total_real, total_imag], dim=3)
+
+
+def _zero_padding(x, mask):
+    """Set padded frames to zero; `mask` is 1 at valid ones, or None."""
+    return x if mask is None else x * mask
