@@ -2,8 +2,8 @@
 
     python sweep.py hparams/sweeps/ablation.yaml [--jobs N] [--key=value ...]
 
-Any key of the experiment can be overridden for all runs, and so can output_folder and
-seeds of the sweep. Run the same command again to go on after an interruption.
+Any key of the experiment can be overridden for all runs; output_folder and seeds override
+those of the sweep. After an interruption, the same command continues.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -19,12 +19,12 @@ from speechbrain_cffma.training.experiment import run_options, split_overrides
 
 @command
 def main(argv=None):
-    """Run what has not finished, then write the table of what has.
+    """Start the runs that have not finished, then write the table of all finished runs.
 
     Arguments
     ---------
     argv : list of str or None
-        Command line; None takes the process's own.
+        Command line; None: that of the process.
     """
     parser = _parser()
     names = {name.replace("_", "-") for name in vars(parser.parse_args([""]))}
@@ -38,13 +38,13 @@ def main(argv=None):
     from speechbrain_cffma.training.sweep import prepare, read_sweep, run_all
 
     if given := sorted(run_options() & set(overrides)):
-        raise InputError(f"a sweep takes no --{given[0]}: see --help")
+        raise InputError(f"sweep.py has no option --{given[0]}: see --help")
     sweep = read_sweep(options.sweep, overrides)
     waiting = [run for run in sweep.runs if not run.is_finished()]
     if options.print_commands:
         print("\n".join(run.command() for run in waiting))
         return
-    # Stopped by a scheduler it stops its runs as well, as by Ctrl-C.
+    # If a scheduler stops the sweep, its runs are stopped as well, as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     failures = {}
     if not options.report_only:
@@ -64,35 +64,39 @@ def main(argv=None):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        description="Train and compare variants of an experiment with several seeds. What "
-        "has finished is not run again; what was interrupted goes on.",
-        epilog="Any --key=value of the experiment is for all runs; --output_folder and "
-        "--seeds are those of the sweep.",
+        description="Train and compare variants of an experiment with several seeds. Runs "
+        "that have finished are not repeated; interrupted runs are resumed.",
+        epilog="--key=value overrides a key of the experiment in all runs; --output_folder "
+        "and --seeds override those of the sweep.",
         allow_abbrev=False,
     )
     parser.add_argument("sweep", help="a YAML such as hparams/sweeps/ablation.yaml")
     parser.add_argument(
-        "--jobs", type=_at_least_1, help="runs at once (1, or one a device)"
+        "--jobs",
+        type=_at_least_1,
+        help="number of runs at the same time (default: 1, or one per device)",
     )
     parser.add_argument(
         "--devices",
         type=lambda text: [name for name in text.split(",") if name],
         default=[],
-        help="spread the runs over these, such as cuda:0,cuda:1",
+        help="distribute the runs over these devices, such as cuda:0,cuda:1",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--print-commands",
         action="store_true",
-        help="print a command for each unfinished run, and run nothing",
+        help="print a command for each unfinished run, without starting it",
     )
     what.add_argument(
         "--prepare-only",
         action="store_true",
-        help="only prepare the data, for commands that start at once elsewhere",
+        help="prepare the data and stop, for commands that start elsewhere in parallel",
     )
     what.add_argument(
-        "--report-only", action="store_true", help="only write the table anew"
+        "--report-only",
+        action="store_true",
+        help="write the table of finished runs and stop",
     )
     return parser
 

@@ -2,7 +2,7 @@
 
     python train.py hparams/mini.yaml [--key=value ...]
 
-Any key of the YAML can be overridden. Run the same command again to resume.
+Any key of the YAML can be overridden. The same command resumes an interrupted run.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -17,12 +17,12 @@ from speechbrain_cffma.errors import InputError, command, reason
 
 @command
 def main(argv=None):
-    """Prepare the data, train, write the best model as a folder and evaluate it.
+    """Prepare the data, train, write the best model to a folder and evaluate it.
 
     Arguments
     ---------
     argv : list of str or None
-        Command line; None takes the process's own.
+        Command line; None: that of the process.
     """
     from speechbrain_cffma.versions import check_torch_pair
 
@@ -47,11 +47,11 @@ def main(argv=None):
     )
     from speechbrain_cffma.training.provenance import shareable_command
 
-    disable_progress_bar()  # of transformers' loading of weights
+    disable_progress_bar()  # while transformers loads weights
     argv = sys.argv[1:] if argv is None else argv
     path, run_opts, overrides = parse_command_line(argv)
     experiment = read_experiment(path, overrides)
-    if run_opts.device:  # looked for before data are prepared for nothing
+    if run_opts.device:  # an error comes before the data are prepared
         device = str(device_named(run_opts.device))
         run_opts = dataclasses.replace(run_opts, device=device)
     ddp_init_group(run_opts)
@@ -67,7 +67,7 @@ def main(argv=None):
         except OSError as error:
             raise InputError(
                 f"{output_folder} can't be written ({reason(error)}): choose another "
-                "by --output_folder"
+                "folder by --output_folder"
             ) from error
     sb.create_experiment_directory(output_folder)
     if if_main_process():
@@ -103,7 +103,8 @@ def main(argv=None):
         brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
     brain.evaluate(evaluation_loader(hparams["test_manifest"], **share))
     if brain.distributed_launch:
-        # Together: one that ends while the main one still scores may abort the run.
+        # Together: if one process ends while the main one still computes scores, the run
+        # may be aborted.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 

@@ -310,13 +310,13 @@ def test_busy_server_is_asked_again_after_longer_waits(server, big, tmp_path, wa
 def test_size_other_than_announced_is_an_error(server, big, tmp_path):
     server.missing, server.ranges = 5, False
     message = error_of(big, tmp_path / "big", tries=2)
-    assert server.url + "big can't be fetched" in message
+    assert server.url + "big can't be downloaded" in message
     assert "300000 of 300005 bytes arrived" in message
 
 
 def test_size_other_than_announced_of_the_rest_is_an_error(server, big, tmp_path):
     server.missing = 5
-    assert "can't be fetched" in error_of(big, tmp_path / "big", tries=3)
+    assert "can't be downloaded" in error_of(big, tmp_path / "big", tries=3)
 
 
 def test_missing_file_is_an_error_at_once(server, tmp_path, waits):

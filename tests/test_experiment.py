@@ -261,7 +261,7 @@ class TestOverrides:
 
     @pytest.mark.parametrize("text", ["[1,", "a: b: c", "{"])
     def test_that_are_no_yaml_are_an_error(self, path, text):
-        assert f"--gain={text} is no YAML" in message(path, f"gain: {text}")
+        assert f"--gain={text} is not valid YAML" in message(path, f"gain: {text}")
 
     @pytest.mark.parametrize("name", ["caf\udce9", "red\x1b[31m"])
     def test_that_yaml_can_t_hold_are_an_error(self, path, name):
@@ -276,24 +276,24 @@ class TestOverrides:
 
     @pytest.mark.parametrize("text", ["- 1", "lr: [", "7"])
     def test_of_another_form_are_an_error(self, path, text):
-        with pytest.raises(InputError, match="the overrides are no"):
+        with pytest.raises(InputError, match="the overrides are not"):
             read_experiment(path, text)
 
     def test_of_a_boolean_are_true_or_false(self, path):
         assert load(path, "download: true")["download"] is True
-        assert "--download is true or false, not no" in message(path, "download: no")
+        assert "--download must be true or false, not no" in message(path, "download: no")
 
     @pytest.mark.parametrize("text", ["two", "true", "[1, 2]", "1,5"])
     def test_of_a_number_are_numbers(self, path, text):
-        assert f"--lr is a number, not {text}" in message(path, f"lr: {text}")
+        assert f"--lr must be a number, not {text}" in message(path, f"lr: {text}")
 
     @pytest.mark.parametrize("text", ["-1", "1.5"])
     def test_of_a_seed_are_whole_numbers_from_0_on(self, write, text):
         path = write("a.yaml", "data_seed: 0")
-        assert "--data_seed is a whole number" in message(path, f"data_seed: {text}")
+        assert "--data_seed must be a whole number" in message(path, f"data_seed: {text}")
 
     def test_of_a_list_of_numbers_are_lists(self, path):
-        assert "--gain is a list such as [1, 2], not 3" in message(path, "gain: 3")
+        assert "--gain must be a list such as [1, 2], not 3" in message(path, "gain: 3")
 
     def test_of_a_list_of_names_may_be_one_name(self, write):
         path = write("a.yaml", "speakers: [en, ru]")

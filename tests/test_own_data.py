@@ -125,7 +125,7 @@ def test_a_test_file_among_those_for_training_is_an_error(tmp_path):
     folders = write_pairs(tmp_path, [*FLAT, "test/x.wav"])
     tested = {f"test_{option}": path / "test" for option, path in folders.items()}
     message = error_of(tmp_path / "out", **folders, **tested)
-    assert "2 files for testing are among those for training too" in message
+    assert "2 test files are also used for training" in message
     assert str(tmp_path / "noisy" / "test" / "x.wav") in message
 
 

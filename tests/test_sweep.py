@@ -197,7 +197,7 @@ class TestRuns:
             ({"grid": {"dim": [1]}}, "either variants or a grid"),
             ({"seeds": 1}, "list of whole numbers"),
             ({"seeds": ["a"]}, "list of whole numbers"),
-            ({"seeds": [1, 1]}, "a seed is there twice"),
+            ({"seeds": [1, 1]}, "a seed occurs twice"),
             ({"variants": [{"dim": 1}]}, "each variant needs a name"),
             ({"variants": ["base"]}, "each variant needs a name"),
             ({"variants": [{"name": "a"}] * 2}, "the same name"),
@@ -277,7 +277,7 @@ class TestState:
         kept.write_text(settings)
         assert run.is_finished()
         other = sweep_of(overrides={"rate": 0.5}).runs[1]
-        with pytest.raises(InputError, match=r"of other settings \(rate\)"):
+        with pytest.raises(InputError, match=r"with other settings \(rate\)"):
             other.is_finished()
 
     def test_other_settings_matter_only_if_there_is_something_to_reuse(self, run):
@@ -394,7 +394,7 @@ class TestCommand:
         sweep_of()
         with pytest.raises(SystemExit):
             self.main(option)
-        assert f"a sweep takes no {option.split('=')[0]}" in capsys.readouterr().err
+        assert f"sweep.py has no option {option.split('=')[0]}" in capsys.readouterr().err
 
     def test_a_failed_run_gives_exit_code_1_and_the_table_of_the_rest(self, capsys):
         sweep_of(overrides={"what": "fail"})

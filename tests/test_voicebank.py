@@ -321,13 +321,13 @@ def test_twins_of_different_sample_rate_are_named(tree):
 
 def test_held_out_speakers_that_are_missing_are_named(tree):
     message = error_of(tree, valid_speakers=["p300", "p301"])
-    assert "left for valid" in message
+    assert "has no pairs for valid" in message
     assert "p300, p301" in message
 
 
 def test_no_speaker_left_for_training_is_an_error(tree):
     message = error_of(tree, valid_speakers=["p225", "p226", "p227", "p287"])
-    assert "left for train" in message
+    assert "has no pairs for train" in message
 
 
 def unreadable(paths):

@@ -1,4 +1,4 @@
-"""Prepare training pairs that are mixed on the fly, and fixed pairs for evaluation.
+"""Prepare the mixing of training pairs, and fixed pairs for validation and testing.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -24,10 +24,10 @@ from speechbrain_cffma.data.rooms import TEST_LENGTHS, TRAIN_LENGTHS, write_room
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.files import fitting
 
-#: Real ambience that ships with the project, for testing only.
+#: Recorded noise that comes with the project, for testing only.
 AMBIENCE_FOLDER = Path(__file__).parent / "noise"
 
-#: Of the fixed pairs, in dB.
+#: Signal-to-noise ratios of the fixed pairs in dB.
 SNRS = (0.0, 5.0, 10.0, 15.0)
 
 
@@ -56,78 +56,78 @@ def prepare_dynamic_mix(
     left_out_noises=(),
     by_speaker=False,
 ):
-    """Write the manifests that `DynamicMixer` reads, and fixed valid and test pairs.
+    """Write the manifests for `DynamicMixer`, and fixed validation and test pairs.
 
-    Validation pairs are mixed from held-out files, or speech of their own, with noises of
-    the training kinds, or recordings of their own; test pairs from held-out speakers with
-    kinds and recordings that training never uses.
+    Validation pairs consist of held-out files, or of other speech if it is given, and of
+    the kinds of noise of training, or of other recordings if they are given. Test pairs
+    consist of held-out speakers and of noise that training never uses.
 
     Arguments
     ---------
     speech_folder : str, Path or list of (str or Path)
-        Clean speech in any format and rate that libsndfile reads; its subfolders are
-        the speakers. Several folders, of this or another kind, are given as a list.
+        Clean speech in any format and sample rate that libsndfile reads; its subfolders
+        are the speakers. Here and below, several folders are passed as a list.
     manifest_folder : str or Path
-        Where the manifests, the 16 kHz copies and the fixed pairs go.
+        Folder for the manifests, the 16 kHz copies and the fixed pairs.
     noise_folder : str, Path, list of (str or Path) or None
         Recorded noise for training.
     rir_folder : str, Path, list of (str or Path) or None
         Room impulse responses, for training and validation.
     test_rir_folder : str, Path, list of (str or Path) or None
-        Those for testing; None for the same, or for simulated ones if rooms are simulated.
+        Room impulse responses for testing; None: those of training, or those of other
+        simulated rooms if rooms are simulated.
     simulated_rooms : int
-        Rooms to simulate instead of a rir_folder, or besides it (see simulated_share),
-        and a quarter as many of other sizes instead of a test_rir_folder.
+        Number of rooms to simulate instead of a rir_folder, or in addition to it (see
+        simulated_share). A quarter as many, of other sizes, replace a test_rir_folder.
     rt60 : (float, float)
-        Bounds of the simulated rooms' reverberation time in seconds.
+        Range of the reverberation time of simulated rooms in seconds.
     reverberant_share : float
-        Share of the fixed pairs that are put into a room, if there are any.
+        Share of the fixed pairs that are put into a room, if there are rooms.
     with_noise : bool
-        False for fixed pairs without noise.
+        False: the fixed pairs have no noise.
     test_speakers : sequence of str, str or None
-        Speakers for testing only. None or empty: a share of all speakers' files.
+        Speakers for testing only. None or empty: a share of the files of all speakers.
     test_noise_folder : str, Path, list of (str or Path) or None
-        Recorded noise for testing only, beside the synthetic test kinds.
+        Recorded noise for testing only, in addition to the synthetic noise for testing.
     test_noises : sequence of str
-        Names of recordings in noise_folder that are for testing only, and then are all
-        that testing uses.
+        Names of recordings in noise_folder for testing only; testing then uses no others.
     held_out_share : float
-        Share of the remaining files for validation without valid_speech_folder, and for
-        testing without test_speakers.
+        Share of the remaining files for validation, unless there is a
+        valid_speech_folder, and for testing, unless there are test_speakers.
     n_valid : int
         Number of validation pairs.
     n_test : int
         Number of test pairs.
     seed : int
-        Seed of the choice and of the fixed pairs.
+        Seed of the split and of the fixed pairs.
     n_jobs : int
-        Processes; -1 for one a core.
+        Number of processes; -1: one per CPU core.
     simulated_share : float
-        Share of training pairs in simulated rooms among those in rooms, if there is a
-        rir_folder too; with 0, none are simulated then.
+        Share of simulated rooms among the rooms of training if there is a rir_folder;
+        with 0, no rooms are simulated in that case.
     valid_speech_folder : str, Path, list of (str or Path) or None
-        Speech for validation only; None for held-out files.
+        Speech for validation only; None: held-out files.
     valid_rir_folder : str, Path, list of (str or Path) or None
-        Room impulse responses for validation only; None for those of training.
+        Room impulse responses for validation only; None: those of training.
     valid_noises : sequence of str
-        Names of recordings in noise_folder that are for validation only, and then are
-        all that validation uses.
+        Names of recordings in noise_folder for validation only; validation then uses no
+        others.
     left_out_noises : sequence of str
-        Names of recordings in noise_folder that nothing uses.
+        Names of recordings in noise_folder that are not used.
     by_speaker : bool
-        Whether speakers take turns in the fixed pairs.
+        Whether the speakers of the fixed pairs take turns.
 
     Raises
     ------
     InputError
-        If folders are missing or empty, files are faulty, two have the same name, a
+        If folders are missing or empty, files are faulty, two files have the same name, a
         speaker or a recording is unknown, or pairs would have neither noise nor a room.
     """
     arguments = dict(locals())
     has_rooms = reverberant_share == 1 and (rir_folder or simulated_rooms)
     if not (with_noise or has_rooms):
         raise InputError(
-            "with_noise=False leaves pairs that are equal on both sides: put all of them "
+            "with with_noise=False some pairs would be equal on both sides: put all of them "
             "into rooms by reverberant_share=1 and rir_folder=DIR or simulated_rooms=80"
         )
     folder = Path(manifest_folder)
@@ -222,13 +222,13 @@ def prepare_mini(wavlm_folder, seed=0, data_seed=0, **arguments):
     Arguments
     ---------
     wavlm_folder : str or Path
-        Where the small WavLM goes.
+        Folder for the small WavLM.
     seed : int
         Seed of its weights.
     data_seed : int
         Seed of the data.
     **arguments : dict
-        For `prepare_dynamic_mix`.
+        Further arguments of `prepare_dynamic_mix`.
     """
     prepare_dynamic_mix(seed=data_seed, **arguments)
     make_small_wavlm(wavlm_folder, seed=seed)
@@ -259,18 +259,18 @@ said_of_bundled = if_only_bundled
 
 
 def make_small_wavlm(folder, seed=0, dim=192, n_layers=4, conv_dim=128):
-    """Write an untrained WavLM in HuggingFace's form; kept if it is there.
+    """Write a small WavLM with random weights in Hugging Face's format, unless it exists.
 
     Arguments
     ---------
     folder : str or Path
-        Where it goes.
+        Its folder.
     seed : int
         Seed of its weights.
     dim : int
         Channels of the transformer.
     n_layers : int
-        Its layers.
+        Layers of the transformer.
     conv_dim : int
         Channels of the feature encoder.
     """
@@ -307,7 +307,7 @@ def _listed(given):
 
 
 def _by_name(folders, files):
-    """The files of folders that are used together, by `names_of`."""
+    """The files of folders that are used together, by their names from `names_of`."""
     found = {}
     for folder in _listed(folders):
         paths = files[folder]
@@ -322,7 +322,7 @@ def _by_name(folders, files):
 
 
 def _rows(key, found, copies, n_jobs):
-    """Manifest rows of the usable ones of the files that `_by_name` returns."""
+    """Manifest rows of the files from `_by_name`, without the faulty ones."""
     if not found:
         return []
     targets = [copies / f"{name}.wav" for name in found]
@@ -342,17 +342,17 @@ def _rows(key, found, copies, n_jobs):
 
 
 def _simulate(folder, n_rooms, lengths, **arguments):
-    """Write rooms into a folder of their own; return its files by name."""
-    shutil.rmtree(folder, ignore_errors=True)  # of a preparation with more of them
+    """Simulate rooms into a folder; return its files by name."""
+    shutil.rmtree(folder, ignore_errors=True)  # which may hold more rooms from before
     write_rooms(folder, n_rooms, lengths, **arguments)
     return _by_name(folder, {folder: audio.find_audio(folder)})
 
 
 def _split(rows, valid, test_speakers, held_out_share, seed):
-    """Train, valid and test rows; the test speakers are in the last alone.
+    """Rows for training, validation and testing; test speakers are in the last only.
 
-    Files are held out for validation, if it has no rows yet, and for testing, if there
-    are no test speakers.
+    Files are held out for validation, unless it has rows already, and for testing, unless
+    there are test speakers.
     """
     test_speakers = {str(name) for name in _listed(test_speakers)}
     speakers = {row["speaker"] for row in rows} - {""}
@@ -379,7 +379,7 @@ def _split(rows, valid, test_speakers, held_out_share, seed):
         if not split:
             raise InputError(
                 f"{len(rows)} speech files are too few: none is left for {name}; "
-                "give more files or a larger held_out_share"
+                "add files or set a larger held_out_share"
             )
     return splits.values()
 
@@ -397,7 +397,7 @@ def _noises_apart(rows, **kept):
         if names & seen:
             raise InputError(
                 f"{key}: the recording {', '.join(sorted(names & seen))} has another use: "
-                f"it may be in one of {', '.join(kept)} alone"
+                f"it may be in only one of {', '.join(kept)}"
             )
         seen |= names
     return (
@@ -408,7 +408,7 @@ def _noises_apart(rows, **kept):
 
 
 def _in_turn(kinds):
-    """What gives the fixed pairs each noise, recorded or made, at each SNR in turn."""
+    """A function that gives the fixed pairs each kind of noise at each SNR in turn."""
 
     def noise(index, n_samples, rng):
         kind = kinds[index // len(SNRS) % len(kinds)]
@@ -420,7 +420,7 @@ def _in_turn(kinds):
 
 
 def _choose(rows, count, by_speaker, seed):
-    """The rows of `count` fixed pairs: of the longer half of the files, in random order."""
+    """The rows of `count` fixed pairs: the longer half of the files, in random order."""
     longest = sorted(rows, key=lambda row: -row["duration"])[
         : max(count, len(rows) // 2)
     ]
@@ -432,9 +432,9 @@ def _choose(rows, count, by_speaker, seed):
 
 
 def _fixed_pairs(folder, rows, noise, rirs, reverberant_share, seed):
-    """Mix a pair of each row, and write both sides.
+    """Mix a pair for each row, and write both files.
 
-    `noise(index, n_samples, rng)` gives (kind, samples); None for pairs without noise.
+    `noise(index, n_samples, rng)` returns (kind, samples); None: pairs without noise.
     """
     pairs = []
     for index, row in enumerate(rows):

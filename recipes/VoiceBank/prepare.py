@@ -32,7 +32,7 @@ FOLDERS = {
 }
 #: Noise type and SNR of each utterance.
 LOGS = {"train": "log_trainset_28spk.txt", "test": "log_testset.txt"}
-#: What each archive holds.
+#: Contents of each archive.
 ARCHIVES = {f"{name}.zip": (name,) for names in FOLDERS.values() for name in names}
 ARCHIVES["logfiles.zip"] = tuple(LOGS.values())
 
@@ -40,11 +40,11 @@ N_PAIRS = {"train": 11572, "test": 824}
 #: Held out for validation, as in SpeechBrain's recipes.
 VALID_SPEAKERS = ("p226", "p287")
 
-#: What reading a damaged archive raises.
+#: Errors of reading a damaged archive.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
-#: What a bad connection raises: another try may mend it.
+#: Errors of a bad connection, after which another try may succeed.
 NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
-#: Seconds before a download goes on; doubled each time that no byte arrived.
+#: Seconds before the next try of a download; doubled after each try without any byte.
 WAIT = 1.0
 
 
@@ -55,27 +55,27 @@ def prepare_voicebank(
     valid_speakers=VALID_SPEAKERS,
     n_jobs=-1,
 ):
-    """Write train.csv, valid.csv and test.csv; 48 kHz files are converted to 16 kHz once.
+    """Write train.csv, valid.csv and test.csv; convert 48 kHz files to 16 kHz once.
 
     Arguments
     ---------
     data_folder : str or Path
-        With the four folders of the published archives, at 48 or 16 kHz, and the log
-        files for SNR and noise type, if at hand. The 16 kHz copies go to its 16k/, or
-        to that of the manifest folder if it is read-only.
+        Folder with the four folders of the published archives, at 48 or 16 kHz, and the
+        log files with SNR and noise type, if available. The 16 kHz copies are written to
+        its subfolder 16k/, or to that of the manifest folder if it is read-only.
     manifest_folder : str or Path
-        Where the manifests go.
+        Folder for the manifests.
     download : bool
-        Fetch what is missing.
+        Download what is missing.
     valid_speakers : sequence of str
         Speakers of the training set that are held out for validation.
     n_jobs : int
-        Processes; -1 for one a core.
+        Number of processes; -1: one per CPU core.
 
     Raises
     ------
     InputError
-        If data is missing and not to be downloaded, or files are faulty.
+        If data is missing and download is False, or if files are faulty.
     """
     data_folder = Path(data_folder).expanduser().absolute()
     manifest_folder = Path(manifest_folder)
@@ -107,30 +107,30 @@ def prepare_voicebank(
     for part, pairs in parts.items():
         if not pairs:
             raise InputError(
-                f"nothing of {data_folder} is left for {part}: of the training set the "
-                f"speakers {', '.join(valid_speakers)} are for validation"
+                f"{data_folder} has no pairs for {part}: the speakers "
+                f"{', '.join(valid_speakers)} of the training set are for validation"
             )
     write_usable(manifest_folder, parts)
     mark_prepared(manifest_folder, arguments, sources.states)
 
 
 def download_voicebank(data_folder, url=URL):
-    """Fetch and unpack what is missing of the archives; goes on where it was stopped.
+    """Download and unpack missing archives; continue where an earlier download stopped.
 
-    Archives that are there already, such as from a browser, are not fetched again;
-    each is deleted when it is unpacked.
+    Archives that exist already, for example from a browser, are not downloaded again.
+    Each archive is deleted after it has been unpacked.
 
     Arguments
     ---------
     data_folder : str or Path
-        Where they go.
+        Folder for the data.
     url : str
-        Where they come from.
+        Address of the archives.
 
     Raises
     ------
     InputError
-        If an archive can't be fetched or unpacked, or is damaged.
+        If an archive can't be downloaded or unpacked, or is damaged.
     """
     data_folder = Path(data_folder).expanduser()
     for name, contents in ARCHIVES.items():
@@ -140,21 +140,21 @@ def download_voicebank(data_folder, url=URL):
 
 
 def fetch(url, path, tries=5):
-    """Download a file with a progress bar, going on where an earlier try stopped.
+    """Download a file with a progress bar; continue where an earlier try stopped.
 
     Arguments
     ---------
     url : str
-        What to fetch.
+        Address of the file.
     path : str or Path
-        Where to; the part that is there grows under the name path + ".part".
+        Where to save it; until it is complete its name ends in ".part".
     tries : int
-        How often in a row nothing more may arrive.
+        Number of tries in a row without any byte, after which it gives up.
 
     Raises
     ------
     InputError
-        If it can't be fetched, or has another size than the server says.
+        If it can't be downloaded, or its size is not that stated by the server.
 
     Example
     -------
@@ -181,25 +181,25 @@ def fetch(url, path, tries=5):
         reached = max(reached, _size(part))
         if final or failures == tries:
             raise InputError(
-                f"{url} can't be fetched ({reason}): run again to go on with what has "
-                f"arrived, or download it by other means to {path}"
+                f"{url} can't be downloaded ({reason}): run the command again to "
+                f"continue, or download the file yourself to {path}"
             )
-        logger.warning(f"{path.name}: {reason}; another try follows")
+        logger.warning(f"{path.name}: {reason}; trying again")
         time.sleep(WAIT * 2**failures)
 
 
 def _fetch_rest(url, part):
-    """Fetch what is missing of a file; return the size of the whole, None if unknown."""
+    """Download the missing part of a file; return the full size, None if unknown."""
     have = _size(part)
     headers = {"Range": f"bytes={have}-"} if have else {}
     request = urllib.request.Request(url, headers=headers)
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except HTTPError as error:
-        if error.code == 416:  # nothing follows what we have
+        if error.code == 416:  # the server has no further bytes
             if (error.headers["Content-Range"] or "").endswith(f"/{have}"):
                 return have
-            part.unlink(missing_ok=True)  # it is of another file
+            part.unlink(missing_ok=True)  # it belongs to another file
         raise
     with response:
         resumed = response.status == 206
@@ -215,15 +215,15 @@ def _fetch_rest(url, part):
 
 
 def _is_final(error):
-    """Whether another try is of no use: nothing is there, or it can't be written."""
+    """Whether another try can't help: there is no such file, or the disk refuses it."""
     if isinstance(error, HTTPError):
         return error.code < 500 and error.code not in (408, 416, 429)
     return not isinstance(error, NETWORK)
 
 
 def _unpack(archive, contents):
-    """Put the named folders or files of an archive beside it, and delete it."""
-    # Unpacked elsewhere first, so that a folder that is there is whole.
+    """Move the named folders or files of an archive next to it, and delete it."""
+    # Unpacked elsewhere first: a folder under its final name is complete.
     partial = archive.with_name(f".{archive.stem}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -238,12 +238,13 @@ def _unpack(archive, contents):
             found.replace(archive.with_name(name))
     except OSError as error:
         raise InputError(
-            f"{archive} can't be unpacked ({one_line(error)}): mend that and run again"
+            f"{archive} can't be unpacked ({one_line(error)}): solve this and run again"
         ) from error
     except DAMAGE as error:
         archive.unlink()
         raise InputError(
-            f"{archive} was damaged ({error}) and is deleted: run again to fetch it anew"
+            f"{archive} was damaged ({error}) and has been deleted: run again to "
+            "download it once more"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -257,17 +258,17 @@ def _find_folders(data_folder):
     if missing:
         raise InputError(
             f"VoiceBank-DEMAND is not complete in {data_folder}: missing or empty are "
-            f"{', '.join(missing)}. Name the folder that has them by --data_folder=FOLDER, "
-            f"or add --download to fetch them from {URL} (5.3 GB, and about 10 GB of disk)"
+            f"{', '.join(missing)}. Pass the folder that has them by --data_folder=FOLDER, "
+            f"or add --download to download them from {URL} (5.3 GB; takes 10 GB of disk)"
         )
     return {split: [found[name] for name in names] for split, names in FOLDERS.items()}
 
 
 def _find(data_folder, name):
-    """A published folder or log file, if it is there and not empty.
+    """A published folder or log file, if it exists and is not empty.
 
-    Also with a suffix such as _16k, in a folder of the same name (as some programs
-    unpack archives), or in any other folder.
+    It may have a suffix such as _16k, and may be in a folder of the same name (as some
+    programs unpack archives) or in any other folder.
     """
     candidates = [data_folder / name / name, data_folder / name]
     for pattern in (f"{name}*16k*", f"[!.]*/{name}"):
@@ -278,7 +279,7 @@ def _find(data_folder, name):
 
 
 def _warn_if_incomplete(data_folder, split, pairs, known):
-    """Warn if there are other pairs than published, or pairs without a log line."""
+    """Warn if the number of pairs is not the published one, or pairs are not in the log."""
     if len(pairs) != N_PAIRS[split]:
         logger.warning(
             f"the {split} set in {data_folder} has {len(pairs)} pairs; the published "
@@ -287,8 +288,8 @@ def _warn_if_incomplete(data_folder, split, pairs, known):
     unknown = sum(pair.row["ID"] not in known for pair in pairs)
     if unknown:
         logger.warning(
-            f"the SNR of {unknown} of {len(pairs)} {split} pairs is unknown: they are in "
-            f"no {LOGS[split]} in {data_folder} (it is in logfiles.zip)"
+            f"the SNR of {unknown} of {len(pairs)} {split} pairs is unknown: {data_folder} "
+            f"has no {LOGS[split]} (of logfiles.zip) that lists them"
         )
 
 

@@ -1,4 +1,4 @@
-"""Prepare WHAMR! (Maciejewski et al., arXiv 1910.10279) for noise, reverberation, or both.
+"""Prepare WHAMR! (Maciejewski et al., arXiv 1910.10279) for denoising, dereverberation or both.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -46,20 +46,20 @@ def prepare_whamr(
     ---------
     data_folder : str or Path
         The output folder of WHAMR!'s scripts, with wav16k/ or wav8k/. Files at 8 kHz
-        are converted to 16 kHz once; the copies go to its 16k/, or to that of the
-        manifest folder if it is read-only.
+        are converted to 16 kHz once; the copies are written to its subfolder 16k/, or to
+        that of the manifest folder if it is read-only.
     manifest_folder : str or Path
-        Where the manifests go.
+        Folder for the manifests.
     task : str
         denoise, dereverb or joint; the target is the anechoic first speaker.
     version : str
-        min or max: whether a mixture ends with its shorter or its longer speaker.
+        min or max: mixtures end with the shorter or with the longer speaker.
     sample_rate : int
-        16000 or 8000, of the files to use.
+        Sample rate of the files in Hz: 16000 or 8000.
     allow_subset : bool
-        Take any number of pairs, not only all of them.
+        Accept any number of pairs; otherwise all of them are required.
     n_jobs : int
-        Processes; -1 for one a core.
+        Number of processes; -1: one per CPU core.
 
     Raises
     ------
@@ -73,9 +73,7 @@ def prepare_whamr(
     ):
         if value not in known:
             choices = ", ".join(map(str, known))
-            raise InputError(
-                f"there is no {name} {value!r} in WHAMR!: choose of {choices}"
-            )
+            raise InputError(f"WHAMR! has no {name} {value!r}: choose one of {choices}")
     data_folder = Path(data_folder).expanduser().absolute()
     manifest_folder = Path(manifest_folder)
     arguments = {
@@ -127,7 +125,7 @@ def _find_folders(data_folder, task, version, sample_rate):
         ]
         raise InputError(
             f"WHAMR! is not complete in {data_folder}: missing or empty are "
-            f"{', '.join(missing)}. Name the folder that has {RATES[sample_rate]}/ by "
+            f"{', '.join(missing)}. Pass the folder that has {RATES[sample_rate]}/ by "
             f"--data_folder=FOLDER"
             + (f", or use {' or '.join(others)}" if others else "")
         )
@@ -135,11 +133,11 @@ def _find_folders(data_folder, task, version, sample_rate):
 
 
 def _check_form(path, sample_rate):
-    """Check that a file is mono, since the mean of two microphones is another task."""
+    """Check that a file is mono: the mean of two microphones would be another task."""
     try:
         with media.open_source(path) as source:
             rate, channels = source.sample_rate, source.channels
-    except CFFMAError:  # named later, with all that can't be read
+    except CFFMAError:  # reported later, with all files that can't be read
         return
     if (rate, channels) != (sample_rate, 1):
         raise InputError(
@@ -149,7 +147,7 @@ def _check_form(path, sample_rate):
 
 
 def _layout(data_folder, top, task):
-    """What the scripts of WHAMR! write, as a tree."""
+    """The files that the scripts of WHAMR! write, as a tree."""
     noisy, clean = TASKS[task]
     lines = [f"{data_folder}/", f"  {top.relative_to(data_folder)}/"]
     for split, name in SPLITS.items():
@@ -162,7 +160,7 @@ def _layout(data_folder, top, task):
 
 
 def _check_names(split, sides, files, allow_subset):
-    """Check that both folders have the same files, and all of them unless told otherwise."""
+    """Check that both folders have the same files, and all files unless a subset is allowed."""
     names = [set(names_of(files[side], side)) for side in sides]
     lacking = [
         f"{side} lacks {_abbreviated(set.union(*names) - own)}"
@@ -171,23 +169,23 @@ def _check_names(split, sides, files, allow_subset):
     ]
     if lacking:
         raise InputError(
-            f"the {split} set of WHAMR! has files without their twin: "
-            f"{'; '.join(lacking)}. Copy what is missing or remove its twin"
+            f"the {split} set of WHAMR! has files without their counterpart: "
+            f"{'; '.join(lacking)}. Copy the missing files, or remove the others"
         )
     if allow_subset or len(names[0]) == N_PAIRS[split]:
         return
-    # What both lack may still be in another folder of the split.
+    # Files that both lack may be in another folder of the split.
     known = {path.stem for path in sides[0].parent.glob("*/*.wav")} - names[0]
     raise InputError(
         f"the {split} set of WHAMR! has {N_PAIRS[split]} files; {sides[0]} and "
         f"{sides[1].name} have {len(names[0])}"
         + (f" and lack {_abbreviated(known)}" if known else "")
-        + ". Copy all, or take those that are there by --allow_subset"
+        + ". Copy all of them, or accept a subset by --allow_subset"
     )
 
 
 def _abbreviated(names):
-    """How many, and the first of them: '7 files (a, b, c, d, e and 2 more)'."""
+    """The number of names and the first five: '7 files (a, b, c, d, e and 2 more)'."""
     shown = sorted(names)[:5]
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"{len(names)} files ({', '.join(shown)}{more})"

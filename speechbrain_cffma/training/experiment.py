@@ -57,14 +57,14 @@ _NOT_IN_YAML = re.compile(
 def parse_command_line(argv):
     """Split a command line of `train.py`, as `speechbrain.parse_arguments` does.
 
-    SpeechBrain makes YAML of the overrides, and on the way spaces of each `=`. Here
-    they are the text after the first `=`, as it stands.
+    SpeechBrain turns the overrides into YAML, and each `=` in them into a space. Here the
+    value of an override is the text after the first `=`, unchanged.
 
     Arguments
     ---------
     argv : list of str
         The experiment's YAML, options of SpeechBrain, and overrides: `--key=value`,
-        `--key value`, or `--key` alone to switch a boolean on.
+        `--key value`, or only `--key` to switch a boolean on.
 
     Returns
     -------
@@ -73,12 +73,12 @@ def parse_command_line(argv):
     options : speechbrain.RunOptions
         SpeechBrain's options.
     overrides : dict
-        Their texts by the keys, for `read_experiment`; True for a key alone.
+        Texts by their keys, for `read_experiment`; True for a key without a value.
 
     Raises
     ------
     InputError
-        If an argument is of no such form.
+        If an argument has another form.
 
     Example
     -------
@@ -96,7 +96,7 @@ def parse_command_line(argv):
 
 
 def run_options():
-    """The names of SpeechBrain's own options, which are no overrides.
+    """The names of SpeechBrain's options, which are not overrides.
 
     Returns
     -------
@@ -114,21 +114,21 @@ def run_options():
 
 
 def split_overrides(argv, options):
-    """Take the overrides of an experiment out of a command line.
+    """Separate the overrides of an experiment from the rest of a command line.
 
     Arguments
     ---------
     argv : list of str
-        Its arguments.
+        Arguments of the command line.
     options : set of str
-        Names, without dashes, of what is no override.
+        Names, without dashes, of options that are not overrides.
 
     Returns
     -------
     rest : list of str
-        The arguments that are no overrides.
+        The other arguments.
     overrides : dict
-        Texts by their keys; True for a key alone.
+        Texts by their keys; True for a key without a value.
 
     Example
     -------
@@ -144,7 +144,7 @@ def split_overrides(argv, options):
             rest.append(argument)
         elif equals:
             overrides[key] = value
-        # Before the YAML, what follows may be the YAML.
+        # Before the YAML, the next argument may be the YAML.
         elif rest and waiting and not waiting[-1].startswith("--"):
             overrides[key] = waiting.pop()
         else:
@@ -225,7 +225,7 @@ def read_experiment(path, overrides=None):
             hint = f"did you mean --{close[0]}?" if close else "see its keys there"
             raise InputError(f"{path} has no key {key!r} to override: {hint}")
     tree.update({key: _value(key, text, tree) for key, text in overrides.items()})
-    tree.pop("variant", None)  # merged, as what is included
+    tree.pop("variant", None)  # merged, like included files
     if names and "experiment" in tree:
         suffix = "".join(f"-{name}" for name in names)
         tree["experiment"] = _with_suffix(tree["experiment"], suffix)
@@ -274,7 +274,7 @@ def load_experiment(text, only=None):
         loaded = load_hyperpyyaml(text)
     except CFFMAError:
         raise
-    except pydoc.ErrorDuringImport as error:  # of whatever ended the import
+    except pydoc.ErrorDuringImport as error:  # whatever ended the import
         if isinstance(error.value, KeyboardInterrupt | ModuleNotFoundError):
             raise error.value from None
         raise InputError(f"the experiment: {one_line(error)}") from error
@@ -509,10 +509,10 @@ def _tag(node):
 
 
 def _holds_text(key, tree):
-    """Whether a key holds text or a path, judged by its default, or else by its name."""
+    """Whether a key holds text or a path: its default tells, or else its name."""
     default = tree.get(key)
     if _tag(default) == "!ref":
-        # Text, or arithmetic, or what it refers to.
+        # Text with references, or arithmetic, or a reference alone.
         if re.search(r"[^\d\s.+*/%()-]", re.sub(r"<[^>]*>", "", default.value)):
             return True
         others = {k: v for k, v in tree.items() if k != key}
@@ -525,11 +525,13 @@ def _holds_text(key, tree):
 
 
 def _texts(overrides):
-    """The texts in YAML that `speechbrain.parse_arguments` made of overrides."""
+    """The texts of overrides in YAML, as `speechbrain.parse_arguments` returns them."""
     try:
         root = YAML().compose(overrides)
     except YAMLError as error:
-        raise InputError(f"the overrides are no YAML: {one_line(error)}") from error
+        raise InputError(
+            f"the overrides are not valid YAML: {one_line(error)}"
+        ) from error
     if root is None:
         return {}
     if not isinstance(root, MappingNode):
@@ -544,7 +546,7 @@ def _texts(overrides):
 
 
 def _value(key, text, tree):
-    """The value that the text of an override gives a key."""
+    """The value of a key that is overridden by a text."""
     if text is True:
         if not isinstance(tree[key], bool):
             raise InputError(f"--{key} needs a value: --{key}=...")
@@ -554,7 +556,7 @@ def _value(key, text, tree):
     if _NOT_IN_YAML.search(text):
         raise InputError(
             f"--{key}={text}: YAML can't hold names that are not UTF-8 or have control "
-            "characters: rename it, or give a link to it"
+            "characters: rename the file or folder, or pass a link to it"
         )
     if text == "null":
         return None
@@ -565,18 +567,20 @@ def _value(key, text, tree):
     try:
         value = YAML().load(text)
     except YAMLError as error:
-        raise InputError(f"--{key}={text} is no YAML: {one_line(error)}") from error
+        raise InputError(
+            f"--{key}={text} is not valid YAML: {one_line(error)}"
+        ) from error
     if isinstance(tree[key], bool) and not isinstance(value, bool):
-        raise InputError(f"--{key} is true or false, not {text}")
-    if value is None or _tag(value):  # such as !ref, which becomes a number later
+        raise InputError(f"--{key} must be true or false, not {text}")
+    if value is None or _tag(value):  # such as !ref, which becomes a value later
         return value
     if _is_number(tree[key]) and not _is_number(value):
-        raise InputError(f"--{key} is a number, not {text}")
+        raise InputError(f"--{key} must be a number, not {text}")
     is_list = isinstance(tree[key], list) and any(map(_is_number, tree[key]))
-    if is_list and not isinstance(value, list):  # of names, one may stand alone
-        raise InputError(f"--{key} is a list such as {tree[key]}, not {text}")
+    if is_list and not isinstance(value, list):  # a single name needs no list
+        raise InputError(f"--{key} must be a list such as {tree[key]}, not {text}")
     if key.endswith("seed") and not (isinstance(value, int) and value >= 0):
-        raise InputError(f"--{key} is a whole number from 0 on, not {text}")
+        raise InputError(f"--{key} must be a whole number of at least 0, not {text}")
     return value
 
 
@@ -585,7 +589,7 @@ def _is_number(value):
 
 
 def _folders(key, text):
-    """The folders of [a, b], where a key takes several and no folder has that name."""
+    """The folders in a list [a, b], if the key takes several; a folder may be named so."""
     if not (key.endswith(_LIST_ENDINGS) and re.fullmatch(r"\[.*\]", text)):
         return []
     if os.path.exists(text):
@@ -593,18 +597,20 @@ def _folders(key, text):
     try:
         return YAML(typ="base").load(text)
     except YAMLError as error:
-        raise InputError(f"--{key}={text} is no list: {one_line(error)}") from error
+        raise InputError(
+            f"--{key}={text} is not a valid list: {one_line(error)}"
+        ) from error
 
 
 def _as_text(key, text):
-    """Text that stays text in YAML, in the form of a block where it must be."""
+    """Text that stays text in YAML, as a literal block if necessary."""
     text = os.path.expanduser(text) if _is_path(key) else text
     text = text.replace("<", _LESS_THAN)
     return text if _is_own_yaml(text) else LiteralScalarString(text)
 
 
 def _is_own_yaml(text):
-    """Whether a text is what YAML makes of it; (1, 2) is a tuple of HyperPyYAML."""
+    """Whether YAML reads a text as itself; (1, 2) is a tuple in HyperPyYAML."""
     try:
         return YAML().load(f"key: {text}") == {"key": text} and text[:1] != "("
     except YAMLError:

@@ -1,8 +1,8 @@
-"""Sweeps: an experiment in several variants and with several seeds, run and kept track of.
+"""Sweeps: train an experiment in several variants with several seeds.
 
-A run is a command line of `train.py` with an output folder of its own, so that the same
-runs can be started here, by a cluster's scheduler or by hand. What has finished is told
-from these folders alone.
+A run is a command line of `train.py` with its own output folder, so that it can be started
+here, by the scheduler of a cluster or by hand. The output folders alone tell which runs
+have finished.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -41,9 +41,9 @@ from speechbrain_cffma.training.experiment import (
 from speechbrain_cffma.workers import ONE_THREAD
 
 KEYS = ("experiment", "output_folder", "seeds", "overrides", "variants", "grid")
-#: Standard output and error of a run, in its folder.
+#: The file in a run's folder with its standard output and error.
 LOG = "sweep.log"
-#: Seconds that a run gets to end before it is killed.
+#: Seconds that a run has to end before it is killed.
 PATIENCE = 10
 
 
@@ -59,7 +59,7 @@ class Run(NamedTuple):
     folder : Path
         Its output folder.
     arguments : list of str
-        Of `train.py`.
+        Arguments of `train.py`.
     """
 
     variant: str
@@ -68,7 +68,7 @@ class Run(NamedTuple):
     arguments: list
 
     def command(self):
-        """The command that runs it.
+        """The command that starts the run.
 
         Returns
         -------
@@ -78,7 +78,7 @@ class Run(NamedTuple):
         return shlex.join(["python", of_project("train.py"), *self.arguments])
 
     def experiment(self):
-        """The experiment as `train.py` will read it.
+        """The experiment as `train.py` reads it.
 
         Returns
         -------
@@ -88,14 +88,14 @@ class Run(NamedTuple):
         Raises
         ------
         InputError
-            If it can't be read, or an override is one that the experiment's text
-            would not show.
+            If it can't be read, or an override is an option of SpeechBrain, which the
+            experiment's text doesn't include.
         """
         path, options, overrides = parse_command_line(self.arguments)
         if given := sorted(options.overridden_args - {"param_file"}):
             raise InputError(
-                f"{given[0]} is an option of SpeechBrain that a run keeps no note of: set "
-                "it in an experiment or a variant, or use --devices for the device"
+                f"{given[0]} is an option of SpeechBrain, which runs don't record: set it "
+                "in an experiment or a variant, or use --devices for the device"
             )
         return read_experiment(path, overrides)
 
@@ -105,16 +105,16 @@ class Run(NamedTuple):
         Returns
         -------
         bool
-            False if it has not begun, or has not come to its end.
+            False if it has not started or not ended.
 
         Raises
         ------
         InputError
-            If the folder holds a run of other settings.
+            If the folder holds a run with other settings.
         """
         kept = self.folder / "hyperparams.yaml"
         done = self.folder / "test" / "summary.json"
-        # Before the first checkpoint there is nothing of a run that could be reused.
+        # Before its first checkpoint a run has nothing to resume from.
         if not kept.is_file() or not (
             done.is_file() or any((self.folder / "checkpoints").glob("CKPT*"))
         ):
@@ -123,25 +123,25 @@ class Run(NamedTuple):
         kept = kept.read_text(encoding="utf-8")
         if keys := differing_keys(kept, self.experiment(), given):
             raise InputError(
-                f"{self.folder} holds a run of other settings ({', '.join(keys)}): choose "
-                "another output_folder, or remove it"
+                f"{self.folder} holds a run with other settings ({', '.join(keys)}): choose "
+                "another output_folder, or remove this one"
             )
         return done.is_file()
 
 
 class Sweep(NamedTuple):
-    """What `read_sweep` returns.
+    """A sweep and its runs.
 
     Arguments
     ---------
     folder : Path
-        Where its runs and its tables go.
+        Folder for its runs and tables.
     variants : list of str
-        Their names; the others are compared to the first.
+        Names of the variants; the others are compared with the first.
     seeds : list of int
-        The seeds of each.
+        Seeds of each variant.
     runs : list of Run
-        All of them, all variants of the first seed first.
+        All runs: first all variants with the first seed.
     """
 
     folder: Path
@@ -151,12 +151,12 @@ class Sweep(NamedTuple):
 
 
 def read_sweep(path, overrides=None):
-    """Read a sweep and work out its runs.
+    """Read a sweep and determine its runs.
 
-    Its YAML has the keys `experiment` (a path relative to it), `output_folder`, `seeds`,
-    `overrides` (keys of the experiment, for all runs) and either `variants`, a list of
-    overrides with a `name` each, or `grid`, a list of values for each of some keys, of
-    which all combinations are run.
+    Its YAML has the keys `experiment` (a path relative to the YAML), `output_folder`,
+    `seeds`, `overrides` (keys of the experiment for all runs), and either `variants` (a
+    list of overrides, each with a `name`) or `grid` (a list of values for some keys; each
+    combination is a variant).
 
     Arguments
     ---------
@@ -169,12 +169,12 @@ def read_sweep(path, overrides=None):
     Returns
     -------
     Sweep
-        With the runs of all variants and seeds. They share one manifest_folder.
+        The runs of all variants and seeds. They share one manifest_folder.
 
     Raises
     ------
     InputError
-        If it is missing or not of this form.
+        If it is missing or does not have this form.
 
     Example
     -------
@@ -237,7 +237,7 @@ def _seeds(text):
 
 
 def prepare(runs):
-    """Prepare the data of runs, one after the other: runs at once would write the same files.
+    """Prepare the data of runs one after the other, since they write the same files.
 
     Arguments
     ---------
@@ -247,9 +247,9 @@ def prepare(runs):
     Raises
     ------
     InputError
-        If runs of one manifest folder have different data.
+        If runs with the same manifest folder have different data.
     """
-    prepared = {}  # manifest folder: the run that was first, and what from
+    prepared = {}  # manifest folder: its first run, and what its data were prepared from
     for run in runs:
         experiment = run.experiment()
         prepare_data(experiment)
@@ -259,27 +259,27 @@ def prepare(runs):
         if marker != expected:
             raise InputError(
                 f"{first.folder} and {run.folder} have different data in the same "
-                f"{folder}: all runs need the same test set (data_seed in the overrides, "
-                "if the experiment has that key)"
+                f"{folder}, but all runs need the same test set: set data_seed in the "
+                "overrides, if the experiment has this key"
             )
 
 
 def run_all(runs, n_jobs=1, devices=()):
-    """Run what is given, several at once; a run that fails does not stop the others.
+    """Start runs, several at the same time; a run that fails does not stop the others.
 
     Arguments
     ---------
     runs : list of Run
-        The runs, with their data prepared.
+        The runs, whose data have been prepared.
     n_jobs : int
-        How many at once, at least 1.
+        Number of runs at the same time, at least 1.
     devices : sequence of str
-        Devices to spread them over, such as cuda:0; none for SpeechBrain's default.
+        Devices for the runs in turn, such as cuda:0; empty: SpeechBrain's default.
 
     Returns
     -------
     dict
-        What went wrong, by the index of the run.
+        Reasons of failures by the index of the run.
     """
     waiting = list(enumerate(runs))[::-1]
     free = list(range(n_jobs))[::-1]
@@ -321,7 +321,7 @@ def _check_keys(path, tree):
             raise InputError(f"the sweep {path} has no {key}")
     if unknown := sorted(set(tree) - set(KEYS)):
         raise InputError(
-            f"the sweep {path} has an unknown key {unknown[0]!r}; there are "
+            f"the sweep {path} has an unknown key {unknown[0]!r}; the keys are "
             + ", ".join(KEYS)
         )
     if bool(tree.get("variants")) == bool(tree.get("grid")):
@@ -330,7 +330,7 @@ def _check_keys(path, tree):
     if not isinstance(seeds, list) or not all(type(s) is int for s in seeds):
         raise InputError(f"{path}: seeds must be a list of whole numbers")
     if len(set(seeds)) < len(seeds):
-        raise InputError(f"{path}: a seed is there twice")
+        raise InputError(f"{path}: a seed occurs twice")
 
 
 def _variants(path, tree):
@@ -360,7 +360,7 @@ def _variants(path, tree):
 
 
 def _shown(value):
-    """A value in the name of a variant."""
+    """A value as it appears in the name of a variant."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -378,8 +378,8 @@ def _start(run, device, n_jobs):
     for name in ONE_THREAD:
         environment.setdefault(name, str(max(1, (os.cpu_count() or 1) // n_jobs)))
     with open(run.folder / LOG, "ab") as log:
-        # The process holds the lock, so that a sweep that was killed and is started
-        # again does not run beside what it left behind.
+        # The process holds the lock: if the sweep is killed and started again, it doesn't
+        # start a run that is still going.
         lock(log, shared_with_children=True)
         log.write(f"$ {shlex.join(command)}\n".encode())
         log.flush()
@@ -389,12 +389,12 @@ def _start(run, device, n_jobs):
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for the caller, who stops all.
+            start_new_session=True,  # On Ctrl-C this process stops all runs.
         )
 
 
 def _failure(run, code):
-    """Why a run that has ended is not finished, or ""."""
+    """The reason why a run ended without finishing, or ""."""
     if code == 0 and run.is_finished():
         return ""
     text = (run.folder / LOG).read_text(encoding="utf-8", errors="replace")
@@ -404,7 +404,7 @@ def _failure(run, code):
 
 
 def _stop(processes):
-    """End processes and all that they have started."""
+    """End processes and all their children."""
     for process in processes:
         _signal(process, signal.SIGTERM)
     end = time.monotonic() + PATIENCE
@@ -416,5 +416,5 @@ def _stop(processes):
 
 
 def _signal(process, number):
-    with contextlib.suppress(ProcessLookupError):  # It has ended.
+    with contextlib.suppress(ProcessLookupError):  # It has already ended.
         os.killpg(process.pid, number)
