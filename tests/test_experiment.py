@@ -281,7 +281,9 @@ class TestOverrides:
 
     def test_of_a_boolean_are_true_or_false(self, path):
         assert load(path, "download: true")["download"] is True
-        assert "--download must be true or false, not no" in message(path, "download: no")
+        assert "--download must be true or false, not no" in message(
+            path, "download: no"
+        )
 
     @pytest.mark.parametrize("text", ["two", "true", "[1, 2]", "1,5"])
     def test_of_a_number_are_numbers(self, path, text):
@@ -290,7 +292,9 @@ class TestOverrides:
     @pytest.mark.parametrize("text", ["-1", "1.5"])
     def test_of_a_seed_are_whole_numbers_from_0_on(self, write, text):
         path = write("a.yaml", "data_seed: 0")
-        assert "--data_seed must be a whole number" in message(path, f"data_seed: {text}")
+        assert "--data_seed must be a whole number" in message(
+            path, f"data_seed: {text}"
+        )
 
     def test_of_a_list_of_numbers_are_lists(self, path):
         assert "--gain must be a list such as [1, 2], not 3" in message(path, "gain: 3")

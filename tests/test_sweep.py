@@ -394,7 +394,9 @@ class TestCommand:
         sweep_of()
         with pytest.raises(SystemExit):
             self.main(option)
-        assert f"sweep.py has no option {option.split('=')[0]}" in capsys.readouterr().err
+        assert (
+            f"sweep.py has no option {option.split('=')[0]}" in capsys.readouterr().err
+        )
 
     def test_a_failed_run_gives_exit_code_1_and_the_table_of_the_rest(self, capsys):
         sweep_of(overrides={"what": "fail"})
