@@ -46,6 +46,8 @@ MOVED = {
     "heard_weight": "unmasked_weight",
     "DynamicMix.prepare.said_of_bundled": "DynamicMix.prepare.if_only_bundled",
 }
+#: Keys that runs of 0.1.0 lack, and the values that go on with them as before.
+ADDED = {"best_metric": "pesq", "loss_weights": None, "target_transform": None}
 #: Replaces "<" in texts while references, which begin with "<", are resolved.
 _LESS_THAN = "\ue000"
 #: Characters that YAML can't hold (YAML 1.2, section 5.1), and bytes that are not UTF-8.
@@ -202,6 +204,11 @@ def read_experiment(path, overrides=None):
     overrides = _texts(overrides) if isinstance(overrides, str) else overrides or {}
     files = _with_included(Path(path))
     tree = _merge(files)
+    if (
+        _tag(tree.get("brain"))
+        == "!name:speechbrain_cffma.training.brain.EnhancementBrain"
+    ):
+        tree = {**ADDED, **tree}
 
     def chosen(key):
         if key in overrides and key in tree:
