@@ -539,8 +539,10 @@ class TestPretrained:
 
     def test_takes_the_place_of_all_keys_of_the_network(self, path):
         kept = self.keys(path, "pretrained: 007")
-        assert set(kept) == {"experiment", "lr", "pretrained", "fine_tune", "enhancer"}
-        assert kept["enhancer"] == {"source": "007", "fine_tune": "partial"}
+        names = {"experiment", "lr", "pretrained", "fine_tune", "enhancer", "refiner"}
+        assert set(kept) == names
+        parts = {"source": "007", "fine_tune": "partial", "refiner": None}
+        assert kept["enhancer"] == parts
         assert kept["experiment"] == "mine-pretrained"
 
     def test_can_be_chosen_by_the_experiment(self, path, write):
@@ -551,6 +553,12 @@ class TestPretrained:
     def test_goes_with_variants_of_other_keys(self, path):
         kept = self.keys(path, "pretrained: model\nvariant: slow")
         assert (kept["experiment"], kept["lr"]) == ("mine-slow-pretrained", 0.01)
+
+    def test_goes_with_a_refiner_of_ones_own(self, path, write):
+        write("network/small.yaml", "dim: 8\nrefiner: null\nenhancer: null")
+        write("variants/fine.yaml", "refiner: !name:builtins.dict")
+        kept = self.keys(path, "pretrained: model\nvariant: fine")
+        assert kept["enhancer"]["refiner"].tag.value == "!name:builtins.dict"
 
     def test_with_a_variant_of_the_network_is_an_error(self, path):
         text = message(path, "pretrained: model\nvariant: tiny")

@@ -632,7 +632,7 @@ def _listed(value):
 
 
 def _replace_network(tree, files, experiment):
-    """Replace the network by that of `pretrained`; return the keys that it had."""
+    """Replace the network by that of `pretrained`; return the keys that are taken."""
     network = _merge((file, t) for file, t in files if file.parent.name == "network")
     if not network:
         raise InputError(
@@ -640,8 +640,12 @@ def _replace_network(tree, files, experiment):
         )
     for key in network:
         tree.pop(key)
-    tree.update(read_yaml(of_project("hparams/network/pretrained.yaml")))
-    return network
+    pretrained = read_yaml(of_project("hparams/network/pretrained.yaml"))
+    tree.update(pretrained)
+    # What it leaves open, such as a refiner, can be chosen beside it.
+    return [
+        key for key in network if key not in pretrained or pretrained[key] is not None
+    ]
 
 
 def _add_variants(tree, names, files, network):
