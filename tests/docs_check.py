@@ -70,7 +70,8 @@ STAND_INS = [
 ]
 #: Those that hparams/default.yaml names, and others.
 NOISES = ["city", "storm", "supermarket", "train", "washing-machine", "cafe"]
-NOISES += ["construction-site", "dryer", "highway", "subway-station", "bus", "car"]
+NOISES += ["construction-site", "dryer", "highway", "subway-station", "inside-a-train"]
+NOISES += ["train-2", "bus", "car"]
 SHORT = "--number_of_epochs=1 --steps_per_epoch=1 --batch_size=2 --num_workers=0"
 SCORED = "--metric_workers=1 --n_examples=1"
 MIXED = "--n_valid=2 --n_test=4"
@@ -185,16 +186,18 @@ def _write_pairs(folder):
 
 
 def _write_corpora(folder):
-    """CORPUS and OPEN: speech of six speakers each, noises, and rooms."""
+    """CORPUS and OPEN: speech of five speakers each, and of `ru`, noises, and rooms."""
     rng = np.random.default_rng(0)
     (folder / "CORPUS_open").symlink_to("OPEN")  # where benchmarks/packages.py looks
     for corpus in (folder / "CORPUS", folder / "OPEN"):
-        speakers = [f"{corpus.name}{i}" for i in range(5)]
-        for part in (".", "valid", "test"):
-            for i, speaker in enumerate(["ru", *speakers]):
-                names = [f"{part}/speech/{speaker}/{n}.wav" for n in range(3 + i % 2)]
+        for part in ("speech", "valid/speech", "test/speech"):
+            speakers = [f"{corpus.name}-{part[:5]}-{i}" for i in range(5)]
+            if corpus.name == "CORPUS" and part == "speech":
+                speakers.append("ru")
+            for speaker in speakers:
+                names = [f"{part}/{speaker}/{i}.wav" for i in range(4)]
                 write_pairs(corpus, names, noisy="unused", clean="")
-        for name in NOISES:
+        for name in NOISES if corpus.name == "CORPUS" else ("fan", "river"):
             noise = 0.1 * rng.standard_normal(32000)
             _write(corpus / "noise" / f"{name}.wav", noise)
         for i in range(3):
