@@ -96,7 +96,7 @@ def tiny_wavlm(ssl_folder):
 
 @pytest.fixture
 def call_all_here():
-    """`workers.call_all` in this process: to start others takes longer than a small run."""
+    """`workers.parallel_map` in this process: to start others takes longer than a small run."""
     from speechbrain_cffma.workers import Outcome
 
     def call_all(function, arguments, n_jobs, time_limits=None):
@@ -111,7 +111,7 @@ def scored_here(call_all_here, monkeypatch):
     """Training and evaluation score in this process."""
     from speechbrain_cffma.metrics import scoring
 
-    monkeypatch.setattr(scoring, "call_all", call_all_here)
+    monkeypatch.setattr(scoring, "parallel_map", call_all_here)
 
 
 @pytest.fixture

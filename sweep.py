@@ -13,11 +13,11 @@ import argparse
 import signal
 import sys
 
-from speechbrain_cffma.errors import InputError, command
+from speechbrain_cffma.errors import InputError, exits_in_one_line
 from speechbrain_cffma.training.experiment import run_options, split_overrides
 
 
-@command
+@exits_in_one_line
 def main(argv=None):
     """Start the runs that have not finished, then write the table of all finished runs.
 

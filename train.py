@@ -12,10 +12,10 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from speechbrain_cffma.errors import InputError, command, reason
+from speechbrain_cffma.errors import InputError, exits_in_one_line, reason
 
 
-@command
+@exits_in_one_line
 def main(argv=None):
     """Prepare the data, train, write the best model to a folder and evaluate it.
 

@@ -31,8 +31,8 @@ SAMPLE_RATE = 16000
 WHOLE = Windows(hop=1e6)
 CHOICES = {
     "16 s (default)": Windows(),
-    "8 s": Windows(hop=7, fade=0.5, past=0.25, future=0.25),
-    "live, latency 1 s": Windows(hop=0.5, fade=0.1, past=3, future=0.4),
+    "8 s": Windows(hop=7, fade=0.5, left_context=0.25, lookahead=0.25),
+    "live, latency 1 s": Windows(hop=0.5, fade=0.1, left_context=3, lookahead=0.4),
 }
 
 

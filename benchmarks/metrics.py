@@ -18,9 +18,9 @@ import soundfile
 from speechbrain_cffma import audio
 from speechbrain_cffma.data.mixing import add_noise
 from speechbrain_cffma.evaluation.report import write_report
-from speechbrain_cffma.evaluation.scores import settings_of
+from speechbrain_cffma.evaluation.scores import scoring_settings
 from speechbrain_cffma.evaluation.systems import evaluate
-from speechbrain_cffma.metrics import SCALES, measures
+from speechbrain_cffma.metrics import SCALES, segmental_measures
 
 SPEECH = Path(__file__).parents[1] / "recipes" / "DynamicMix" / "speech"
 SECONDS, SAMPLE_RATE, REPEATS = 5, 16000, 10
@@ -52,7 +52,7 @@ def composite():
     arguments = (clean, enhanced, SAMPLE_RATE)
     ours, loops = [], []
     for _ in range(REPEATS):
-        spent, found = seconds_of(measures, *arguments)
+        spent, found = seconds_of(segmental_measures, *arguments)
         ours.append(spent)
         spent, expected = seconds_of(
             composite_loop.measures, *arguments, SCALES["int16"]
@@ -82,7 +82,7 @@ def evaluation():
         for repeat, n_jobs in itertools.product(range(2), spent):
             report = folder / f"report_{repeat}_{n_jobs}"
             start = time.perf_counter()
-            settings = settings_of()
+            settings = scoring_settings()
             systems = {"noisy": folder / "noisy"}
             rows = evaluate(folder / "clean", systems, report, settings, n_jobs=n_jobs)
             write_report(report, rows, settings)

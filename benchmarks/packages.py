@@ -43,7 +43,7 @@ from speechbrain_cffma import audio
 from speechbrain_cffma.audio import SAMPLE_RATE, find_audio, read
 from speechbrain_cffma.evaluation import tables
 from speechbrain_cffma.evaluation.report import write_report
-from speechbrain_cffma.evaluation.scores import failures, settings_of
+from speechbrain_cffma.evaluation.scores import failures, scoring_settings
 from speechbrain_cffma.evaluation.systems import evaluate
 from speechbrain_cffma.lobes import CFFMAEnhancer
 from speechbrain_cffma.metric_table import TABLE
@@ -363,7 +363,7 @@ def enhance_set(enhance, delay, source, target, warm, overwrite):
 def score_set(noisy, clean, conditions, enhanced, folder, n_jobs):
     """Score all systems of a set, write the report; return its rows and summary."""
     metrics = ["pesq"] if noisy == clean else METRICS  # SI-SDR would be infinite.
-    settings = settings_of(metrics)
+    settings = scoring_settings(metrics)
     systems = {"noisy": noisy, **enhanced}
     rows = evaluate(clean, systems, folder, settings, conditions, n_jobs)
     summary = write_report(folder, rows, settings)
@@ -374,7 +374,7 @@ def score_set(noisy, clean, conditions, enhanced, folder, n_jobs):
 
 def rate_clean(clean, folder, n_jobs):
     """The summary of a set's clean speech, of which DNSMOS alone is defined."""
-    settings = settings_of(["dnsmos_ovrl"])
+    settings = scoring_settings(["dnsmos_ovrl"])
     rows = evaluate(clean, {"clean": clean}, folder, settings, n_jobs=n_jobs)
     return write_report(folder, rows, settings)["overall"]["clean"]
 

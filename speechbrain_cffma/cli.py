@@ -9,7 +9,12 @@ import os
 import click
 
 from speechbrain_cffma import __version__
-from speechbrain_cffma.errors import InputError, command, interruptible, printable
+from speechbrain_cffma.errors import (
+    InputError,
+    exits_in_one_line,
+    interruptible,
+    printable,
+)
 from speechbrain_cffma.metric_table import DEFAULT, SCALES, TABLE
 
 
@@ -34,7 +39,7 @@ def _further_metrics():
     return "; ".join(extra + ", ".join(group) for extra, group in names.items())
 
 
-@command
+@exits_in_one_line
 def main(argv=None):
     """Run the command line.
 
@@ -149,12 +154,12 @@ def evaluate(
 
     from speechbrain_cffma.evaluation import tables
     from speechbrain_cffma.evaluation.report import write_report
-    from speechbrain_cffma.evaluation.scores import failures, settings_of
+    from speechbrain_cffma.evaluation.scores import failures, scoring_settings
     from speechbrain_cffma.evaluation.systems import evaluate as score_systems
 
     systems = _systems(noisy, [*enhanced, *further])
     metrics = [name.strip() for name in metrics.split(",") if name.strip()]
-    settings = settings_of(metrics, **how)
+    settings = scoring_settings(metrics, **how)
     with interruptible():
         rows = score_systems(
             clean,

@@ -139,7 +139,7 @@ def interruptible():
         raise SystemExit(130) from None
 
 
-def command(main):
+def exits_in_one_line(main):
     """Decorate the main function of a command: what a user can mend ends it in one line.
 
     Arguments
@@ -156,7 +156,7 @@ def command(main):
 
     Example
     -------
-    >>> @command
+    >>> @exits_in_one_line
     ... def main():
     ...     raise InputError("noisy.wav is silent")
     >>> main()

@@ -20,7 +20,7 @@ CSV = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
 
 @contextmanager
-def replacing(path):
+def atomic_write(path):
     """Write a file under a temporary name; it gets its own when all went well.
 
     Arguments
@@ -36,7 +36,7 @@ def replacing(path):
     Example
     -------
     >>> path = getfixture("tmp_path") / "notes.txt"
-    >>> with replacing(path) as partial:
+    >>> with atomic_write(path) as partial:
     ...     _ = partial.write_text("all of it")
     >>> path.read_text()
     'all of it'

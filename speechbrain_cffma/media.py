@@ -24,7 +24,7 @@ import numpy as np
 import soundfile
 
 from speechbrain_cffma.errors import InputError, InstallError, reason
-from speechbrain_cffma.files import replacing
+from speechbrain_cffma.files import atomic_write
 from speechbrain_cffma.wav import FOUR_GIB, with_true_sizes
 
 #: Stands for standard input or output.
@@ -511,7 +511,7 @@ def _has_sample(output, sample):
 def _output(path, name):
     """Where the bytes of a file go until they are complete."""
     if not is_pipe(path):
-        with replacing(path) as partial, open(partial, "w+b", buffering=0) as output:
+        with atomic_write(path) as partial, open(partial, "w+b", buffering=0) as output:
             yield output
         return
     is_standard = Path(path) == STANDARD

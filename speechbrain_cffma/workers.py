@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     crash: str = ""
 
 
-def call_all(function, arguments, n_jobs, time_limits=None):
+def parallel_map(function, arguments, n_jobs, time_limits=None):
     """Call a function many times in worker processes.
 
     Close the generator (`contextlib.closing`) to stop the workers before the end. They
@@ -71,7 +71,7 @@ def call_all(function, arguments, n_jobs, time_limits=None):
     Example
     -------
     >>> import math
-    >>> sorted(call_all(math.sqrt, [(4.0,), (9.0,)], n_jobs=2))
+    >>> sorted(parallel_map(math.sqrt, [(4.0,), (9.0,)], n_jobs=2))
     [Outcome(index=0, result=2.0, crash=''), Outcome(index=1, result=3.0, crash='')]
     """
     if n_jobs < 1:

@@ -12,11 +12,11 @@ from speechbrain_cffma.data.mixing import add_noise
 from speechbrain_cffma.metrics import (
     METRICS,
     composite,
+    composite_from_parts,
     llr,
-    measures,
     pesq,
-    ratings,
     score,
+    segmental_measures,
     ssnr,
     wss,
 )
@@ -94,7 +94,7 @@ class TestIsThatOfAPlainLoop:
     @pytest.mark.parametrize("sample_rate", [8000, 11025, 16000, 22050])
     def test_at_each_sample_rate(self, clean, enhanced, scale, sample_rate):
         pair = clean[8000:32000], enhanced[8000:32000]
-        found = measures(*pair, sample_rate, scale)
+        found = segmental_measures(*pair, sample_rate, scale)
         assert found == pytest.approx(self.expected(pair, sample_rate, scale), rel=1e-7)
 
     @pytest.mark.parametrize("n_frames", [1, 2, 9, 10, 11, 30, 255, 256, 257])
@@ -102,7 +102,7 @@ class TestIsThatOfAPlainLoop:
     def test_for_each_number_of_frames(self, clean, enhanced, scale, n_frames, extra):
         part = slice(8000, 8000 + 480 + 120 * n_frames + extra)
         pair = clean[part], enhanced[part]
-        found = measures(*pair, 16000, scale)
+        found = segmental_measures(*pair, 16000, scale)
         assert found == pytest.approx(self.expected(pair, 16000, scale), rel=1e-7)
 
     @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ class TestIsThatOfAPlainLoop:
     def test_for_each_distortion(self, clean, scale, change):
         clean = clean + 1e-5 * np.random.default_rng(0).standard_normal(len(clean))
         pair = clean, change(clean)
-        found = measures(*pair, 16000, scale)
+        found = segmental_measures(*pair, 16000, scale)
         expected = self.expected(pair, 16000, scale)
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
@@ -137,10 +137,12 @@ class TestComposite:
             "wss": wss(clean, enhanced, sample_rate, scale),
         }
         assert list(scores) == COLUMNS
-        assert scores == {**parts, **ratings(**parts)}
+        assert scores == {**parts, **composite_from_parts(**parts)}
 
     def test_ratings_follow_their_equations(self):
-        assert ratings(pesq=2.0, ssnr=5.0, llr=0.5, wss=40.0) == pytest.approx(
+        assert composite_from_parts(
+            pesq=2.0, ssnr=5.0, llr=0.5, wss=40.0
+        ) == pytest.approx(
             {
                 "csig": 3.093 - 1.029 * 0.5 + 0.603 * 2 - 0.009 * 40,
                 "cbak": 1.634 + 0.478 * 2 - 0.007 * 40 + 0.063 * 5,
@@ -149,9 +151,9 @@ class TestComposite:
         )
 
     def test_ratings_stay_between_1_and_5(self):
-        worst = ratings(pesq=1.0, ssnr=-10.0, llr=9.0, wss=400.0)
+        worst = composite_from_parts(pesq=1.0, ssnr=-10.0, llr=9.0, wss=400.0)
         assert worst == {"csig": 1.0, "cbak": 1.0, "covl": 1.0}
-        best = ratings(pesq=4.64, ssnr=35.0, llr=0.0, wss=0.0)
+        best = composite_from_parts(pesq=4.64, ssnr=35.0, llr=0.0, wss=0.0)
         assert best == {"csig": 5.0, "cbak": 5.0, "covl": 5.0}
 
     def test_scores_by_name_are_those_of_composite(self, clean, enhanced):
@@ -234,7 +236,7 @@ class TestLogLikelihoodRatio:
     def test_is_finite_for_what_can_be_predicted_exactly(self, clean, frequency):
         tone = 0.1 * np.cos(2 * np.pi * frequency / 16000 * np.arange(len(clean)))
         for pair in ((clean, tone), (tone, clean), (tone, tone)):
-            for value in measures(*pair).values():
+            for value in segmental_measures(*pair).values():
                 assert np.isfinite(value)
         assert llr(tone, tone) == pytest.approx(0, abs=0.02)
 
@@ -242,7 +244,7 @@ class TestLogLikelihoodRatio:
         click = np.zeros_like(clean)
         click[20000] = 1
         for pair in ((clean, click), (click, clean)):
-            assert np.isfinite(list(measures(*pair).values())).all()
+            assert np.isfinite(list(segmental_measures(*pair).values())).all()
 
 
 class TestSpectralSlope:

@@ -6,11 +6,16 @@ import sys
 import pytest
 import torch
 
-from speechbrain_cffma.errors import InputError, InstallError, command, one_line
+from speechbrain_cffma.errors import (
+    InputError,
+    InstallError,
+    exits_in_one_line,
+    one_line,
+)
 
 
 def ends_with(error, capsys, code=1):
-    @command
+    @exits_in_one_line
     def main():
         raise error
 
@@ -56,7 +61,7 @@ def test_ctrl_c_is_one_line(capsys):
 def test_the_terminal_gets_what_it_can_show(monkeypatch):
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr(sys, "stdout", terminal)
-    command(lambda: print("PESQ ↑ 2.5 in the Grüße", flush=True))()
+    exits_in_one_line(lambda: print("PESQ ↑ 2.5 in the Grüße", flush=True))()
     assert terminal.buffer.getvalue().decode("cp1252") == "PESQ ? 2.5 in the Grüße\n"
 
 
@@ -71,7 +76,7 @@ class Faulty(torch.utils.data.Dataset):
 def test_an_error_in_a_worker_that_loads_data_is_one_line(capsys):
     loader = torch.utils.data.DataLoader(Faulty(), num_workers=1)
 
-    @command
+    @exits_in_one_line
     def main():
         list(loader)
 
@@ -81,7 +86,7 @@ def test_an_error_in_a_worker_that_loads_data_is_one_line(capsys):
 
 
 def test_an_error_of_the_program_keeps_its_traceback():
-    @command
+    @exits_in_one_line
     def main():
         raise KeyError("x")
 
@@ -90,7 +95,7 @@ def test_an_error_of_the_program_keeps_its_traceback():
 
 
 def test_the_value_is_passed_on():
-    assert command(lambda x: x + 1)(1) == 2
+    assert exits_in_one_line(lambda x: x + 1)(1) == 2
 
 
 def test_a_message_of_another_library_is_shortened_to_one_line():

@@ -25,17 +25,17 @@ from speechbrain_cffma.evaluation.scores import (
     check_sample_rates,
     failures,
     look_at,
-    settings_of,
+    scoring_settings,
 )
 from speechbrain_cffma.evaluation.systems import evaluate, pair_systems
 from speechbrain_cffma.files import CSV
 from speechbrain_cffma.metrics import score, scoring
-from speechbrain_cffma.workers import call_all
+from speechbrain_cffma.workers import parallel_map
 
 REPOSITORY = Path(__file__).parents[1]
 SPEECH = REPOSITORY / "recipes" / "DynamicMix" / "speech" / "ru"
 FAULTY_METRIC = Path(__file__).parent / "helpers" / "faulty_metric.py"
-SI_SDR = settings_of(["si_sdr"])
+SI_SDR = scoring_settings(["si_sdr"])
 
 
 def touch(folder, *names):
@@ -81,9 +81,9 @@ def scored(monkeypatch):
 
     def recorded(function, arguments, *options):
         paths.extend(path for _, (_, path, _), *_ in arguments)
-        return call_all(function, arguments, *options)
+        return parallel_map(function, arguments, *options)
 
-    monkeypatch.setattr(scoring, "call_all", recorded)
+    monkeypatch.setattr(scoring, "parallel_map", recorded)
     return paths
 
 
@@ -147,7 +147,9 @@ class TestSampleRate:
         with pytest.raises(InputError, match="4 of 8 files are not at 16000 Hz"):
             run(corpus, "noisy")
         (corpus / "report" / JOURNAL).unlink()
-        after = run(corpus, "noisy", settings=settings_of(["si_sdr"], resample=True))
+        after = run(
+            corpus, "noisy", settings=scoring_settings(["si_sdr"], resample=True)
+        )
         for one, other in zip(before, after, strict=True):
             assert other["si_sdr"] == pytest.approx(one["si_sdr"], abs=0.5)
 
@@ -163,20 +165,20 @@ class TestSettings:
     )
     def test_unknown_ones_are_errors(self, arguments, message):
         with pytest.raises(InputError, match=message):
-            settings_of(*arguments)
+            scoring_settings(*arguments)
 
     def test_a_metric_whose_package_is_missing_is_an_error(self, monkeypatch):
         monkeypatch.setattr(scores, "available_metrics", lambda names: ["stoi"])
         with pytest.raises(CFFMAError, match="metrics pesq need packages"):
-            settings_of(["pesq", "stoi"])
+            scoring_settings(["pesq", "stoi"])
 
     def test_hold_what_scores_depend_on(self):
-        settings = settings_of(["pesq"], scale="unit", sample_rate=8000)
+        settings = scoring_settings(["pesq"], scale="unit", sample_rate=8000)
         assert settings["scale"] == "unit"
         assert settings["sample_rate"] == 8000
 
     def test_hold_the_versions_of_what_scores(self):
-        settings = settings_of(["pesq", "wss", "csig"])
+        settings = scoring_settings(["pesq", "wss", "csig"])
         assert set(settings["versions"]) == {"speechbrain-cffma", "pesq"}
 
 
@@ -236,7 +238,7 @@ class TestConditions:
 
 class TestScores:
     def test_are_those_of_the_metrics(self, corpus):
-        settings = settings_of(["pesq", "cbak", "stoi"], scale="unit")
+        settings = scoring_settings(["pesq", "cbak", "stoi"], scale="unit")
         rows = run(corpus, settings=settings)
         assert [row["system"] for row in rows] == ["noisy"] * 4 + ["better"] * 4
         row = rows[5]
@@ -283,7 +285,7 @@ class TestScores:
         assert len(failures(rows)) == 7
 
     def test_a_metric_that_is_not_defined_leaves_the_others(self, corpus):
-        settings = settings_of(["pesq", "si_sdr"])
+        settings = scoring_settings(["pesq", "si_sdr"])
         for system in ("clean", "noisy"):  # 0.2 s
             for path in find_audio(corpus / system):
                 write(path, read(path)[4000:7200])
@@ -343,7 +345,7 @@ class TestGoingOn:
         with pytest.raises(
             InputError, match=r"other settings \(scale\): .*--overwrite"
         ):
-            run(corpus, "noisy", settings=settings_of(["si_sdr"], scale="unit"))
+            run(corpus, "noisy", settings=scoring_settings(["si_sdr"], scale="unit"))
 
     def test_overwriting_scores_all_anew(self, corpus, scored):
         first = run(corpus, "noisy")
@@ -462,7 +464,7 @@ class TestProcesses:
 
     def test_one_that_takes_too_long_costs_only_its_call(self):
         calls = [(60,), (0,)]
-        late, done = sorted(call_all(time.sleep, calls, 1, time_limits=[1, 60]))
+        late, done = sorted(parallel_map(time.sleep, calls, 1, time_limits=[1, 60]))
         assert (late.index, late.crash) == (0, "it took longer than 1 s")
         assert (done.index, done.crash) == (1, "")
 
@@ -470,8 +472,8 @@ class TestProcesses:
         script = tmp_path / "unguarded.py"
         script.write_text(
             "import math\n"
-            "from speechbrain_cffma.workers import call_all\n"
-            "list(call_all(math.sqrt, [(4.0,)], 1))\n"
+            "from speechbrain_cffma.workers import parallel_map\n"
+            "list(parallel_map(math.sqrt, [(4.0,)], 1))\n"
         )
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         run = subprocess.run(

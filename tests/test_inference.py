@@ -22,7 +22,7 @@ from speechbrain_cffma.lobes import CFFMAEnhancer, LogSpectrogram, NoEmbedding
 LazyModule.__file__ = None
 
 #: Short ones, for many joins in a few seconds.
-SHORT = Windows(hop=0.6, fade=0.1, past=0.2, future=0.2)
+SHORT = Windows(hop=0.6, fade=0.1, left_context=0.2, lookahead=0.2)
 WHOLE = Windows(hop=1e6)
 RATES = [8000, 11025, 16000, 22050, 44100, 48000, 96000, 192000, 15999, 44101]
 DTYPES = ["float16", "float32", "float64", "int16", "int32"]
@@ -96,6 +96,11 @@ def in_blocks(wav, sizes):
 
 def concatenated(blocks):
     return np.concatenate(list(blocks), axis=-1)
+
+
+def test_the_names_of_0_1_0_for_windows_stay_valid():
+    assert Windows(past=3.0, future=0.4) == Windows(left_context=3.0, lookahead=0.4)
+    assert (Windows().past, Windows().future) == (0.5, 0.5)
 
 
 class TestForm:
@@ -176,7 +181,7 @@ class TestForm:
         stream = tiny_enhancer.enhance_stream(
             in_blocks(wav, [block]),
             sample_rate,
-            windows=Windows(hop=0.1, fade=0.02, past=0.03, future=0.02),
+            windows=Windows(hop=0.1, fade=0.02, left_context=0.03, lookahead=0.02),
             suppression=suppression,
         )
         enhanced = concatenated(stream)
@@ -404,7 +409,7 @@ class TestHighBand:
 
 class TestWindows:
     def test_a_file_of_one_window_is_a_whole(self, tiny_enhancer, noisy):
-        windows = Windows(hop=2.0, fade=0.5, past=0.5, future=0.5)
+        windows = Windows(hop=2.0, fade=0.5, left_context=0.5, lookahead=0.5)
         whole = tiny_enhancer.enhance(noisy, windows=WHOLE)
         enhanced = tiny_enhancer.enhance(noisy[: 3 * 16000], windows=windows)
         np.testing.assert_array_equal(enhanced, whole)
@@ -414,8 +419,8 @@ class TestWindows:
         "windows",
         [
             SHORT,
-            Windows(hop=0.1, fade=0.1, past=1.0, future=0.05),
-            Windows(hop=0.3, fade=0.0, past=0.0, future=0.0),
+            Windows(hop=0.1, fade=0.1, left_context=1.0, lookahead=0.05),
+            Windows(hop=0.3, fade=0.0, left_context=0.0, lookahead=0.0),
         ],
     )
     def test_a_mask_of_ones_gives_the_input_across_all_joins(
@@ -629,7 +634,7 @@ class TestFiles:
         told = []
         source = wav("a.wav", 48000)
         target = source.with_name("b.wav")
-        windows = Windows(hop=0.4, fade=0.1, past=0, future=0)
+        windows = Windows(hop=0.4, fade=0.1, left_context=0, lookahead=0)
         identity.enhance_file(source, target, progress=told.append, windows=windows)
         assert told == pytest.approx([0.4, 0.4, 0.2])
 

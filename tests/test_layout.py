@@ -44,6 +44,12 @@ def test_an_experiment_of_0_1_0_names_what_has_moved(old, tmp_path):
     assert f"!name:speechbrain_{MOVED[old]}" in read_experiment(path)
 
 
+@pytest.mark.parametrize("old", ["measures", "ratings"])
+def test_an_old_name_of_a_metric_says_the_new_one(old):
+    with pytest.warns(DeprecationWarning, match=f"metrics.{old} is now "):
+        assert callable(getattr(metrics, old))
+
+
 def imports_of(path):
     """The modules of the package that a file imports when it is imported itself."""
     names = []

@@ -9,11 +9,11 @@ import pytest
 from speechbrain_cffma.data import manifest
 from speechbrain_cffma.data.files import AudioFile
 from speechbrain_cffma.data.pairs import (
-    check_twins,
-    find_twins,
-    names_of,
+    check_matches,
+    drop_faulty,
+    match_files,
     pair_files,
-    usable,
+    utterance_ids,
 )
 from speechbrain_cffma.data.prepared import find_sources, is_prepared, mark_prepared
 from speechbrain_cffma.errors import InputError
@@ -63,7 +63,7 @@ class TestPairBy:
     @staticmethod
     def twins(names, clean, pair_by):
         paths = [Path("clean", f"{name}.wav") for name in clean]
-        found = find_twins(names, paths, "clean", pair_by)
+        found = match_files(names, paths, "clean", pair_by)
         return {name: path.stem for name, path in found.items()}
 
     @pytest.mark.parametrize("pair_by", [r"fileid_\d+", r"fileid_(\d+)", r"(\d+)$"])
@@ -119,7 +119,7 @@ class TestPairBy:
 
 class TestCheckTwins:
     def test_equal_ones_pass(self):
-        check_twins(["a"], [FINE], [FINE])
+        check_matches(["a"], [FINE], [FINE])
 
     @pytest.mark.parametrize(
         ("other", "figure"),
@@ -133,42 +133,42 @@ class TestCheckTwins:
         with pytest.raises(
             InputError, match="2 pairs .*such as b.*All: b, c"
         ) as caught:
-            check_twins(["a", "b", "c"], [FINE] * 3, [FINE, other, other])
+            check_matches(["a", "b", "c"], [FINE] * 3, [FINE, other, other])
         assert figure in str(caught.value)
 
     def test_faulty_files_are_left_to_the_check_of_faults(self):
-        check_twins(["a"], [FINE], [SILENT])
+        check_matches(["a"], [FINE], [SILENT])
 
 
 class TestUsable:
     def test_all_are_without_fault(self, caplog):
-        assert usable([FINE] * 3, "train") == [True] * 3
+        assert drop_faulty([FINE] * 3, "train") == [True] * 3
         assert caplog.text == ""
 
     def test_below_one_percent_of_training_files_are_skipped_and_named(self, caplog):
         with caplog.at_level(logging.WARNING):
-            good = usable([FINE] * 100 + [SILENT], "train")
+            good = drop_faulty([FINE] * 100 + [SILENT], "train")
         assert good == [True] * 100 + [False]
         assert "skipping 1 of 101 training files: a/silent.wav: silent" in caplog.text
 
     def test_one_percent_of_training_files_is_an_error(self):
         with pytest.raises(InputError, match="1 of 100 train files"):
-            usable([FINE] * 99 + [SILENT], "train")
+            drop_faulty([FINE] * 99 + [SILENT], "train")
 
     @pytest.mark.parametrize("split", ["valid", "test"])
     def test_a_single_evaluation_file_is_an_error(self, split):
         with pytest.raises(InputError, match=f"1 of 1001 {split} files"):
-            usable([FINE] * 1000 + [SILENT], split)
+            drop_faulty([FINE] * 1000 + [SILENT], split)
 
     def test_an_error_names_every_file_with_its_fault(self):
         with pytest.raises(InputError) as caught:
-            usable([SILENT, FINE, BROKEN], "train")
+            drop_faulty([SILENT, FINE, BROKEN], "train")
         assert "a/silent.wav: silent, b/broken.wav: unreadable" in str(caught.value)
         assert "\n" not in str(caught.value)
 
     def test_a_pair_counts_once(self, caplog):
         pairs = [(FINE, FINE)] * 100 + [(SILENT, BROKEN)]
-        assert usable(pairs, "train") == [True] * 100 + [False]
+        assert drop_faulty(pairs, "train") == [True] * 100 + [False]
         assert "skipping 1 of 101" in caplog.text
         assert "silent.wav" in caplog.text
         assert "broken.wav" in caplog.text
@@ -294,4 +294,4 @@ class TestPrepared:
 def test_two_files_of_the_same_name_but_for_the_extension_are_an_error():
     paths = [Path("noisy/a.wav"), Path("noisy/b.wav"), Path("noisy/a.flac")]
     with pytest.raises(InputError, match="several files of the same name .*: a$"):
-        names_of(paths, "noisy")
+        utterance_ids(paths, "noisy")

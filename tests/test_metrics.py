@@ -10,7 +10,7 @@ import torch
 from helpers.paths import ROOT
 from speechbrain_cffma.data.mixing import add_noise
 from speechbrain_cffma.evaluation import tables
-from speechbrain_cffma.evaluation.scores import settings_of
+from speechbrain_cffma.evaluation.scores import scoring_settings
 from speechbrain_cffma.evaluation.statistics import summarize_systems
 from speechbrain_cffma.metric_table import TABLE, Metric
 from speechbrain_cffma.metrics import (
@@ -394,7 +394,7 @@ def test_a_row_of_the_table_makes_a_metric(monkeypatch, clean, noisy):
     row = Metric("intrusive.si_sdr", "MINE", digits=0, lower_is_better=True)
     monkeypatch.setitem(TABLE, "mine", row)
     assert score(clean, noisy(5), ["mine"])["mine"] == si_sdr(clean, noisy(5))
-    assert settings_of(["mine"])["metrics"] == ["mine"]
+    assert scoring_settings(["mine"])["metrics"] == ["mine"]
     rows = [
         {"ID": "a", "system": "new", "snr": None, "noise": "", "failed": "", "mine": 7}
     ]

@@ -42,7 +42,7 @@ def packages(call_all_here, tmp_path, monkeypatch):
     monkeypatch.setattr(
         synthesise, "model", lambda packages: (Tone(), {"a": 1, "b": 2, "c": 3})
     )
-    monkeypatch.setattr(synthesise, "call_all", call_all_here)
+    monkeypatch.setattr(synthesise, "parallel_map", call_all_here)
     monkeypatch.setattr(synthesise, "phonemes", lambda sentence, voice: 30 * "ab?")
     monkeypatch.setattr(shutil, "which", lambda name: name)
     return folder
@@ -83,7 +83,7 @@ def test_voice_whose_process_dies_is_named(packages, tmp_path, monkeypatch):
     def call_all(function, arguments, n_jobs):
         yield Outcome(2, crash="its process was killed by SIGKILL")
 
-    monkeypatch.setattr(synthesise, "call_all", call_all)
+    monkeypatch.setattr(synthesise, "parallel_map", call_all)
     with pytest.raises(CFFMAError, match="af_bea was not read: .* SIGKILL"):
         synthesise.synthesise(packages, tmp_path, seconds=1)
 

@@ -14,10 +14,10 @@ from speechbrain_cffma import audio
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.evaluation import figures, page
 from speechbrain_cffma.evaluation.report import write_report
-from speechbrain_cffma.evaluation.scores import settings_of
+from speechbrain_cffma.evaluation.scores import scoring_settings
 from speechbrain_cffma.evaluation.statistics import summarize_systems
 
-SETTINGS = settings_of(["pesq", "wss"])
+SETTINGS = scoring_settings(["pesq", "wss"])
 #: ID, snr, noise, PESQ of noisy, PESQ of new
 FILES = [
     ("a", 0.0, "wind", 1.0, 1.5),

@@ -18,7 +18,7 @@ from speechbrain_cffma.data.datasets import group_by_speaker, in_turns
 from speechbrain_cffma.data.files import prepare_files
 from speechbrain_cffma.data.mixing import DynamicMixer, add_noise, reverberate
 from speechbrain_cffma.data.noises import TEST_KINDS
-from speechbrain_cffma.data.pairs import names_of, usable
+from speechbrain_cffma.data.pairs import drop_faulty, utterance_ids
 from speechbrain_cffma.data.prepared import find_sources, is_prepared, mark_prepared
 from speechbrain_cffma.data.rooms import TEST_LENGTHS, TRAIN_LENGTHS, write_rooms
 from speechbrain_cffma.errors import InputError
@@ -307,11 +307,11 @@ def _listed(given):
 
 
 def _by_name(folders, files):
-    """The files of folders that are used together, by their names from `names_of`."""
+    """The files of folders that are used together, by their names from `utterance_ids`."""
     found = {}
     for folder in _listed(folders):
         paths = files[folder]
-        for name, path in zip(names_of(paths, folder), paths, strict=True):
+        for name, path in zip(utterance_ids(paths, folder), paths, strict=True):
             if name in found:
                 raise InputError(
                     f"{found[name]} and {path} have the same name in two of the folders "
@@ -327,7 +327,7 @@ def _rows(key, found, copies, n_jobs):
         return []
     targets = [copies / f"{name}.wav" for name in found]
     files = prepare_files(list(found.values()), targets, n_jobs, copies.name)
-    good = usable(files, "train")
+    good = drop_faulty(files, "train")
     return [
         {
             "ID": name,

@@ -26,8 +26,13 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from speechbrain_cffma.errors import CFFMAError, InputError, InstallError, command
-from speechbrain_cffma.workers import call_all
+from speechbrain_cffma.errors import (
+    CFFMAError,
+    InputError,
+    InstallError,
+    exits_in_one_line,
+)
+from speechbrain_cffma.workers import parallel_map
 
 #: By the first letter of a voice: its language in espeak-ng, and its translation of the
 #: declaration of human rights. All other voices read English.
@@ -79,7 +84,7 @@ def synthesise(packages, output, seconds):
         for part, (name, style) in enumerate(sorted(styles.items()))
         if not (output / f"kokoro-{name}").exists()
     ]
-    with closing(call_all(read_aloud, voices, joblib.cpu_count())) as outcomes:
+    with closing(parallel_map(read_aloud, voices, joblib.cpu_count())) as outcomes:
         for outcome in tqdm(outcomes, "reading aloud", len(voices), unit="voice"):
             if outcome.crash:
                 name = voices[outcome.index][2]
@@ -185,7 +190,7 @@ def find(packages, pattern):
     return paths
 
 
-@command
+@exits_in_one_line
 def main():
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

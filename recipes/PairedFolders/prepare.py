@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from speechbrain_cffma.data import conditions
-from speechbrain_cffma.data.pairs import prepare_pairs, write_usable
+from speechbrain_cffma.data.pairs import prepare_pairs, write_splits
 from speechbrain_cffma.data.prepared import find_sources, is_prepared, mark_prepared
 from speechbrain_cffma.errors import InputError
 
@@ -51,7 +51,7 @@ def prepare_paired_folders(
         Their clean references.
     pair_by : str or None
         A regular expression for the part of the names that the files of a pair share, see
-        `manifest.find_twins`; None: their paths without extension.
+        `pairs.match_files`; None: their paths without extension.
     metadata : str or Path or None
         Input SNR and noise of the test files, see `conditions.from_file`; None: they are
         read from the names, if these state them.
@@ -117,7 +117,7 @@ def prepare_paired_folders(
         known = conditions.from_file(metadata, ids)
         for pair in parts["test"]:
             pair.row.update(known[pair.row["ID"]])
-    write_usable(manifest_folder, parts)
+    write_splits(manifest_folder, parts)
     mark_prepared(manifest_folder, arguments, sources.states)
 
 

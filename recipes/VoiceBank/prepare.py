@@ -18,7 +18,7 @@ from urllib.error import HTTPError, URLError
 from tqdm import tqdm
 
 from speechbrain_cffma.data import conditions
-from speechbrain_cffma.data.pairs import copies_folder, prepare_pairs, write_usable
+from speechbrain_cffma.data.pairs import copies_folder, prepare_pairs, write_splits
 from speechbrain_cffma.data.prepared import find_sources, is_prepared, mark_prepared
 from speechbrain_cffma.errors import InputError, one_line
 
@@ -110,7 +110,7 @@ def prepare_voicebank(
                 f"{data_folder} has no pairs for {part}: the speakers "
                 f"{', '.join(valid_speakers)} of the training set are for validation"
             )
-    write_usable(manifest_folder, parts)
+    write_splits(manifest_folder, parts)
     mark_prepared(manifest_folder, arguments, sources.states)
 
 

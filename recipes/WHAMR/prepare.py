@@ -10,9 +10,9 @@ from pathlib import Path
 from speechbrain_cffma import media
 from speechbrain_cffma.data.pairs import (
     copies_folder,
-    names_of,
     prepare_pairs,
-    write_usable,
+    utterance_ids,
+    write_splits,
 )
 from speechbrain_cffma.data.prepared import find_sources, is_prepared, mark_prepared
 from speechbrain_cffma.errors import CFFMAError, InputError
@@ -97,7 +97,7 @@ def prepare_whamr(
         parts[split] = prepare_pairs(sides, sources.files, targets, n_jobs)
         for pair in parts[split]:
             pair.row["speaker"] = pair.row["ID"][:3]  # of WSJ0: 01a of 01aa010b_...
-    write_usable(manifest_folder, parts)
+    write_splits(manifest_folder, parts)
     mark_prepared(manifest_folder, arguments, sources.states)
 
 
@@ -161,7 +161,7 @@ def _layout(data_folder, top, task):
 
 def _check_names(split, sides, files, allow_subset):
     """Check that both folders have the same files, and all files unless a subset is allowed."""
-    names = [set(names_of(files[side], side)) for side in sides]
+    names = [set(utterance_ids(files[side], side)) for side in sides]
     lacking = [
         f"{side} lacks {_abbreviated(set.union(*names) - own)}"
         for side, own in zip(sides, names, strict=True)

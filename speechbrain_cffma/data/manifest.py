@@ -12,7 +12,7 @@ import csv
 import logging
 
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.files import CSV, replacing
+from speechbrain_cffma.files import CSV, atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def write_manifest(path, rows):
     >>> read_manifest(path)[0]["clean_wav"]
     'a.wav'
     """
-    with replacing(path) as partial, open(partial, "w", **CSV) as file:
+    with atomic_write(path) as partial, open(partial, "w", **CSV) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)

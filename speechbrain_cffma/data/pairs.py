@@ -19,7 +19,7 @@ from speechbrain_cffma.errors import InputError, printable
 MAX_FAULTY_SHARE = 0.01
 
 
-def names_of(paths, folder):
+def utterance_ids(paths, folder):
     """IDs of files: their paths in a folder, without extension.
 
     Arguments
@@ -41,7 +41,7 @@ def names_of(paths, folder):
 
     Example
     -------
-    >>> names_of([Path("noisy/p232/p232_001.wav")], "noisy")
+    >>> utterance_ids([Path("noisy/p232/p232_001.wav")], "noisy")
     ['p232/p232_001']
     """
     names = [Path(p).relative_to(folder).with_suffix("").as_posix() for p in paths]
@@ -54,13 +54,13 @@ def names_of(paths, folder):
     return names
 
 
-def find_twins(names, paths, folder, pair_by=None):
+def match_files(names, paths, folder, pair_by=None):
     r"""Find the twin of each name among the files of a folder.
 
     Arguments
     ---------
     names : list of str
-        Names of files of another folder, from `names_of`.
+        Names of files of another folder, from `utterance_ids`.
     paths : list of Path
         The files.
     folder : str or Path
@@ -82,7 +82,7 @@ def find_twins(names, paths, folder, pair_by=None):
     Example
     -------
     >>> paths = [Path("clean/clean_fileid_1.wav"), Path("clean/clean_fileid_15.wav")]
-    >>> find_twins(["a_snr5_fileid_15"], paths, "clean", pair_by=r"fileid_\d+")
+    >>> match_files(["a_snr5_fileid_15"], paths, "clean", pair_by=r"fileid_\d+")
     {'a_snr5_fileid_15': PosixPath('clean/clean_fileid_15.wav')}
     """
     try:
@@ -97,7 +97,7 @@ def find_twins(names, paths, folder, pair_by=None):
         return match and (match.groups() or match[0])
 
     known = {}
-    for name, path in zip(names_of(paths, folder), paths, strict=True):
+    for name, path in zip(utterance_ids(paths, folder), paths, strict=True):
         if key(name) in known:
             raise InputError(
                 f"pair_by={pair_by!r} finds the same in {known[key(name)]} and {path}: "
@@ -122,7 +122,7 @@ def pair_files(noisy_paths, noisy_folder, clean_paths, clean_folder, pair_by=Non
     clean_folder : str or Path
         Likewise.
     pair_by : str or None
-        What twins have in common, see `find_twins`; None: their paths without extension.
+        What twins have in common, see `match_files`; None: their paths without extension.
 
     Returns
     -------
@@ -141,8 +141,10 @@ def pair_files(noisy_paths, noisy_folder, clean_paths, clean_folder, pair_by=Non
     >>> [(name, clean.name) for name, _, clean in pair_files(noisy, "noisy", clean, "clean")]
     [('p1/a', 'a.wav')]
     """
-    noisy = dict(zip(names_of(noisy_paths, noisy_folder), noisy_paths, strict=True))
-    clean = find_twins(noisy, clean_paths, clean_folder, pair_by)
+    noisy = dict(
+        zip(utterance_ids(noisy_paths, noisy_folder), noisy_paths, strict=True)
+    )
+    clean = match_files(noisy, clean_paths, clean_folder, pair_by)
     alone = [name for name in noisy if name not in clean]
     if alone:
         raise InputError(
@@ -158,7 +160,7 @@ def pair_files(noisy_paths, noisy_folder, clean_paths, clean_folder, pair_by=Non
     return [(name, path, clean[name]) for name, path in noisy.items()]
 
 
-def check_twins(ids, noisy, clean):
+def check_matches(ids, noisy, clean):
     """Check that noisy and clean files have the same sample rate and length.
 
     Arguments
@@ -178,7 +180,7 @@ def check_twins(ids, noisy, clean):
     Example
     -------
     >>> noisy = AudioFile("noisy.wav", 16000, source_rate=16000, source_samples=16000)
-    >>> check_twins(["a"], [noisy], [noisy._replace(path="clean.wav")])
+    >>> check_matches(["a"], [noisy], [noisy._replace(path="clean.wav")])
     """
     differing = [
         (name, a, b)
@@ -256,12 +258,12 @@ def prepare_pairs(folders, files, copies, n_jobs=-1, pair_by=None):
     n_jobs : int
         Processes; -1 for one a core.
     pair_by : str or None
-        What twins have in common, see `find_twins`; None: their paths without extension.
+        What twins have in common, see `match_files`; None: their paths without extension.
 
     Returns
     -------
     list of Pair
-        Their rows, faulty ones too: see `usable_rows`.
+        Their rows, faulty ones too: see `drop_faulty_pairs`.
 
     Raises
     ------
@@ -287,11 +289,11 @@ def prepare_pairs(folders, files, copies, n_jobs=-1, pair_by=None):
     checked = []
     for paths, folder, target in zip(sides, folders, copies, strict=True):
         once = list(dict.fromkeys(paths))
-        targets = [Path(target) / f"{name}.wav" for name in names_of(once, folder)]
+        targets = [Path(target) / f"{name}.wav" for name in utterance_ids(once, folder)]
         prepared = prepare_files(once, targets, n_jobs, label=Path(folder).name)
         by_path = dict(zip(once, prepared, strict=True))
         checked.append([by_path[path] for path in paths])
-    check_twins(ids, *checked)
+    check_matches(ids, *checked)
     return [
         Pair(
             {
@@ -307,8 +309,8 @@ def prepare_pairs(folders, files, copies, n_jobs=-1, pair_by=None):
     ]
 
 
-def usable_rows(pairs, split):
-    """The rows of pairs that can be used, see `usable`.
+def drop_faulty_pairs(pairs, split):
+    """The rows of pairs that can be used, see `drop_faulty`.
 
     Arguments
     ---------
@@ -330,14 +332,14 @@ def usable_rows(pairs, split):
     Example
     -------
     >>> files = AudioFile("noisy.wav"), AudioFile("clean.wav")
-    >>> usable_rows([Pair({"ID": "a"}, files, files)], "test")
+    >>> drop_faulty_pairs([Pair({"ID": "a"}, files, files)], "test")
     [{'ID': 'a'}]
     """
-    good = usable([pair.files for pair in pairs], split)
+    good = drop_faulty([pair.files for pair in pairs], split)
     return [pair.row for pair, ok in zip(pairs, good, strict=True) if ok]
 
 
-def write_usable(manifest_folder, parts):
+def write_splits(manifest_folder, parts):
     """Write the manifest of each part, with its usable pairs.
 
     Arguments
@@ -350,23 +352,23 @@ def write_usable(manifest_folder, parts):
     Raises
     ------
     InputError
-        As of `usable`, before anything is written.
+        As of `drop_faulty`, before anything is written.
 
     Example
     -------
     >>> from speechbrain_cffma.data.manifest import read_manifest
     >>> folder = getfixture("tmp_path")
     >>> files = AudioFile("noisy.wav"), AudioFile("clean.wav")
-    >>> write_usable(folder, {"test": [Pair({"ID": "a", "duration": 1.5}, files, files)]})
+    >>> write_splits(folder, {"test": [Pair({"ID": "a", "duration": 1.5}, files, files)]})
     >>> [row["ID"] for row in read_manifest(folder / "test.csv")]
     ['a']
     """
-    rows = {part: usable_rows(pairs, part) for part, pairs in parts.items()}
+    rows = {part: drop_faulty_pairs(pairs, part) for part, pairs in parts.items()}
     for part, its_rows in rows.items():
         write_manifest(Path(manifest_folder) / f"{part}.csv", its_rows)
 
 
-def usable(files, split):
+def drop_faulty(files, split):
     """Which files can be used; faults stop evaluation data always, training data from 1 %.
 
     Arguments
@@ -388,9 +390,9 @@ def usable(files, split):
 
     Example
     -------
-    >>> usable([AudioFile("a.wav")] * 2, "train")
+    >>> drop_faulty([AudioFile("a.wav")] * 2, "train")
     [True, True]
-    >>> usable([AudioFile("a.wav"), AudioFile("b.wav", fault="silent")], "test")
+    >>> drop_faulty([AudioFile("a.wav"), AudioFile("b.wav", fault="silent")], "test")
     Traceback (most recent call last):
     ...
     speechbrain_cffma.errors.InputError: 1 of 2 test files can't be used; mend or remove them: b.wav: silent

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from speechbrain_cffma.audio import find_audio
 from speechbrain_cffma.data.manifest import logger
 from speechbrain_cffma.errors import printable
-from speechbrain_cffma.files import replacing, state_of
+from speechbrain_cffma.files import atomic_write, state_of
 
 
 class Sources(NamedTuple):
@@ -193,7 +193,7 @@ def mark_prepared(save_folder, arguments, states=None):
     >>> (folder / "prepared.json").exists()
     True
     """
-    with replacing(_marker(save_folder)) as partial:
+    with atomic_write(_marker(save_folder)) as partial:
         partial.write_text(_mark(arguments, states), encoding="utf-8")
 
 

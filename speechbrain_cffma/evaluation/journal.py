@@ -11,7 +11,7 @@ from speechbrain_cffma.errors import (
     InputError,
     reason,
 )
-from speechbrain_cffma.files import replacing, state_of
+from speechbrain_cffma.files import atomic_write, state_of
 
 #: A line a finished row, in the output folder.
 JOURNAL = "progress.jsonl"
@@ -109,7 +109,7 @@ def open_journal(path, settings, done):
         If it can't be written.
     """
     try:
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             file = open(partial, "w", encoding="utf-8")
             file.write(json.dumps(settings) + "\n")
             for key, row in done.items():

@@ -27,7 +27,7 @@ def render(rows, summary, settings):
     summary : dict
         What `statistics.summarize_systems` makes of them.
     settings : dict
-        What `evaluate.settings_of` returns.
+        What `scores.scoring_settings` returns.
 
     Returns
     -------
@@ -37,13 +37,13 @@ def render(rows, summary, settings):
     Example
     -------
     >>> from speechbrain_cffma import audio
-    >>> from speechbrain_cffma.evaluation.scores import settings_of
+    >>> from speechbrain_cffma.evaluation.scores import scoring_settings
     >>> from speechbrain_cffma.evaluation.statistics import summarize_systems
     >>> path = getfixture("tmp_path") / "a.wav"
     >>> audio.write(path, getfixture("speech").numpy())
     >>> pair = {"ID": "a", "system": "noisy", "snr": 5.0, "noise": "", "clean": path}
     >>> rows = [{**pair, "path": path, "pesq": 2.0, "failed": ""}]
-    >>> html = render(rows, summarize_systems(rows, ["pesq"]), settings_of(["pesq"]))
+    >>> html = render(rows, summarize_systems(rows, ["pesq"]), scoring_settings(["pesq"]))
     >>> html.count("<audio")
     2
     """

@@ -17,7 +17,7 @@ from speechbrain_cffma.evaluation.statistics import (
     SEED,
     summarize_systems,
 )
-from speechbrain_cffma.files import CSV, replacing
+from speechbrain_cffma.files import CSV, atomic_write
 
 
 def write_report(folder, rows, settings):
@@ -30,7 +30,7 @@ def write_report(folder, rows, settings):
     rows : list of dict
         What `evaluate.score_pairs` returns.
     settings : dict
-        What `evaluate.settings_of` returns.
+        What `scores.scoring_settings` returns.
 
     Returns
     -------
@@ -45,13 +45,13 @@ def write_report(folder, rows, settings):
     Example
     -------
     >>> from speechbrain_cffma import audio
-    >>> from speechbrain_cffma.evaluation.scores import score_pairs, settings_of
+    >>> from speechbrain_cffma.evaluation.scores import score_pairs, scoring_settings
     >>> folder = getfixture("tmp_path")
     >>> for i, name in enumerate(("clean", "noisy")):
     ...     audio.write(folder / name / "a.wav", getfixture("speech").numpy() + 0.1 * i)
     >>> paths = {"clean": folder / "clean" / "a.wav", "path": folder / "noisy" / "a.wav"}
     >>> pair = {"ID": "a", "system": "noisy", "snr": None, "noise": "", **paths}
-    >>> settings = settings_of(["si_sdr"])
+    >>> settings = scoring_settings(["si_sdr"])
     >>> rows = score_pairs([pair], folder, settings, n_jobs=1)
     >>> summary = write_report(folder / "report", rows, settings)
     >>> sorted(path.name for path in (folder / "report").iterdir())
@@ -77,7 +77,7 @@ def write_report(folder, rows, settings):
         ("summary.json", json.dumps(document, indent=2) + "\n", "strict"),
     ):
         try:
-            with replacing(folder / name) as partial:
+            with atomic_write(folder / name) as partial:
                 partial.write_text(text, "utf-8", errors, newline="")
         except OSError as error:
             raise InputError(

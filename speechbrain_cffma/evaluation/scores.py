@@ -28,7 +28,7 @@ from speechbrain_cffma.metric_table import DEFAULT, SCALES, TABLE
 from speechbrain_cffma.metrics import available_metrics, score_each
 
 
-def settings_of(
+def scoring_settings(
     metrics=DEFAULT, scale="int16", sample_rate=SAMPLE_RATE, resample=False
 ):
     """What scores depend on beside the files; only scores of equal settings compare.
@@ -59,7 +59,7 @@ def settings_of(
 
     Example
     -------
-    >>> settings_of(["si_sdr"])["scale"]
+    >>> scoring_settings(["si_sdr"])["scale"]
     'int16'
     """
     unknown = [name for name in metrics if name not in TABLE]
@@ -164,7 +164,7 @@ def score_pairs(pairs, folder, settings, n_jobs=-1, overwrite=False):
     folder : str or Path
         Where the rows are kept as they finish; see `evaluate`.
     settings : dict
-        What `settings_of` returns.
+        What `scoring_settings` returns.
     n_jobs : int
         Processes; -1 for one a core.
     overwrite : bool
@@ -190,7 +190,7 @@ def score_pairs(pairs, folder, settings, n_jobs=-1, overwrite=False):
     >>> soundfile.write(paths["clean"], clean, 16000)
     >>> soundfile.write(paths["path"], clean + 0.1 * clean[::-1], 16000)
     >>> pair = {"ID": "a", "system": "noisy", "snr": 20.0, "noise": "", **paths}
-    >>> (row,) = score_pairs([pair], folder / "report", settings_of(["si_sdr"]), n_jobs=1)
+    >>> (row,) = score_pairs([pair], folder / "report", scoring_settings(["si_sdr"]), n_jobs=1)
     >>> row["system"], round(row["si_sdr"]), row["failed"]
     ('noisy', 20, '')
     """

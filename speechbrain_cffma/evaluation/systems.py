@@ -10,7 +10,7 @@ from typing import Any
 
 from speechbrain_cffma.audio import find_audio
 from speechbrain_cffma.data import conditions
-from speechbrain_cffma.data.pairs import find_twins, names_of
+from speechbrain_cffma.data.pairs import match_files, utterance_ids
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.evaluation.scores import score_pairs
 
@@ -27,7 +27,7 @@ def pair_systems(
     systems : dict
         Folder of each system's files, by its name.
     pair_by : str or None
-        What a file and its clean twin have in common, see `manifest.find_twins`; None:
+        What a file and its clean twin have in common, see `pairs.match_files`; None:
         their paths without extension.
 
     Returns
@@ -55,9 +55,9 @@ def pair_systems(
     found = []
     for folder in systems.values():
         paths = find_audio(folder)
-        found.append(dict(zip(names_of(paths, folder), paths, strict=True)))
+        found.append(dict(zip(utterance_ids(paths, folder), paths, strict=True)))
     ids = sorted(set().union(*found))
-    twins = find_twins(ids, clean_paths, clean, pair_by)
+    twins = match_files(ids, clean_paths, clean, pair_by)
     missing = {
         folder: [name for name in ids if name not in paths]
         for folder, paths in zip(
@@ -105,7 +105,7 @@ def evaluate(
         Where the rows are kept as they finish. Those found there are not scored again
         if their two files are as they were; those whose process died are.
     settings : dict
-        What `settings_of` returns.
+        What `scoring_settings` returns.
     metadata : str or Path
         CSV with the columns ID, snr, noise, or a log, see `conditions.from_file`; by
         default file names are asked.
@@ -137,8 +137,8 @@ def evaluate(
     ...     (folder / name).mkdir()
     ...     soundfile.write(folder / name / "a_snr20.wav", samples, 16000)
     >>> systems = {"noisy": folder / "noisy"}
-    >>> from speechbrain_cffma.evaluation.scores import settings_of
-    >>> settings = settings_of(["si_sdr"])
+    >>> from speechbrain_cffma.evaluation.scores import scoring_settings
+    >>> settings = scoring_settings(["si_sdr"])
     >>> (row,) = evaluate(folder / "clean", systems, folder / "report", settings, n_jobs=1)
     >>> row["system"], row["snr"], round(row["si_sdr"]), row["failed"]
     ('noisy', 20.0, 20, '')

@@ -49,7 +49,7 @@ def markdown(summary, settings):
     summary : dict
         What `statistics.summarize_systems` returns.
     settings : dict
-        What `evaluate.settings_of` returns.
+        What `scores.scoring_settings` returns.
 
     Returns
     -------
@@ -58,12 +58,12 @@ def markdown(summary, settings):
 
     Example
     -------
-    >>> from speechbrain_cffma.evaluation.scores import settings_of
+    >>> from speechbrain_cffma.evaluation.scores import scoring_settings
     >>> from speechbrain_cffma.evaluation.statistics import summarize_systems
     >>> row = {"ID": "a", "system": "noisy", "snr": None, "noise": "", "failed": ""}
     >>> rows = [{**row, "si_sdr": 1.5}, {**row, "ID": "b", "si_sdr": 2.0}]
     >>> summary = summarize_systems(rows, ["si_sdr"])
-    >>> print(markdown(summary, settings_of(["si_sdr"])).splitlines()[2])
+    >>> print(markdown(summary, scoring_settings(["si_sdr"])).splitlines()[2])
     | noisy | 2 | 0 | 1.75 [1.50, 2.00] |
     """
     metrics = settings["metrics"]
@@ -239,7 +239,7 @@ def note(settings):
     Arguments
     ---------
     settings : dict
-        What `evaluate.settings_of` returns.
+        What `scores.scoring_settings` returns.
 
     Returns
     -------
@@ -248,8 +248,8 @@ def note(settings):
 
     Example
     -------
-    >>> from speechbrain_cffma.evaluation.scores import settings_of
-    >>> note(settings_of(["si_sdr"])).startswith("Means with 95 % bootstrap intervals")
+    >>> from speechbrain_cffma.evaluation.scores import scoring_settings
+    >>> note(scoring_settings(["si_sdr"])).startswith("Means with 95 % bootstrap intervals")
     True
     """
     *first, last = (row.heading for row in TABLE.values() if row.has_scale)

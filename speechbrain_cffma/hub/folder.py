@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from speechbrain_cffma import checks
 from speechbrain_cffma.errors import InputError, one_line
-from speechbrain_cffma.files import replacing
+from speechbrain_cffma.files import atomic_write
 from speechbrain_cffma.hub.card import model_card
 from speechbrain_cffma.hub.weights import (
     CONFIG_FILE,
@@ -255,7 +255,7 @@ class PretrainedMixin(Module):
             (INTERFACE_FILE, INTERFACE.encode()),
             (CARD_FILE, (card or self.card or model_card(self)).encode()),
         ):
-            with replacing(folder / name) as partial:
+            with atomic_write(folder / name) as partial:
                 partial.write_bytes(content)
         return folder
 

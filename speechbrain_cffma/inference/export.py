@@ -20,7 +20,7 @@ from torch import nn
 from speechbrain_cffma import __version__
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.errors import InputError, InstallError, one_line, reason
-from speechbrain_cffma.files import replacing
+from speechbrain_cffma.files import atomic_write
 from speechbrain_cffma.hub.card import read_card
 from speechbrain_cffma.inference.bands import min_samples
 
@@ -95,7 +95,7 @@ def export_onnx(enhancer, path):
             f"holds {MAX_WEIGHT_BYTES / 1e9:.1f} GB: use a smaller SSL model"
         )
     try:
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             with _quiet(), scanned_lstm():
                 program = _program(network, enhancer.spectrogram)
             metadata = _metadata(enhancer)

@@ -25,6 +25,7 @@ class PeakLimiter:
     Example
     -------
     >>> limiter = PeakLimiter()
+    >>> import torch
     >>> wav = torch.tensor([[0.5] * 400 + [2.0] + [0.5] * 400])
     >>> limited = limiter(wav, 16000)
     >>> limited[0, [0, 400, 800]].tolist()

@@ -19,12 +19,19 @@ from speechbrain_cffma.inference.limiter import PeakLimiter, PeakWarning
 SHORTEST = 4.0
 
 
-class Windows(NamedTuple):
+class _Lengths(NamedTuple):
+    hop: float
+    fade: float
+    left_context: float
+    lookahead: float
+
+
+class Windows(_Lengths):
     """How a long signal is cut, in seconds.
 
-    Window k begins `past` seconds before k·hop and ends `fade` + `future` seconds after
-    (k+1)·hop. What it gives is used from k·hop on, faded in over `fade` seconds, while
-    the window before fades out.
+    Window k begins `left_context` seconds before k·hop and ends `fade` + `lookahead`
+    seconds after (k+1)·hop. Its output is used from k·hop on, faded in over `fade`
+    seconds, while the window before fades out.
 
     Arguments
     ---------
@@ -32,28 +39,52 @@ class Windows(NamedTuple):
         From one window to the next.
     fade : float
         Length of the cross-fade.
-    past : float
-        Heard before what is used.
-    future : float
-        Heard behind it.
+    left_context : float
+        What the network hears before the part that is used.
+    lookahead : float
+        What it hears after that part.
+    past, future : float or None
+        The names of `left_context` and `lookahead` in version 0.1.0.
 
     Example
     -------
     >>> Windows().latency
     15.5
-    >>> Windows(hop=0.5, fade=0.1, past=3.0, future=0.4).latency
+    >>> Windows(hop=0.5, fade=0.1, left_context=3.0, lookahead=0.4).latency
     1.0
     """
 
-    hop: float = 14.0
-    fade: float = 1.0
-    past: float = 0.5
-    future: float = 0.5
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        hop: float = 14.0,
+        fade: float = 1.0,
+        left_context: float = 0.5,
+        lookahead: float = 0.5,
+        *,
+        past: float | None = None,
+        future: float | None = None,
+    ) -> "Windows":
+        """Take the lengths by their names of now or of before."""
+        left_context = left_context if past is None else past
+        lookahead = lookahead if future is None else future
+        return super().__new__(cls, hop, fade, left_context, lookahead)
+
+    @property
+    def past(self) -> float:
+        """The left context."""
+        return self.left_context
+
+    @property
+    def future(self) -> float:
+        """The lookahead."""
+        return self.lookahead
 
     @property
     def latency(self) -> float:
         """Seconds from a sample's arrival until the one that completes its window."""
-        return self.hop + self.fade + self.future
+        return self.hop + self.fade + self.lookahead
 
 
 WINDOWS = Windows()

@@ -24,8 +24,10 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import warnings
+
 from speechbrain_cffma.metric_table import BASIC, LOWER_IS_BETTER, PACKAGES, SCALES
-from speechbrain_cffma.metrics.composite import composite, ratings
+from speechbrain_cffma.metrics.composite import composite, composite_from_parts
 from speechbrain_cffma.metrics.intrusive import estoi, pesq, si_sdr, stoi
 from speechbrain_cffma.metrics.nonintrusive import DNSMOS, dnsmos, srmr
 from speechbrain_cffma.metrics.scoring import (
@@ -36,7 +38,7 @@ from speechbrain_cffma.metrics.scoring import (
     score_all,
     score_each,
 )
-from speechbrain_cffma.metrics.segmental import llr, measures, ssnr, wss
+from speechbrain_cffma.metrics.segmental import llr, segmental_measures, ssnr, wss
 from speechbrain_cffma.metrics.signals import MetricError
 
 __all__ = [
@@ -49,19 +51,30 @@ __all__ = [
     "SCALES",
     "available_metrics",
     "composite",
+    "composite_from_parts",
     "dnsmos",
     "estoi",
     "llr",
     "mean_scores",
-    "measures",
     "pesq",
-    "ratings",
     "score",
     "score_all",
     "score_each",
+    "segmental_measures",
     "si_sdr",
     "srmr",
     "ssnr",
     "stoi",
     "wss",
 ]
+
+#: Names until 0.2.0, valid until 0.3.0.
+_OLD_NAMES = {"measures": "segmental_measures", "ratings": "composite_from_parts"}
+
+
+def __getattr__(name):
+    if name not in _OLD_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new = _OLD_NAMES[name]
+    warnings.warn(f"{__name__}.{name} is now {new}", DeprecationWarning, stacklevel=2)
+    return globals()[new]

@@ -8,7 +8,7 @@ import numpy as np
 
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.metrics.intrusive import pesq
-from speechbrain_cffma.metrics.segmental import measures
+from speechbrain_cffma.metrics.segmental import segmental_measures
 
 
 def composite(
@@ -51,12 +51,14 @@ def composite(
     ... # doctest: +ELLIPSIS
     {'pesq': ..., 'csig': ..., 'cbak': ..., 'covl': ..., 'ssnr': ..., 'llr': ..., 'wss': ...}
     """
-    parts = measures(clean, enhanced, sample_rate, scale)
+    parts = segmental_measures(clean, enhanced, sample_rate, scale)
     quality = pesq(clean, enhanced, sample_rate)
-    return {"pesq": quality, **ratings(quality, **parts), **parts}
+    return {"pesq": quality, **composite_from_parts(quality, **parts), **parts}
 
 
-def ratings(pesq: float, ssnr: float, llr: float, wss: float) -> dict[str, float]:
+def composite_from_parts(
+    pesq: float, ssnr: float, llr: float, wss: float
+) -> dict[str, float]:
     """The composite measures from their parts.
 
     Arguments
@@ -77,7 +79,7 @@ def ratings(pesq: float, ssnr: float, llr: float, wss: float) -> dict[str, float
 
     Example
     -------
-    >>> ratings(pesq=4.64, ssnr=35.0, llr=0.0, wss=0.0)
+    >>> composite_from_parts(pesq=4.64, ssnr=35.0, llr=0.0, wss=0.0)
     {'csig': 5.0, 'cbak': 5.0, 'covl': 5.0}
     """
     values = {

@@ -18,7 +18,7 @@ from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.errors import CFFMAError, one_line
 from speechbrain_cffma.metric_table import BASIC, PACKAGES, TABLE
 from speechbrain_cffma.metrics.signals import MetricError
-from speechbrain_cffma.workers import call_all
+from speechbrain_cffma.workers import parallel_map
 
 _N_METRICS = Counter(row.function for row in TABLE.values())
 
@@ -191,7 +191,9 @@ def score_each(
         """Score (utterance, metrics) pairs."""
         arguments = [(load, sources[i], names, sample_rate, scale) for i, names in jobs]
         limits = [len(names) * (60 + 20 * seconds[i]) for i, names in jobs]
-        with closing(call_all(_score_source, arguments, n_jobs, limits)) as outcomes:
+        with closing(
+            parallel_map(_score_source, arguments, n_jobs, limits)
+        ) as outcomes:
             for outcome in outcomes:
                 index, names = jobs[outcome.index]
                 row = outcome.result or _crashed(names, outcome.crash)

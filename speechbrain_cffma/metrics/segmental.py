@@ -85,7 +85,7 @@ def ssnr(
     >>> round(ssnr(clean, 1.1 * clean), 3)
     20.0
     """
-    return measures(clean, enhanced, sample_rate, scale, ("ssnr",))["ssnr"]
+    return segmental_measures(clean, enhanced, sample_rate, scale, ("ssnr",))["ssnr"]
 
 
 def llr(
@@ -111,7 +111,7 @@ def llr(
     >>> round(llr(clean, 0.5 * clean), 6)
     0.0
     """
-    return measures(clean, enhanced, sample_rate, scale, ("llr",))["llr"]
+    return segmental_measures(clean, enhanced, sample_rate, scale, ("llr",))["llr"]
 
 
 def wss(
@@ -135,10 +135,10 @@ def wss(
     >>> wss(clean, clean)
     0.0
     """
-    return measures(clean, enhanced, sample_rate, scale, ("wss",))["wss"]
+    return segmental_measures(clean, enhanced, sample_rate, scale, ("wss",))["wss"]
 
 
-def measures(
+def segmental_measures(
     clean: np.ndarray,
     enhanced: np.ndarray,
     sample_rate: int = SAMPLE_RATE,
@@ -167,7 +167,7 @@ def measures(
     Example
     -------
     >>> clean = getfixture("speech").numpy()
-    >>> {name: round(value, 6) for name, value in measures(clean, clean).items()}
+    >>> {name: round(value, 6) for name, value in segmental_measures(clean, clean).items()}
     {'ssnr': 35.0, 'llr': 0.0, 'wss': 0.0}
     """
     if scale not in SCALES:

@@ -30,9 +30,9 @@ from speechbrain_cffma.evaluation.report import write_report
 from speechbrain_cffma.evaluation.scores import (
     failures,
     score_pairs,
-    settings_of,
+    scoring_settings,
 )
-from speechbrain_cffma.files import fitting, replacing
+from speechbrain_cffma.files import atomic_write, fitting
 from speechbrain_cffma.hub.card import model_card
 from speechbrain_cffma.hub.folder import CARD_FILE
 from speechbrain_cffma.losses import WeightedSum
@@ -388,7 +388,7 @@ class EnhancementBrain(TrainingBrain):
             for system in ("noisy", "enhanced")
             for row in self.test_rows.values()
         ]
-        settings = settings_of(available_metrics(DEFAULT))
+        settings = scoring_settings(available_metrics(DEFAULT))
         n_jobs = self.hparams.metric_workers
         rows = score_pairs(pairs, folder, settings, n_jobs, overwrite=True)
         summary = write_report(folder, rows, settings)
@@ -396,7 +396,7 @@ class EnhancementBrain(TrainingBrain):
             results = describe_results(
                 summary, settings, self.hparams.test_data, self.test_rows.values()
             )
-            with replacing(self.evaluated / CARD_FILE) as partial:
+            with atomic_write(self.evaluated / CARD_FILE) as partial:
                 partial.write_text(self._card(results), encoding="utf-8")
         self._draw_examples(folder / "examples")
         embedding = self.hparams.enhancer.embedding
@@ -416,7 +416,7 @@ class EnhancementBrain(TrainingBrain):
     def _note_training(self):
         """Keep what the model card will say of the training: tests may have other data."""
         facts = describe_training(self.hparams, self.command)
-        with replacing(self._training_note()) as partial:
+        with atomic_write(self._training_note()) as partial:
             partial.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
     def _training_note(self):

@@ -15,7 +15,7 @@ from speechbrain.utils.checkpoints import METAFNAME, Checkpointer
 from speechbrain.utils.distributed import if_main_process
 
 from speechbrain_cffma.errors import CFFMAError, InputError, one_line, quoted
-from speechbrain_cffma.files import replacing
+from speechbrain_cffma.files import atomic_write
 from speechbrain_cffma.registry import config_of
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class AtomicCheckpointer(Checkpointer):
         >>> checkpointer.find_checkpoint(max_key="pesq").meta["pesq"]
         2.5
         """
-        with replacing(checkpoint.path / METAFNAME) as partial:
+        with atomic_write(checkpoint.path / METAFNAME) as partial:
             partial.write_text(
                 yaml.safe_dump({**checkpoint.meta, **meta}), encoding="utf-8"
             )

@@ -134,7 +134,7 @@ def compare(sweep):
     dict
         base (the name of the first variant), metrics, n (test files), settings (of the
         scoring), noisy (means of the noisy files), missing (the seeds of a variant's
-        unfinished runs) and variants. Each of these has seeds, size (see `size_of`), scores and, if the
+        unfinished runs) and variants. Each of these has seeds, size (see `model_size`), scores and, if the
         base has finished with one of its seeds, difference. Both hold mean, low and
         high (None if not defined) for each metric, a difference also seeds: its mean
         for each seed.
@@ -169,7 +169,7 @@ def compare(sweep):
         means = [np.nanmean(values, axis=0) for values in by_seed.values()]
         comparison["variants"][name] = {
             "seeds": list(by_seed),
-            "size": size_of(run.folder / "model"),
+            "size": model_size(run.folder / "model"),
             "scores": _by_metric(metrics, *t_interval(means)),
         }
         shared = [seed for seed in by_seed if seed in scores.get(base, {})]
@@ -189,7 +189,7 @@ def compare(sweep):
     }
 
 
-def size_of(folder):
+def model_size(folder):
     """Count the parameters and the multiply-adds of a trained model.
 
     Arguments

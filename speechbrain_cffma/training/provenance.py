@@ -39,8 +39,8 @@ def describe_training(hparams, command):
     return {
         "experiment": hparams.experiment,
         "data": hparams.training_data,
-        "extent": extent(read_manifest(hparams.train_manifest)),
-        "valid_extent": extent(read_manifest(hparams.valid_manifest)),
+        "extent": describe_data(read_manifest(hparams.train_manifest)),
+        "valid_extent": describe_data(read_manifest(hparams.valid_manifest)),
         "pairs": describe(),
         "data_license": hparams.license,
         "license": _license(hparams.license, base),
@@ -87,11 +87,11 @@ def describe_results(summary, settings, data, rows):
             if score["mean"] is not None
         },
         "data": data,
-        "extent": extent(rows),
+        "extent": describe_data(rows),
     }
 
 
-def extent(rows):
+def describe_data(rows):
     """How much data a manifest lists.
 
     Arguments
@@ -107,7 +107,7 @@ def extent(rows):
     Example
     -------
     >>> row = {"duration": 60.0, "speaker": "anna", "noise": "", "snr": 5.0}
-    >>> extent([row, {**row, "speaker": "ben", "snr": 10.0}])
+    >>> describe_data([row, {**row, "speaker": "ben", "snr": 10.0}])
     '2 files, 2.0 min, 2 speakers, SNR 5 to 10 dB'
     """
     rows = list(rows)
