@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speechbrain_cffma import audio, cli
+from speechbrain_cffma import audio, cli, pretrained
 from speechbrain_cffma.data.mixing import add_noise
-from speechbrain_cffma.hub import folder as pretrained
 from speechbrain_cffma.hub.card import read_card
 from speechbrain_cffma.lobes import CFFMAEnhancer
 from speechbrain_cffma.metrics.intrusive import pesq, si_sdr, stoi

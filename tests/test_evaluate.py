@@ -32,6 +32,8 @@ from speechbrain_cffma.files import CSV
 from speechbrain_cffma.metrics import score, scoring
 from speechbrain_cffma.workers import parallel_map
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[1]
 SPEECH = REPOSITORY / "recipes" / "DynamicMix" / "speech" / "ru"
 FAULTY_METRIC = Path(__file__).parent / "helpers" / "faulty_metric.py"

@@ -18,6 +18,8 @@ from speechbrain_cffma.lobes import (
 )
 from speechbrain_cffma.lobes.fast_ssl import FastWavLMAttention, fold_norm, make_fast
 
+pytestmark = pytest.mark.slow
+
 
 def perturbed(module):
     """Biases and gates other than their first values."""

@@ -200,7 +200,7 @@ def test_copies_of_read_only_data_are_used(tmp_path, monkeypatch):
 
 def test_second_run_does_nothing(any_tree, monkeypatch):
     before = prepared(any_tree)
-    monkeypatch.delattr(prepare.manifest, "prepare_pairs")
+    monkeypatch.delattr(prepare, "prepare_pairs")
     assert prepared(any_tree) == before
 
 

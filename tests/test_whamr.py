@@ -134,7 +134,7 @@ def test_relative_data_folder_gives_absolute_paths(tree, monkeypatch):
 
 def test_second_run_does_nothing(tree, rows, monkeypatch):
     before = rows(tree)
-    monkeypatch.delattr(prepare.manifest, "prepare_pairs")
+    monkeypatch.delattr(prepare, "prepare_pairs")
     assert rows(tree) == before
 
 
