@@ -14,7 +14,7 @@ import signal
 import sys
 
 from speechbrain_cffma.errors import InputError, exits_in_one_line
-from speechbrain_cffma.training.experiment import run_options, split_overrides
+from speechbrain_cffma.training.overrides import run_options, split_overrides
 
 
 @exits_in_one_line

@@ -41,10 +41,10 @@ def main(argv=None):
     from speechbrain_cffma.inference.device import device_named
     from speechbrain_cffma.training.experiment import (
         load_experiment,
-        parse_command_line,
         prepare_data,
         read_experiment,
     )
+    from speechbrain_cffma.training.overrides import parse_command_line
     from speechbrain_cffma.training.provenance import shareable_command
 
     disable_progress_bar()  # while transformers loads weights

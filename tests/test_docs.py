@@ -12,9 +12,9 @@ import pytest
 import sweep
 from docs_check import PAGES, ROOT, TUTORIAL, commands, reason_not_to_run, shortened
 from speechbrain_cffma.cli import cffma
-from speechbrain_cffma.training.experiment import (
+from speechbrain_cffma.training.experiment import read_experiment
+from speechbrain_cffma.training.overrides import (
     parse_command_line,
-    read_experiment,
     run_options,
     split_overrides,
 )

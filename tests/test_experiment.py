@@ -11,11 +11,11 @@ from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.training.experiment import (
     differing_keys,
     load_experiment,
-    parse_command_line,
     prepare_data,
     read_defaults,
     read_experiment,
 )
+from speechbrain_cffma.training.overrides import parse_command_line
 
 HPARAMS = sorted((Path(__file__).parent.parent / "hparams").glob("*.yaml"))
 #: All but those that only others include.

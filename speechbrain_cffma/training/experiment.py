@@ -11,11 +11,8 @@ Authors
 
 import difflib
 import io
-import json
 import os
 import pydoc
-import re
-from dataclasses import fields
 from pathlib import Path
 
 from hyperpyyaml import load_hyperpyyaml
@@ -23,19 +20,18 @@ from hyperpyyaml.core import resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, TaggedScalar
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, ScalarNode
-from ruamel.yaml.scalarstring import LiteralScalarString
 
 from speechbrain_cffma.errors import CFFMAError, InputError, one_line
 from speechbrain_cffma.files import of_project
+from speechbrain_cffma.training.overrides import (
+    LESS_THAN,
+    is_path,
+    references,
+    tag_of,
+    texts_of,
+    value_of,
+)
 
-#: Keys that hold a path, in addition to those with `_PATH_ENDINGS`.
-_PATHS = {"corpus", "metadata", "pretrained"}
-_PATH_ENDINGS = ("_folder", "_manifest", "_source", "_path")
-#: Keys that hold a folder or a list of folders.
-_LIST_ENDINGS = ("speech_folder", "noise_folder", "rir_folder")
-#: Keys that hold text even if their default is null.
-_TEXTS = {"experiment", "license", "pair_by", "test_data", "training_data"}
 #: Parts of names in experiments and runs of 0.1.0, and what they are now.
 MOVED = {
     "cffma.brain.EnhancementBrain": "cffma.training.brain.EnhancementBrain",
@@ -48,110 +44,6 @@ MOVED = {
 }
 #: Keys that runs of 0.1.0 lack, and the values that go on with them as before.
 ADDED = {"best_metric": "pesq", "loss_weights": None, "target_transform": None}
-#: Replaces "<" in texts while references, which begin with "<", are resolved.
-_LESS_THAN = "\ue000"
-#: Characters that YAML can't hold (YAML 1.2, section 5.1), and bytes that are not UTF-8.
-_NOT_IN_YAML = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]"
-)
-
-
-def parse_command_line(argv):
-    """Split a command line of `train.py`, as `speechbrain.parse_arguments` does.
-
-    SpeechBrain turns the overrides into YAML, and each `=` in them into a space. Here the
-    value of an override is the text after the first `=`, unchanged.
-
-    Arguments
-    ---------
-    argv : list of str
-        The experiment's YAML, options of SpeechBrain, and overrides: `--key=value`,
-        `--key value`, or only `--key` to switch a boolean on.
-
-    Returns
-    -------
-    path : str
-        The YAML.
-    options : speechbrain.RunOptions
-        SpeechBrain's options.
-    overrides : dict
-        Texts by their keys, for `read_experiment`; True for a key without a value.
-
-    Raises
-    ------
-    InputError
-        If an argument has another form.
-
-    Example
-    -------
-    >>> path, _, overrides = parse_command_line(["a.yaml", "--device=cpu", "--folder=lr=1"])
-    >>> path, overrides
-    ('a.yaml', {'folder': 'lr=1'})
-    """
-    import speechbrain as sb
-
-    rest, overrides = split_overrides(argv, run_options() | {"help"})
-    path, options, unknown = sb.parse_arguments(rest)
-    if unknown:
-        raise InputError(f"options have the form --key=value, unlike {unknown}")
-    return path, options, overrides
-
-
-def run_options():
-    """The names of SpeechBrain's options, which are not overrides.
-
-    Returns
-    -------
-    set of str
-        Such as "device".
-
-    Example
-    -------
-    >>> "device" in run_options()
-    True
-    """
-    import speechbrain as sb
-
-    return {field.name for field in fields(sb.RunOptions)}
-
-
-def split_overrides(argv, options):
-    """Separate the overrides of an experiment from the rest of a command line.
-
-    Arguments
-    ---------
-    argv : list of str
-        Arguments of the command line.
-    options : set of str
-        Names, without dashes, of options that are not overrides.
-
-    Returns
-    -------
-    rest : list of str
-        The other arguments.
-    overrides : dict
-        Texts by their keys; True for a key without a value.
-
-    Example
-    -------
-    >>> split_overrides(["a.yaml", "--jobs", "2", "--lr", "0.1", "--download"], {"jobs"})
-    (['a.yaml', '--jobs', '2'], {'lr': '0.1', 'download': True})
-    """
-    rest, overrides = [], {}
-    waiting = list(argv)[::-1]
-    while waiting:
-        argument = waiting.pop()
-        key, equals, value = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or key in options:
-            rest.append(argument)
-        elif equals:
-            overrides[key] = value
-        # Before the YAML, the next argument may be the YAML.
-        elif rest and waiting and not waiting[-1].startswith("--"):
-            overrides[key] = waiting.pop()
-        else:
-            overrides[key] = True
-    return rest, overrides
 
 
 def read_experiment(path, overrides=None):
@@ -201,18 +93,15 @@ def read_experiment(path, overrides=None):
     double: 40
     <BLANKLINE>
     """
-    overrides = _texts(overrides) if isinstance(overrides, str) else overrides or {}
+    overrides = texts_of(overrides) if isinstance(overrides, str) else overrides or {}
     files = _with_included(Path(path))
     tree = _merge(files)
-    if (
-        _tag(tree.get("brain"))
-        == "!name:speechbrain_cffma.training.brain.EnhancementBrain"
-    ):
+    if (tag_of(tree.get("brain")) or "").endswith(".EnhancementBrain"):
         tree = {**ADDED, **tree}
 
     def chosen(key):
         if key in overrides and key in tree:
-            return _value(key, overrides[key], tree)
+            return value_of(key, overrides[key], tree)
         return tree.get(key)
 
     names = _listed(chosen("variant"))
@@ -229,22 +118,26 @@ def read_experiment(path, overrides=None):
             )
         if key not in tree:
             close = difflib.get_close_matches(key, tree)
-            hint = f"did you mean --{close[0]}?" if close else "see its keys there"
+            hint = (
+                f"did you mean --{close[0]}?"
+                if close
+                else "see the files that it includes"
+            )
             raise InputError(f"{path} has no key {key!r} to override: {hint}")
-    tree.update({key: _value(key, text, tree) for key, text in overrides.items()})
+    tree.update({key: value_of(key, text, tree) for key, text in overrides.items()})
     tree.pop("variant", None)  # merged, like included files
     if names and "experiment" in tree:
         suffix = "".join(f"-{name}" for name in names)
         tree["experiment"] = _with_suffix(tree["experiment"], suffix)
     for key, node in tree.items():
-        if _tag(node) == "!PLACEHOLDER":
+        if tag_of(node) == "!PLACEHOLDER":
             raise InputError(f"{path}: {key!r} is a !PLACEHOLDER: give --{key}=...")
     text = _dump(_in_order_of_use(tree, path))
     try:
         text = resolve_references(text).getvalue()
     except (ValueError, KeyError) as error:
         raise InputError(f"{path}: {one_line(error)}") from error
-    return text.replace(_LESS_THAN, "<")
+    return text.replace(LESS_THAN, "<")
 
 
 def load_experiment(text, only=None):
@@ -351,7 +244,7 @@ def _plain(node, without):
         content = [_plain(item, without) for item in node]
     else:
         content = node.value if isinstance(node, TaggedScalar) else node
-    return _tag(node), content
+    return tag_of(node), content
 
 
 def read_defaults(path):
@@ -380,42 +273,6 @@ def read_defaults(path):
     {'lr': 0.5}
     """
     return _merge(_with_included(Path(path)))
-
-
-def override(key, value, defaults):
-    """The option of the command line that gives a key a value of any type.
-
-    Arguments
-    ---------
-    key : str
-        The key.
-    value : object
-        A value that JSON can hold.
-    defaults : dict
-        What `read_defaults` returns.
-
-    Returns
-    -------
-    str
-        --key=text
-
-    Raises
-    ------
-    InputError
-        If JSON can't hold the value.
-
-    Example
-    -------
-    >>> [override(key, "1", {"name": "x", "level": None}) for key in ("name", "level")]
-    ['--name=1', '--level="1"']
-    """
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except TypeError as error:
-        raise InputError(f"{key} can't hold a YAML tag: {value}") from error
-    if isinstance(value, str) and (_holds_text(key, defaults) or _is_own_yaml(value)):
-        text = value
-    return f"--{key}={text}"
 
 
 def _with_included(path, above=()):
@@ -500,128 +357,10 @@ def _merge(files):
     for _, tree in files:
         merged.update(tree)
     for key, value in merged.items():
-        if isinstance(value, str) and _is_path(key):
+        if isinstance(value, str) and is_path(key):
             is_ours = value.startswith("recipes/")
             merged[key] = of_project(value) if is_ours else os.path.expanduser(value)
     return merged
-
-
-def _is_path(key):
-    return key in _PATHS or key.endswith(_PATH_ENDINGS)
-
-
-def _tag(node):
-    """The tag of a node such as !ref, or None."""
-    return node.tag.value if hasattr(node, "tag") else None
-
-
-def _holds_text(key, tree):
-    """Whether a key holds text or a path: its default tells, or else its name."""
-    default = tree.get(key)
-    if _tag(default) == "!ref":
-        # Text with references, or arithmetic, or a reference alone.
-        if re.search(r"[^\d\s.+*/%()-]", re.sub(r"<[^>]*>", "", default.value)):
-            return True
-        others = {k: v for k, v in tree.items() if k != key}
-        if any(_holds_text(name, others) for name in _references(default)):
-            return True
-    if default is None or _tag(default):
-        return key in _TEXTS or _is_path(key)
-    is_folders = isinstance(default, list) and key.endswith(_LIST_ENDINGS)
-    return isinstance(default, str) or is_folders
-
-
-def _texts(overrides):
-    """The texts of overrides in YAML, as `speechbrain.parse_arguments` returns them."""
-    try:
-        root = YAML().compose(overrides)
-    except YAMLError as error:
-        raise InputError(
-            f"the overrides are not valid YAML: {one_line(error)}"
-        ) from error
-    if root is None:
-        return {}
-    if not isinstance(root, MappingNode):
-        raise InputError(f"the overrides are not of the form --key=value: {overrides}")
-    texts = {}
-    for key, node in root.value:
-        text = overrides[node.start_mark.index : node.end_mark.index]
-        if isinstance(node, ScalarNode):
-            text = node.value if node.value or node.style else True
-        texts[key.value] = text
-    return texts
-
-
-def _value(key, text, tree):
-    """The value of a key that is overridden by a text."""
-    if text is True:
-        if not isinstance(tree[key], bool):
-            raise InputError(f"--{key} needs a value: --{key}=...")
-        return True
-    if not text:
-        raise InputError(f"--{key}= needs a value; --{key}=null unsets it")
-    if _NOT_IN_YAML.search(text):
-        raise InputError(
-            f"--{key}={text}: YAML can't hold names that are not UTF-8 or have control "
-            "characters: rename the file or folder, or pass a link to it"
-        )
-    if text == "null":
-        return None
-    if _holds_text(key, tree):
-        return [_as_text(key, item) for item in _folders(key, text)] or _as_text(
-            key, text
-        )
-    try:
-        value = YAML().load(text)
-    except YAMLError as error:
-        raise InputError(
-            f"--{key}={text} is not valid YAML: {one_line(error)}"
-        ) from error
-    if isinstance(tree[key], bool) and not isinstance(value, bool):
-        raise InputError(f"--{key} must be true or false, not {text}")
-    if value is None or _tag(value):  # such as !ref, which becomes a value later
-        return value
-    if _is_number(tree[key]) and not _is_number(value):
-        raise InputError(f"--{key} must be a number, not {text}")
-    is_list = isinstance(tree[key], list) and any(map(_is_number, tree[key]))
-    if is_list and not isinstance(value, list):  # a single name needs no list
-        raise InputError(f"--{key} must be a list such as {tree[key]}, not {text}")
-    if key.endswith("seed") and not (isinstance(value, int) and value >= 0):
-        raise InputError(f"--{key} must be a whole number of at least 0, not {text}")
-    return value
-
-
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _folders(key, text):
-    """The folders in a list [a, b], if the key takes several; a folder may be named so."""
-    if not (key.endswith(_LIST_ENDINGS) and re.fullmatch(r"\[.*\]", text)):
-        return []
-    if os.path.exists(text):
-        return []
-    try:
-        return YAML(typ="base").load(text)
-    except YAMLError as error:
-        raise InputError(
-            f"--{key}={text} is not a valid list: {one_line(error)}"
-        ) from error
-
-
-def _as_text(key, text):
-    """Text that stays text in YAML, as a literal block if necessary."""
-    text = os.path.expanduser(text) if _is_path(key) else text
-    text = text.replace("<", _LESS_THAN)
-    return text if _is_own_yaml(text) else LiteralScalarString(text)
-
-
-def _is_own_yaml(text):
-    """Whether YAML reads a text as itself; (1, 2) is a tuple in HyperPyYAML."""
-    try:
-        return YAML().load(f"key: {text}") == {"key": text} and text[:1] != "("
-    except YAMLError:
-        return False
 
 
 def _listed(value):
@@ -632,20 +371,18 @@ def _listed(value):
 
 
 def _replace_network(tree, files, experiment):
-    """Replace the network by that of `pretrained`; return the keys that are taken."""
+    """Replace the network by that of `pretrained`; return the keys that this rules out."""
     network = _merge((file, t) for file, t in files if file.parent.name == "network")
     if not network:
         raise InputError(
             f"{experiment} includes no file of a folder network/, which --pretrained replaces"
         )
+    trained = read_yaml(of_project("hparams/network/pretrained.yaml"))
     for key in network:
         tree.pop(key)
-    pretrained = read_yaml(of_project("hparams/network/pretrained.yaml"))
-    tree.update(pretrained)
-    # What it leaves open, such as a refiner, can be chosen beside it.
-    return [
-        key for key in network if key not in pretrained or pretrained[key] is not None
-    ]
+    tree.update(trained)
+    # What is null there, such as a refiner, can be added to a trained model.
+    return network.keys() - {key for key, value in trained.items() if value is None}
 
 
 def _add_variants(tree, names, files, network):
@@ -697,7 +434,7 @@ def _in_order_of_use(tree, path):
         if key in above:
             circle = " -> ".join([*above, key])
             raise InputError(f"{path}: {circle} is a circle of references")
-        for used in _references(tree[key]):
+        for used in references(tree[key]):
             place(used, (*above, key))
         ordered[key] = tree[key]
 
@@ -705,17 +442,6 @@ def _in_order_of_use(tree, path):
     for key in [*seeding, *tree]:
         place(key)
     return ordered
-
-
-def _references(node):
-    """The top-level keys that a node refers to."""
-    if isinstance(node, dict):
-        node = list(node.values())
-    if isinstance(node, list):
-        return [name for child in node for name in _references(child)]
-    if isinstance(node, TaggedScalar):
-        return re.findall(r"<([^>\[.]+)", node.value)
-    return []
 
 
 def _dump(tree):

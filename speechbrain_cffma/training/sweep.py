@@ -31,13 +31,12 @@ from speechbrain_cffma.files import lock, of_project
 from speechbrain_cffma.training.experiment import (
     differing_keys,
     load_experiment,
-    override,
-    parse_command_line,
     prepare_data,
     read_defaults,
     read_experiment,
     read_yaml,
 )
+from speechbrain_cffma.training.overrides import override, parse_command_line
 from speechbrain_cffma.workers import ONE_THREAD
 
 KEYS = ("experiment", "output_folder", "seeds", "overrides", "variants", "grid")
