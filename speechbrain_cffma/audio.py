@@ -1,4 +1,4 @@
-"""Reading, converting and checking of audio files.
+"""Find, read, resample and write audio files.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -16,33 +16,34 @@ from speechbrain_cffma import media
 from speechbrain_cffma.errors import InputError, printable, reason
 
 SAMPLE_RATE = 16000
-#: Shortest usable file: one frame of the SSL model, 25 ms.
+#: Minimum length: one frame of the SSL model, 25 ms.
 MIN_SAMPLES = 400
-#: A file whose loudest sample is below this (-80 dB of full scale) is silent.
+#: A file whose peak is below this (-80 dBFS) is silent.
 SILENCE = 1e-4
 
-#: What `cffma enhance` leaves in a folder that it wrote among its inputs.
+#: `cffma enhance` writes this file into an output folder that lies in an input folder.
 ENHANCED_FILE = ".enhanced"
-#: A folder with one of them holds results: of a run, a prepare step, a report, or that.
+#: A folder with one of these files holds results: of a run, a prepare step, a report or
+#: `cffma enhance`.
 RESULT_FILES = ("hyperparams.yaml", "prepared.json", "progress.jsonl", ENHANCED_FILE)
 
 logger = logging.getLogger(__name__)
 
 
 def find_audio(folder, extensions=media.AUDIO, leave_out=(), others=None):
-    """All audio files below a folder, but for hidden ones and this project's results.
+    """Find all audio files below a folder, except hidden ones and this project's results.
 
     Arguments
     ---------
     folder : str or Path
-        The folder; subfolders are searched too, links to folders among them. Hidden
-        ones are not, nor, which is logged, those with results of this project.
+        The folder. Subfolders and linked folders are searched too. Hidden folders are
+        skipped; folders that hold results of this project are skipped with a warning.
     extensions : set of str
-        What makes a file audio.
+        The extensions of audio files.
     leave_out : iterable of (str or Path)
-        Folders that are not searched either.
+        Further folders to skip.
     others : list or None
-        Gets the paths of the files that are found and are no audio.
+        If given, the paths of all other files are added to it.
 
     Returns
     -------
@@ -77,7 +78,7 @@ def find_audio(folder, extensions=media.AUDIO, leave_out=(), others=None):
 
 
 def _walk(folder, leave_out):
-    """Files below a folder; each folder is searched once, however many links lead to it."""
+    """Files below a folder. Each folder is searched once, even if several links lead to it."""
 
     def left_out(path, why):
         logger.warning("the folder %s is left out: %s", printable(str(path)), why)
@@ -97,7 +98,7 @@ def _walk(folder, leave_out):
                 continue
             seen.add(path)
             if mark := _mark_of_results(path):
-                left_out(parent / name, f"its {mark} tells that it holds results")
+                left_out(parent / name, f"it holds results, as its {mark} shows")
             else:
                 wanted.append(name)
         subfolders[:] = wanted
@@ -105,7 +106,7 @@ def _walk(folder, leave_out):
 
 
 def _mark_of_results(folder):
-    """Which of `RESULT_FILES` a folder has, if any."""
+    """The first of `RESULT_FILES` that a folder has, or None."""
     return next((name for name in RESULT_FILES if (folder / name).is_file()), None)
 
 
@@ -119,7 +120,7 @@ def read(path, start=0, n_samples=-1):
     start : int
         First sample.
     n_samples : int
-        How many samples; -1 for all to the end.
+        Number of samples; -1 for all up to the end.
 
     Returns
     -------
@@ -144,7 +145,7 @@ def read(path, start=0, n_samples=-1):
 
 
 def mono(source):
-    """All samples of an open file, the channels averaged.
+    """Read all samples of an open file and average the channels.
 
     Arguments
     ---------
@@ -178,10 +179,11 @@ def mono(source):
 
 
 def resample(samples, sample_rate, new_rate=SAMPLE_RATE):
-    """Convert the sample rate: of copies of training data, and of files that are scored.
+    """Convert the sample rate of training data and of files to score.
 
-    The filter is that of `torchaudio.functional.resample`: a sinc of 6 zero crossings a
-    side under a squared cosine, cut off at 99 % of the lower Nyquist frequency.
+    The filter is the one of `torchaudio.functional.resample`: a sinc with 6 zero
+    crossings per side, a squared-cosine window, and its cutoff at 99 % of the lower
+    Nyquist frequency.
 
     Arguments
     ---------
@@ -190,12 +192,12 @@ def resample(samples, sample_rate, new_rate=SAMPLE_RATE):
     sample_rate : int
         Their sample rate in Hz.
     new_rate : int
-        In Hz.
+        New sample rate in Hz.
 
     Returns
     -------
     np.ndarray
-        Samples [S * new_rate / sample_rate], rounded up, of the same type.
+        Samples [ceil(S * new_rate / sample_rate)] of the same type.
 
     Example
     -------
@@ -208,7 +210,7 @@ def resample(samples, sample_rate, new_rate=SAMPLE_RATE):
 
     common = math.gcd(sample_rate, new_rate)
     up, down = new_rate // common, sample_rate // common
-    step = 0.99 / max(up, down)  # of the sinc, from one tap to the next
+    step = 0.99 / max(up, down)  # argument of the sinc, from one tap to the next
     reach = math.floor(6 / step)
     places = step * np.arange(-reach, reach + 1)
     taps = step * np.sinc(places) * np.cos(np.pi * places / 12) ** 2
@@ -216,14 +218,15 @@ def resample(samples, sample_rate, new_rate=SAMPLE_RATE):
 
 
 def write(path, samples):
-    """Write mono samples at 16 kHz, under a temporary name first.
+    """Write mono samples at 16 kHz as a WAV; the file appears when it is complete.
 
-    16-bit, or 32-bit float where full scale is exceeded, so that nothing is clipped.
+    Samples are stored in 16 bits, or as 32-bit floats if one exceeds full scale, so that
+    nothing is clipped.
 
     Arguments
     ---------
     path : str or Path
-        The file; folders are made.
+        The file. Missing folders are created.
     samples : np.ndarray
         Samples [S].
 

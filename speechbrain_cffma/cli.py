@@ -1,4 +1,4 @@
-"""The command `cffma`. What a verb needs is imported when it runs: help is at once.
+"""The command `cffma`. Each verb imports what it needs when it runs, so help is instant.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -19,7 +19,7 @@ from speechbrain_cffma.metric_table import DEFAULT, SCALES, TABLE
 
 
 class UserPath(click.Path):
-    """A path in which `~` is the home folder: after a `=`, shells leave it."""
+    """A path that may begin with `~`: shells do not expand it after a `=`."""
 
     def convert(self, value, param, ctx):
         """See `click.Path`."""
@@ -30,13 +30,13 @@ FOLDER = UserPath(exists=True, file_okay=False)
 
 
 def _further_metrics():
-    """The metrics that are not scored by default, by the extra that they need."""
+    """The metrics that are not scored by default, grouped by the extra they need."""
     names = {}
     for name, row in TABLE.items():
         if name not in DEFAULT:
-            extra = f"with the extra {row.extra} " if row.extra != "train" else ""
+            extra = f" (extra {row.extra})" if row.extra != "train" else ""
             names.setdefault(extra, []).append(name)
-    return "; ".join(extra + ", ".join(group) for extra, group in names.items())
+    return "; ".join(", ".join(group) + extra for extra, group in names.items())
 
 
 @exits_in_one_line
@@ -46,7 +46,7 @@ def main(argv=None):
     Arguments
     ---------
     argv : list of str or None
-        Its arguments; None takes the process's own.
+        Its arguments; None for those of the process.
 
     Example
     -------
@@ -65,13 +65,18 @@ def cffma():
 
 
 @cffma.command(no_args_is_help=True)
-@click.option("--clean", required=True, type=FOLDER, help="Clean speech.")
-@click.option("--noisy", type=FOLDER, help="Noisy speech: a system, and the first.")
+@click.option("--clean", required=True, type=FOLDER, help="Folder of clean speech.")
+@click.option(
+    "--noisy",
+    type=FOLDER,
+    help="Folder of noisy speech. It is scored as the first system.",
+)
 @click.option(
     "--enhanced",
     multiple=True,
     metavar="NAME=DIR",
-    help="A system and its files; several may follow, or the option again.",
+    help="A system's name and its folder. Further ones may follow, with or without "
+    "the option.",
 )
 @click.argument("further", nargs=-1, metavar="[NAME=DIR]...")
 @click.option(
@@ -79,21 +84,22 @@ def cffma():
     "--output",
     required=True,
     type=UserPath(file_okay=False),
-    help="Where the report goes.",
+    help="Folder to write the report to.",
 )
 @click.option(
     "--metrics",
     default=",".join(DEFAULT),
     show_default=True,
-    help=f"Also: {_further_metrics()}.",
+    help=f"Metrics, separated by commas. Further ones: {_further_metrics()}.",
 )
 @click.option(
     "--scale",
     type=click.Choice(list(SCALES)),
     default="int16",
     show_default=True,
-    help=f"Scale of the samples for {', '.join(n for n, r in TABLE.items() if r.has_scale)}: "
-    "int16 as in Loizou's MATLAB code, unit as in most Python ports.",
+    help="Sample scale for the metrics "
+    f"{', '.join(n for n, r in TABLE.items() if r.has_scale)}: int16 as in Loizou's "
+    "MATLAB code, unit as in most Python ports.",
 )
 @click.option(
     "--sample-rate",
@@ -102,24 +108,30 @@ def cffma():
     show_default=True,
     help="Sample rate in Hz at which to score.",
 )
-@click.option("--resample", is_flag=True, help="Convert files of other sample rates.")
+@click.option(
+    "--resample",
+    is_flag=True,
+    help="Resample files that have another sample rate; otherwise they are refused.",
+)
 @click.option(
     "--metadata",
     type=UserPath(exists=True, dir_okay=False),
-    help="CSV with the columns ID, snr, noise; the ID is the path without extension. "
-    "Or a .txt with lines `ID noise snr`. Without it, names such as x_snr5 or "
-    "x_bus_10dB tell.",
+    help="SNR and noise type of each file: a CSV with the columns ID, snr and noise, or "
+    "a .txt with lines `ID noise snr`. The ID is the path without extension. Without "
+    "this option they are read from names such as x_snr5 or x_bus_10dB.",
 )
 @click.option(
     "--pair-by",
     metavar="REGEX",
-    help="What names have in common with those of their clean twins, such as "
+    help="The part of a file's name that it shares with its clean reference, such as "
     r"'fileid_\d+'.  [default: the whole path without extension]",
 )
 @click.option(
-    "--n-jobs", type=click.IntRange(min=1), help="Processes.  [default: one a core]"
+    "--n-jobs",
+    type=click.IntRange(min=1),
+    help="Number of processes.  [default: one per core]",
 )
-@click.option("--overwrite", is_flag=True, help="Score all files anew.")
+@click.option("--overwrite", is_flag=True, help="Score all files again.")
 def evaluate(
     clean,
     noisy,
@@ -135,14 +147,14 @@ def evaluate(
 ):
     """Score systems against clean speech and compare them.
 
-    Each system is a folder of files named as their clean twins, in the same subfolders;
-    extensions may differ. The report has the scores of each file (scores.csv), means
-    and paired differences to the first system with 95 % bootstrap intervals
-    (summary.json), the tables of a paper (summary.md), and a page to look at and to
-    listen to (report.html).
+    Each system is a folder. Its files have the same names and subfolders as their clean
+    references; extensions may differ. The report holds the scores of each file
+    (scores.csv), means and paired differences to the first system with 95 % bootstrap
+    intervals (summary.json), tables for a paper (summary.md), and a page with plots and
+    audio players (report.html).
 
-    Finished scores are kept: after Ctrl-C the same command goes on, and a command with
-    a further system scores only that.
+    Finished scores are kept. After Ctrl-C, run the same command again to continue. If
+    you add a system, only that one is scored.
 
     \b
     Examples:
@@ -172,7 +184,7 @@ def evaluate(
             pair_by,
         )
         summary = write_report(output, rows, settings)
-    # Not by click, which writes UTF-8 to a terminal that shows ASCII alone.
+    # Not click.echo, which writes UTF-8 even to a terminal that shows only ASCII.
     print(tables.text(summary, settings["metrics"]))
     notes = [*failures(rows), f"report: {Path(output) / 'report.html'}"]
     click.echo("\n" + "\n".join(notes), err=True)
@@ -184,7 +196,7 @@ _model_option = click.option(
     metavar="FOLDER_OR_ID",
     callback=lambda _context, _option, value: os.path.expanduser(value),
     help="A trained model: its folder, or its id on the HuggingFace hub.  [default: the "
-    "one that comes with the package]",
+    "bundled model]",
 )
 
 
@@ -196,13 +208,13 @@ def _model_options(verb):
             type=click.Choice(["auto", "fp32", "bf16"]),
             default="auto",
             show_default=True,
-            help="bf16 is mixed precision; auto takes it where the device has it.",
+            help="bf16 is mixed precision; auto uses it if the device supports it.",
         ),
         click.option(
             "--device",
             default="auto",
             show_default=True,
-            help="Such as cpu or cuda:1; auto takes a GPU if there is one.",
+            help="Device, such as cpu or cuda:1; auto uses a GPU if there is one.",
         ),
         _model_option,
     ):
@@ -232,45 +244,48 @@ def _load_enhancer(model, device, precision):
     "--output",
     required=True,
     type=UserPath(allow_dash=True),
-    help="A folder, or for one file a file: .wav, .flac, .ogg, .opus, .mp3, .aiff, .caf, "
-    ".au, .w64; - is standard output, as WAV.",
+    help="Output folder. For a single input also a file: .wav, .flac, .ogg, .opus, .mp3, "
+    ".aiff, .caf, .au, .w64; - writes a WAV to standard output.",
 )
 @_model_options
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    help="Windows of 16 s at once.  [default: 1 on the CPU, 8 on a GPU]",
+    help="Number of 16-second windows per batch.  [default: 1 on the CPU, 8 on a GPU]",
 )
 @click.option(
     "--suppression",
     type=click.FloatRange(min=0),
     metavar="DB",
-    help="Attenuate nothing by more than this; inf for no bound.  [default: the model's]",
+    help="Maximum attenuation; inf for no limit.  [default: the model's]",
 )
 @click.option(
     "--high-band/--no-high-band",
     default=True,
     show_default=True,
-    help="Above 16 kHz: keep what lies over 8 kHz, with the gain of the band below it.",
+    help="At sample rates above 16 kHz: keep the band above 8 kHz, scaled by the gain "
+    "just below it.",
 )
 @click.option(
     "--subtype",
     metavar="NAME",
-    help="Sample format, such as PCM_24 or FLOAT.  [default: the source's]",
+    help="Sample format, such as PCM_24 or FLOAT.  [default: the input's]",
 )
-@click.option("--overwrite", is_flag=True, help="Also files that are there and newer.")
+@click.option(
+    "--overwrite", is_flag=True, help="Enhance files again whose output is up to date."
+)
 def enhance(inputs, output, model, device, precision, overwrite, **options):
-    """Enhance recordings: files, folders with their trees, or pipes (- is standard input).
+    """Enhance recordings: files, folders with subfolders, or pipes (- is standard input).
 
-    Any length, any sample rate from 8 to 192 kHz, any number of channels, each by
-    itself. Sample rate, channels, levels and tags stay as they are. Whatever libsndfile
-    reads goes in; with the package av also other audio and the sound of videos. What
-    can't be written as what it was becomes WAV.
+    Recordings may have any length, any sample rate from 8 to 192 kHz and any number of
+    channels; each channel is enhanced separately. Sample rate, channels, levels and
+    tags are kept. Inputs are all formats that libsndfile reads and, with the package
+    av, other audio and the sound of videos. Formats that can't be written become WAV.
 
-    Files that are there already, and newer than their source, are not made again: after
-    Ctrl-C the same command goes on. A file that fails does not stop the others; they
-    are listed at the end, and the exit code is 1. An output folder inside an input
-    folder is marked by a hidden file: later commands leave it out unless they name it.
+    Outputs that are newer than their input are skipped, so after Ctrl-C you can run the
+    same command again to continue. If a file fails, the others are still enhanced; the
+    failures are listed at the end, and the exit code is 1. A hidden file marks an output
+    folder inside an input folder, so that later commands skip it unless they name it.
 
     \b
     Examples:
@@ -304,28 +319,28 @@ def enhance(inputs, output, model, device, precision, overwrite, **options):
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on; 0.0.0.0 lets others in your network use the page.",
+    help="Address to listen on; with 0.0.0.0 others in your network can use the page.",
 )
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    help="Port to listen on.  [default: 7860, or the next that is free]",
+    help="Port to listen on.  [default: 7860, or the next free one]",
 )
 @click.option(
     "--max-minutes",
     type=click.FloatRange(min=0, min_open=True),
     default=10,
     show_default=True,
-    help="Longest recording.",
+    help="Longest recording that the page accepts.",
 )
-@click.option("--open", "open_page", is_flag=True, help="Open it in the browser.")
+@click.option("--open", "open_page", is_flag=True, help="Open the page in the browser.")
 def app(model, device, precision, **options):
-    """Enhance recordings in the browser: a page on this computer.
+    """Enhance recordings in the browser, on a page served by this computer.
 
-    Drop or record speech, hear noisy and enhanced side by side, see both spectrograms
-    and the mask, move the suppression, download the result. The page needs no network,
-    and recordings are removed when it is closed. It is this computer's alone unless
-    --host tells otherwise.
+    Drop or record speech, compare noisy and enhanced by ear, see both spectrograms and
+    the mask, adjust the suppression, and download the result. The page works offline,
+    and recordings are deleted when you close it. Only this computer can open it unless
+    you pass --host.
 
     \b
     Examples:
@@ -343,7 +358,7 @@ def app(model, device, precision, **options):
     "--output",
     required=True,
     type=UserPath(dir_okay=False),
-    help="The file, such as model.onnx.",
+    help="File to write, such as model.onnx.",
 )
 @_model_option
 @click.option(
@@ -352,15 +367,15 @@ def app(model, device, precision, **options):
     default="onnx",
     show_default=True,
     expose_value=False,
-    help="Of the file.",
+    help="File format.",
 )
 def export(output, model):
-    """Write a trained model as a file for other runtimes.
+    """Export a trained model for other runtimes.
 
-    The ONNX graph goes from the waveform and its log1p magnitude to the mask, for
-    batches of any size and length. It is checked against PyTorch, and not written if a
-    mask differs by more than 1e-4. The transforms around it are in
-    examples/enhance_onnx.py, which enhances recordings without torch.
+    The ONNX graph computes the mask from the waveform and its log1p magnitude, for
+    batches of any size and length. The masks are compared with PyTorch's; if they
+    differ by more than 1e-4, no file is written. examples/enhance_onnx.py adds the
+    Fourier transforms and enhances recordings without torch.
 
     \b
     Examples:
@@ -381,27 +396,27 @@ def export(output, model):
 
 
 def _summary(outcome):
-    """What became of the files, in lines."""
+    """Lines that tell how many files were enhanced, skipped, limited or failed."""
     yield f"{len(outcome.enhanced)} enhanced"
     if outcome.skipped:
-        yield f"{len(outcome.skipped)} skipped, as they are there: --overwrite renews them"
+        yield f"{len(outcome.skipped)} skipped: already enhanced (--overwrite enhances them again)"
     for target, excess in outcome.limited.items():
-        yield f"{target}: peaks up to {excess:.1f} dB beyond full scale were turned down: --subtype FLOAT keeps them"
+        yield f"{target}: peaks up to {excess:.1f} dB beyond full scale were turned down (--subtype FLOAT keeps them)"
     if outcome.failures:
         yield f"{len(outcome.failures)} failed:"
         yield from (f"  {reason}" for reason in outcome.failures)
 
 
 def _systems(noisy, enhanced):
-    """Folders by the names of their systems."""
+    """The folder of each system, by its name."""
     systems = {"noisy": noisy} if noisy else {}
     for argument in enhanced:
         name, _, folder = argument.partition("=")
         if not name or not folder:
-            raise InputError(f"--enhanced {argument} is not of the form NAME=DIR")
+            raise InputError(f"--enhanced {argument}: write it as NAME=DIR")
         if name in systems:
-            raise InputError(f"there are two systems of the name {name}")
+            raise InputError(f"two systems are named {name}: rename one")
         systems[printable(name)] = os.path.expanduser(folder)
     if not systems:
-        raise InputError("there is no system to score: give --noisy or --enhanced")
+        raise InputError("no system to score: pass --noisy or --enhanced")
     return systems

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one line that names what is wrong and what to do.
+"""Errors that a user can act on: one line that says what is wrong and what to do.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -14,15 +14,15 @@ class CFFMAError(Exception):
 
 
 class InputError(CFFMAError, ValueError):
-    """Data, options or a model folder from outside that can't be used."""
+    """Data, an option or a model folder from the user that can't be used."""
 
 
 class InstallError(CFFMAError, ImportError):
-    """An installed package that is missing or does not fit another."""
+    """A package that is missing or incompatible with another one."""
 
 
 def one_line(error):
-    """The message of an error of another library, on one line and of bounded length.
+    """Format another library's error as one line of limited length.
 
     Arguments
     ---------
@@ -44,17 +44,17 @@ def one_line(error):
 
 
 def reason(error):
-    """Why a file can't be read or written, without its name, which messages begin with.
+    """Tell why a file can't be read or written.
 
     Arguments
     ---------
     error : Exception
-        Of the system, of libsndfile or of PyAV.
+        An error from the operating system, libsndfile or PyAV.
 
     Returns
     -------
     str
-        What it says.
+        Its message without the file's name, since our messages begin with the name.
 
     Example
     -------
@@ -66,7 +66,8 @@ def reason(error):
 
 
 def printable(text):
-    """Escape what would steer a terminal or can't be encoded, such as in a file's name.
+    """Escape control characters and characters that can't be encoded, as file names may
+    hold.
 
     Arguments
     ---------
@@ -76,7 +77,7 @@ def printable(text):
     Returns
     -------
     str
-        The same with escapes as in a Python literal.
+        The text with such characters escaped as in a Python literal.
 
     Example
     -------
@@ -89,7 +90,7 @@ def printable(text):
 
 
 def quoted(value):
-    """A value from a file, as a message shows it.
+    """Format a value from a file for a message.
 
     Arguments
     ---------
@@ -111,7 +112,7 @@ def quoted(value):
 
 
 def _without_traceback(message):
-    """What an error said before a worker of a DataLoader put its traceback around it."""
+    """The original message of an error that a DataLoader worker wrapped in a traceback."""
     if "Original Traceback" not in message:
         return message
     last = message.strip().splitlines()[-1]
@@ -120,9 +121,9 @@ def _without_traceback(message):
 
 @contextmanager
 def interruptible():
-    """Upon Ctrl-C, end the process in one line and with exit code 130.
+    """On Ctrl-C, print one line and exit with code 130.
 
-    For what goes on where it was when the same command is run again.
+    Use it for commands that continue where they stopped when run again.
 
     Example
     -------
@@ -135,12 +136,12 @@ def interruptible():
     try:
         yield
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        print("interrupted: run the same command to continue", file=sys.stderr)
         raise SystemExit(130) from None
 
 
 def exits_in_one_line(main):
-    """Decorate the main function of a command: what a user can mend ends it in one line.
+    """Decorate the main function of a command, so that expected errors print one line.
 
     Arguments
     ---------
@@ -150,9 +151,10 @@ def exits_in_one_line(main):
     Returns
     -------
     callable
-        The same function; on a `CFFMAError`, an error of the system or a missing package
-        it prints one line to standard error and exits with code 1, on Ctrl-C with code
-        130. What it prints and the terminal can't show becomes `?`.
+        The decorated function. On a `CFFMAError`, an error from the operating system or
+        a missing package it prints one line to standard error and exits with code 1; on
+        Ctrl-C it exits with code 130. Characters that the terminal can't show are
+        printed as `?`.
 
     Example
     -------
@@ -167,7 +169,7 @@ def exits_in_one_line(main):
 
     @functools.wraps(main)
     def wrapped(*args, **kwargs):
-        if hasattr(sys.stdout, "reconfigure"):  # else it is closed, or no terminal
+        if hasattr(sys.stdout, "reconfigure"):  # not if it is closed or replaced
             sys.stdout.reconfigure(errors="replace")
         try:
             with interruptible():

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and locks.
+"""Atomic writing of files, file names, and locks.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -15,23 +15,23 @@ from speechbrain_cffma.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-#: How CSV files are opened: the names of files in them may hold any bytes.
+#: How CSV files are opened. They hold file names, which may contain any bytes.
 CSV = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
 
 @contextmanager
 def atomic_write(path):
-    """Write a file under a temporary name; it gets its own when all went well.
+    """Write a file under a temporary name and rename it when it is complete.
 
     Arguments
     ---------
     path : str or Path
-        The file; folders are made, a file that is there is replaced.
+        The file. Missing folders are created, and an existing file is replaced.
 
     Yields
     ------
     Path
-        The temporary name, hidden and beside it. It is removed upon an error.
+        The temporary file, hidden and in the same folder. It is removed on an error.
 
     Example
     -------
@@ -43,7 +43,7 @@ def atomic_write(path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Short, so that it fits wherever the name does.
+    # Short, so that the file system accepts it wherever it accepts the final name.
     partial = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         yield partial
@@ -53,19 +53,19 @@ def atomic_write(path):
 
 
 def fitting(name, n_bytes=255):
-    """Cut a file's name that is made of others, so that the system takes it.
+    """Shorten a file name to the length that the file system allows.
 
     Arguments
     ---------
     name : str
         The name with its extension.
     n_bytes : int
-        How long it may be.
+        Maximum length in bytes.
 
     Returns
     -------
     str
-        The name; without the end of its stem where it is too long.
+        The name. If it is too long, the end of its stem is cut off.
 
     Example
     -------
@@ -80,7 +80,7 @@ def fitting(name, n_bytes=255):
 
 
 def state_of(path):
-    """What tells whether a file has changed.
+    """Return a file's size and time of change, which tell whether it has changed.
 
     Arguments
     ---------
@@ -90,8 +90,8 @@ def state_of(path):
     Returns
     -------
     (int, int) or None
-        Its size in bytes and its time of change in ns; None if it can't be found, such
-        as behind a broken link.
+        Size in bytes and time of change in ns; None if the file is missing or a broken
+        link.
 
     Example
     -------
@@ -108,14 +108,14 @@ def state_of(path):
 
 
 def lock(file, shared_with_children=False):
-    """Lock a file until this process ends, however it ends, or closes it.
+    """Lock a file until this process closes it or ends in any way.
 
     Arguments
     ---------
     file : file object
-        Open for writing.
+        The file, open for writing.
     shared_with_children : bool
-        Whether processes that inherit the open file hold the lock as well.
+        Whether processes that inherit the open file hold the lock too.
 
     Raises
     ------
@@ -130,36 +130,38 @@ def lock(file, shared_with_children=False):
     try:
         import fcntl
     except ImportError:  # Windows
-        logger.warning("this system has no locks: start nothing twice in %s", file.name)
+        logger.warning(
+            "this system has no file locks: run only one process in %s", file.name
+        )
         return
     take = fcntl.flock if shared_with_children else fcntl.lockf
     try:
         take(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        # What systems say of a lock that another process holds.
+        # The error numbers that systems use when another process holds the lock.
         if error.errno in (errno.EACCES, errno.EAGAIN):
             raise InputError("another process is already running this") from error
-        logger.warning("no lock on %s (%s): start nothing twice", file.name, error)
+        logger.warning("can't lock %s (%s): run only one process", file.name, error)
 
 
 def of_project(path):
-    """A path of what comes with the project, from wherever one is.
+    """Find a file of the project from any working directory.
 
     Arguments
     ---------
     path : str
-        Relative to the project's folder.
+        A path, which may be relative to the project's folder.
 
     Returns
     -------
     str
-        The same where it is found from here, or is not the project's.
+        The path in the project's folder if it exists only there; else the path as given.
 
     Example
     -------
     >>> of_project("no/such/file")
     'no/such/file'
     """
-    of_ours = Path(__file__).parents[1] / path
-    is_ours = not Path(path).exists() and of_ours.exists()
-    return str(of_ours) if is_ours else path
+    in_project = Path(__file__).parents[1] / path
+    is_only_there = not Path(path).exists() and in_project.exists()
+    return str(in_project) if is_only_there else path

@@ -1,4 +1,4 @@
-"""Which torch and torchaudio work together, asked without importing either.
+"""Check that torch and torchaudio work together, without importing either.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -15,15 +15,15 @@ TORCH_PAIR = ("torch==2.11.0", "torchaudio==2.11.0")
 
 
 def check_torch_pair():
-    """Check that the installed torch and torchaudio are of the same release and build.
+    """Check that the installed torch and torchaudio have the same release and build.
 
-    SpeechBrain imports torchaudio, whose binary fails to load beside another torch
-    with an error that names neither package.
+    SpeechBrain imports torchaudio. With a different torch, its binary fails to load, and
+    the error names neither package.
 
     Raises
     ------
     InstallError
-        If one is missing, or if the two differ in release or CPU / CUDA build.
+        If one is missing, or their releases or CPU / CUDA builds differ.
 
     Example
     -------

@@ -1,5 +1,5 @@
-"""WAV headers that don't tell the size: of recordings that were never closed, of pipes,
-and beyond 4 GiB.
+"""WAV headers without the true size, as in recordings that were never closed, from
+pipes, and above 4 GiB.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -8,29 +8,29 @@ Authors
 import io
 import struct
 
-#: What RIFF's 32 bits can't tell.
+#: The first size that RIFF's 32 bits can't hold.
 FOUR_GIB = 2**32
-#: Programs that don't know the size yet write 0, or about one of these.
+#: Programs that don't know the size yet write 0 or a value near one of these.
 PLACEHOLDERS = (2**31, FOUR_GIB)
-#: How far from them: some take the header off, some round to whole pages.
+#: Tolerance for these values: some programs subtract the header, some round to pages.
 NEAR = 2**16
-#: The longest header; behind it, no samples are looked for.
+#: Maximum size of a header; the samples must begin before it ends.
 MAX_HEADER = 2**24
 
 
 def with_true_sizes(file):
-    """A WAV file as it would be if it had been closed.
+    """Correct the sizes in a WAV header, as if the file had been closed.
 
     Arguments
     ---------
     file : binary file
-        Open for reading, and seekable.
+        The file, open for reading and seekable.
 
     Returns
     -------
     binary file
-        The same, from its beginning on, if it is no WAV or its header tells the size.
-        Else a view of it in which the samples go on to its end; beyond 4 GiB, as RF64
+        The same file, at its beginning, if it is no WAV or its sizes are right. Else a
+        view of it whose samples extend to the file's end; above 4 GiB it is an RF64 file
         (EBU Tech 3306).
 
     Example
@@ -57,7 +57,7 @@ def with_true_sizes(file):
 
 
 def _header(file):
-    """All that comes before the samples of a WAV; None if it is no WAV."""
+    """The bytes of a WAV before its samples; None if it is no WAV."""
     header = file.read(12)
     if header[:4] not in (b"RIFF", b"RF64") or header[8:] != b"WAVE":
         return None
@@ -74,18 +74,18 @@ def _header(file):
 
 
 def _sizes(header):
-    """What a header tells: the bytes behind its first 8, and those of the samples."""
+    """Sizes in a header: bytes after the first 8, and bytes of the samples."""
     if header[12:16] == b"ds64" and len(header) >= 36:
         return struct.unpack("<QQ", header[20:36])
     return struct.unpack("<I", header[4:8]) + struct.unpack("<I", header[-4:])
 
 
 def _true_size(riff, size, start, end):
-    """The bytes of the samples if the header does not tell them, else None."""
+    """The true size of the samples in bytes; None if the header is right."""
     rest = end - start
     if riff + 8 in (end - 1, end, end + 1) or size >= rest:
         return None  # closed, or cut: libsndfile reads to the end
-    if end > FOUR_GIB and (riff + 8 - end) % FOUR_GIB == 0:  # the upper bits are lost
+    if end > FOUR_GIB and (riff + 8 - end) % FOUR_GIB == 0:  # upper bits were cut off
         return size + (rest - size) // FOUR_GIB * FOUR_GIB
     if size == 0 or any(abs(size - other) < NEAR for other in PLACEHOLDERS):
         return rest

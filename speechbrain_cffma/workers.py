@@ -1,6 +1,6 @@
-"""Calls in worker processes, of which one that dies costs only the call it was at.
+"""Calls in worker processes. If a process dies, only its current call is lost.
 
-The pools of Python and of joblib give up all calls when one process is killed.
+The pools of Python and joblib abandon all calls when one process is killed.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -17,21 +17,21 @@ from typing import Any, NamedTuple
 
 from speechbrain_cffma.errors import CFFMAError
 
-#: The processes are the parallelism; threads of their own would only slow each other.
+#: Each process uses one thread; more would compete for the same cores.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Outcome(NamedTuple):
-    """What became of a call.
+    """The outcome of a call.
 
     Arguments
     ---------
     index : int
-        Which of the calls.
+        Position of the call in the list.
     result : object
-        What it returned; None if its process died.
+        The returned value; None if the process died.
     crash : str
-        How its process died, or that it was stopped as it took too long; or "".
+        Why the process died or was stopped; "" if the call returned.
     """
 
     index: int
@@ -42,26 +42,26 @@ class Outcome(NamedTuple):
 def parallel_map(function, arguments, n_jobs, time_limits=None):
     """Call a function many times in worker processes.
 
-    Close the generator (`contextlib.closing`) to stop the workers before the end. They
-    ignore Ctrl-C, which a terminal sends to all processes: it is for the caller.
+    Close the generator (`contextlib.closing`) to stop the workers early. A terminal sends
+    Ctrl-C to all processes; the workers ignore it, and the caller handles it.
 
     Arguments
     ---------
     function : callable
-        A function of a module that can be imported. It should not raise: an exception
-        ends its process like a crash does.
+        A function from an importable module. It should not raise: an exception ends its
+        process as a crash does.
     arguments : list of tuple
         The arguments of each call.
     n_jobs : int
-        Processes, at least 1.
+        Number of processes, at least 1.
     time_limits : list of float or None
-        Seconds that each call may take: its process is ended after them, as a crash
-        ends it. None sets no limit.
+        Time limit of each call in seconds. A process that exceeds it is killed, and its
+        call counts as crashed. None sets no limit.
 
     Yields
     ------
     Outcome
-        In the order in which the calls end.
+        The outcome of each call, in the order in which the calls end.
 
     Raises
     ------
@@ -75,10 +75,10 @@ def parallel_map(function, arguments, n_jobs, time_limits=None):
     [Outcome(index=0, result=2.0, crash=''), Outcome(index=1, result=3.0, crash='')]
     """
     if n_jobs < 1:
-        raise ValueError(f"{n_jobs} processes can't do anything")
+        raise ValueError(f"the number of processes is {n_jobs}: it must be at least 1")
     waiting = list(enumerate(arguments))[::-1]
     limits = time_limits or [math.inf] * len(waiting)
-    workers = {}  # its connection: the worker
+    workers = {}  # by connection
     try:
         while n_left := len(waiting) + sum(
             w.index is not None for w in workers.values()
@@ -108,19 +108,19 @@ def parallel_map(function, arguments, n_jobs, time_limits=None):
 
 
 def _until_the_first_is_late(workers):
-    """Seconds, or None where no call has a limit."""
+    """Seconds until the first time limit; None if no call has one."""
     left = min(worker.seconds_left() for worker in workers)
     return None if math.isinf(left) else max(left, 0)
 
 
 class _Worker:
-    """A process and the call that it is at."""
+    """A process and its current call."""
 
     def __init__(self, function):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs,), daemon=True)
-        # Before it starts: what the caller's script imports is imported there first.
+        # Set before the process starts: it first imports what the caller's script does.
         own = {name: os.environ.get(name) for name in ONE_THREAD}
         os.environ.update({name: value or "1" for name, value in own.items()})
         try:
@@ -137,19 +137,19 @@ class _Worker:
     def call(self, index, arguments, limit):
         self.index = index
         self.limit, self.deadline = limit, time.monotonic() + limit
-        with contextlib.suppress(OSError):  # It has died: `outcome` will say so.
+        with contextlib.suppress(OSError):  # The process died: `outcome` reports it.
             self.connection.send(arguments)
 
     def outcome(self):
-        """What it has to say: the outcome of its call; None that it is ready for one."""
+        """Receive the outcome of its call; None if it has just become ready for one."""
         try:
             result = self.connection.recv()
         except (EOFError, OSError):
             crash = self._cause_of_death()
             if not self.is_ready:
                 raise CFFMAError(
-                    f"a worker process did not start: {crash}. A script that calls this "
-                    "needs `if __name__ == '__main__':` around what it runs"
+                    f"a worker process did not start: {crash}. In a script, put the code "
+                    "that runs under `if __name__ == '__main__':`"
                 ) from None
             return Outcome(self.index, crash=crash)
         if not self.is_ready:
@@ -163,7 +163,7 @@ class _Worker:
         return self.deadline - time.monotonic()
 
     def give_up(self):
-        """End a process that takes too long; the outcome of its call."""
+        """Kill a process that exceeded its time limit; return the outcome of its call."""
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -185,7 +185,7 @@ class _Worker:
 
 def _work(connection):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # It comes through the pipe, so that its module is imported after the above.
+    # Sent through the pipe, so that its module is imported after Ctrl-C is ignored.
     function = connection.recv()
     connection.send(None)
     with contextlib.suppress(EOFError, ConnectionError):  # The caller is gone.

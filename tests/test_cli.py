@@ -115,8 +115,9 @@ class TestHelp:
             option for option in cli.evaluate.params if option.name == "metrics"
         )
         assert metrics.help == (
-            "Also: pesq_nb, estoi, llr, wss; with the extra dnsmos dnsmos_ovrl, dnsmos_sig, "
-            "dnsmos_bak, dnsmos_p808; with the extra srmr srmr."
+            "Metrics, separated by commas. Further ones: pesq_nb, estoi, llr, wss; "
+            "dnsmos_ovrl, dnsmos_sig, dnsmos_bak, dnsmos_p808 (extra dnsmos); srmr (extra "
+            "srmr)."
         )
         named = re.findall(r"\w+", f"{metrics.default} {metrics.help}")
         assert set(METRICS) <= set(named)
@@ -132,9 +133,12 @@ class TestErrors:
         ("arguments", "message"),
         [
             ([], "no system to score"),
-            (["--enhanced=new"], "--enhanced new is not of the form NAME=DIR"),
-            (["--enhanced==."], "not of the form NAME=DIR"),
-            (["--noisy=.", "--enhanced=noisy=."], "two systems of the name noisy"),
+            (["--enhanced=new"], "--enhanced new: write it as NAME=DIR"),
+            (["--enhanced==."], "write it as NAME=DIR"),
+            (
+                ["--noisy=.", "--enhanced=noisy=."],
+                "two systems are named noisy: rename one",
+            ),
             (["--noisy=.", "--metrics=pesc"], "no metric pesc"),
             (["--enhanced=new=nowhere"], "the folder nowhere does not exist"),
         ],

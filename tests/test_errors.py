@@ -54,7 +54,7 @@ def test_an_error_of_the_system_is_one_line_that_names_the_file(capsys):
 
 
 def test_ctrl_c_is_one_line(capsys):
-    expected = "interrupted: the same command goes on from here\n"
+    expected = "interrupted: run the same command to continue\n"
     assert ends_with(KeyboardInterrupt(), capsys, code=130) == expected
 
 

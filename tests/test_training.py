@@ -370,7 +370,7 @@ def test_ctrl_c_is_one_line(arguments, tmp_path, monkeypatch, capsys):
         train.main(arguments(tmp_path, num_workers=1))
     assert stop.value.code == 130
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message == "interrupted: the same command goes on from here"
+    assert message == "interrupted: run the same command to continue"
 
 
 def test_a_second_start_of_the_same_command_is_one_line(arguments, tmp_path, capsys):
