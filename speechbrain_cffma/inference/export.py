@@ -132,9 +132,9 @@ class _Network(nn.Module):
         """The mask [B, T, F], or the spectrum [B, T, F, 2], from [B, S], [B, T, F] and
         [B, T, F, 2]."""
         embedding = self.embedding(noisy, log_magnitude.shape[1])
-        mask, hidden = self.mask_estimator.estimate(log_magnitude, embedding)
         if self.refiner is None:
-            return mask
+            return self.mask_estimator(log_magnitude, embedding)
+        mask, hidden = self.mask_estimator.estimate(log_magnitude, embedding)
         noisy, masked = (
             magnitude.expm1().unsqueeze(3) * phase
             for magnitude in (log_magnitude, mask * log_magnitude)

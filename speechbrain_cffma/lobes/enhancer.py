@@ -37,7 +37,8 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
     spectrogram : LogSpectrogram
         The transform and its inverse.
     mask_estimator : MaskEstimator
-        Called as `mask_estimator(spectrum, embedding, lengths)`, gives [B, T, F].
+        Called as `mask_estimator(spectrum, embedding, lengths)`, gives [B, T, F]. A
+        refiner needs its `estimate` too.
     level : float or None
         Root mean square in dB of full scale that the network hears each waveform at:
         what it does is then the same for loud and for soft recordings. None for the
@@ -192,12 +193,12 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
             # T is not exactly proportional to S.
             valid = n_valid_samples(lengths, noisy.shape[1])
             lengths = self.spectrogram.n_frames(valid) / n_frames
-        mask, hidden = self.mask_estimator.estimate(
-            log_magnitude.to(dtype), embedding, lengths
-        )
-        masked = mask.to(log_magnitude.dtype) * log_magnitude
+        features = (log_magnitude.to(dtype), embedding, lengths)
         if self.refiner is None:
-            return masked, phase
+            mask = self.mask_estimator(*features)
+            return mask.to(log_magnitude.dtype) * log_magnitude, phase
+        mask, hidden = self.mask_estimator.estimate(*features)
+        masked = mask.to(log_magnitude.dtype) * log_magnitude
         spectrum = self.refiner(
             torch.view_as_real(log_magnitude.expm1() * phase),
             torch.view_as_real(masked.expm1() * phase),
