@@ -1,7 +1,7 @@
-"""The metrics: what each is called, how it is shown, and what computes it.
+"""The table of metrics: name, heading, digits and the function of each.
 
-A new metric is one row here, and the function that it names. This module imports
-nothing, so that `cffma evaluate --help` lists the metrics at once.
+To add a metric, add a row here and write the function that it names. This module
+imports no other package, so that `cffma evaluate --help` is fast.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-    """A row of the table.
+    """A row of the table: one metric.
 
     Arguments
     ---------
     function : str
-        The function that computes it, in `speechbrain_cffma.metrics`. It takes the clean
-        and the enhanced samples [S] and the sample rate, and returns a float. A function
-        that computes several metrics at once returns a dict of their scores; it is
-        called once for all of them.
+        Module and function in `speechbrain_cffma.metrics`, such as "intrusive.pesq". The
+        function takes the clean and the enhanced samples [S] and the sample rate, and
+        returns a float. A function for several metrics returns a dict of scores by name,
+        and is called once for all of them.
     heading : str
         The name in tables.
     digits : int
@@ -27,13 +27,13 @@ class Metric(NamedTuple):
     lower_is_better : bool
         True for distances.
     package : str or None
-        The package that computes it; None if it is our own code.
+        The package that computes the metric; None for our own code.
     extra : str
         The extra of speechbrain-cffma that installs the package.
     has_scale : bool
-        Whether the score depends on the scale of the samples, see `SCALES`.
+        Whether the score depends on the scale of the samples; see `SCALES`.
     needs_clean : bool
-        False for metrics of the enhanced signal alone. Their functions take the enhanced
+        False for metrics that need no clean reference. Their functions take the enhanced
         samples and the sample rate.
     """
 
@@ -86,11 +86,11 @@ TABLE = {
         needs_clean=False,
     ),
 }
-#: The metrics of most papers, which an evaluation computes unless others are named.
+#: The default metrics of an evaluation: those of most papers.
 DEFAULT = ("pesq", "csig", "cbak", "covl", "ssnr", "stoi", "si_sdr")
-#: The metrics of the validation during training.
+#: The metrics of validation during training.
 BASIC = ("pesq", "stoi", "si_sdr")
-#: Full scale of the samples that SSNR, LLR, WSS and the ratings measure, by name.
+#: Full scale of the samples for SSNR, LLR, WSS, CSIG, CBAK and COVL, by name.
 SCALES = {"int16": 32768.0, "unit": 1.0}
 
 LOWER_IS_BETTER = {name for name, row in TABLE.items() if row.lower_is_better}

@@ -48,5 +48,5 @@ def test_numbers_of_samples_are_no_lengths(interface, batch):
 
 
 def test_each_waveform_needs_a_length(interface, batch):
-    with pytest.raises(InputError, match="3 waveforms have as many lengths"):
+    with pytest.raises(InputError, match="3 waveforms need lengths"):
         interface.enhance_batch(batch, [1.0, 0.5])

@@ -720,7 +720,7 @@ def test_an_utterance_of_no_frames_gives_finite_features():
     ids=["channels", "frames"],
 )
 def test_features_that_do_not_fit_a_fusion_are_refused(name, spectrum, embedding):
-    with pytest.raises(InputError, match="got a spectrum of shape"):
+    with pytest.raises(InputError, match="got a spectrogram of shape"):
         LOBES[name]()(torch.rand(spectrum), torch.rand(embedding))
 
 

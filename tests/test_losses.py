@@ -254,9 +254,9 @@ class TestWeightedSum:
             ({"log1p": 1}, "a weight to each of log1p, pesq and to nothing else"),
             ({"log1p": 1, "pesq": 1, "stoi": 1}, "and to nothing else"),
             (0.5, "a weight to each of log1p, pesq"),
-            ({"log1p": 1, "pesq": -1}, "pesq is -1, not a number from 0"),
-            ({"log1p": 1, "pesq": "1e-1"}, "pesq is '1e-1', not a number"),
-            ({"log1p": 1, "pesq": float("nan")}, "pesq is nan, not a number"),
+            ({"log1p": 1, "pesq": -1}, "pesq is -1, but must be a number"),
+            ({"log1p": 1, "pesq": "1e-1"}, "pesq is '1e-1', but must be a number"),
+            ({"log1p": 1, "pesq": float("nan")}, "pesq is nan, but must be a number"),
             ({"log1p": 0, "pesq": 0}, "no term has a weight above 0"),
         ],
     )
@@ -269,7 +269,7 @@ class TestWeightedSum:
             WeightedSum(constant(1.0), {"pesq": "x"})
 
     def test_the_name_log1p_is_taken(self):
-        with pytest.raises(InputError, match="'log1p' is the name of the key loss"):
+        with pytest.raises(InputError, match="a term 'log1p', the name of the term"):
             WeightedSum(constant(1.0), {"log1p": constant(1.0)})
 
 

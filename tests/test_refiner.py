@@ -114,7 +114,7 @@ def test_gradients_reach_all_weights_and_are_finite_in_silence():
     ],
 )
 def test_levels_and_taps_that_do_not_fit_are_refused(arguments):
-    with pytest.raises(InputError, match="as many channels as depths"):
+    with pytest.raises(InputError, match="equally many channels and depths"):
         Refiner(**arguments)
 
 

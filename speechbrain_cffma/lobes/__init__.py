@@ -1,6 +1,6 @@
-"""The parts of BSS-CFFMA, each usable by `!new:` in any SpeechBrain recipe.
+"""The lobes of BSS-CFFMA. Any SpeechBrain recipe can use each of them by `!new:`.
 
-Tensors are [batch, time, channel]; `lengths` is SpeechBrain's relative length.
+Tensors are [batch, time, channel]. `lengths` are SpeechBrain's relative lengths.
 
 Authors
  * The speechbrain-cffma developers 2026

@@ -1,4 +1,4 @@
-"""Multi-head self-attention with relative positions, and what other attentions share with it.
+"""Multi-head self-attention with relative positions, and functions for other attentions.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -16,7 +16,7 @@ from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes.layers import frame_mask, statistics_dtype, xavier
 from speechbrain_cffma.registry import lobe
 
-#: Frames whose scores are computed together: those of all would not stay in the cache.
+#: Number of query frames in a block: the scores of a block fit in the CPU's cache.
 BLOCK = 256
 
 
@@ -28,8 +28,8 @@ def relative_sinusoids(
 ) -> Tensor:
     """Sinusoids of the distances T - 1, …, 0, …, -T.
 
-    Sine and cosine alternate; the sine is odd, so that past and future differ
-    (SpeechBrain's `RelPosEncXL` takes the same sine for both).
+    Sine and cosine alternate. The sine is odd, so past and future differ (SpeechBrain's
+    `RelPosEncXL` uses the same sine for both).
 
     Arguments
     ---------
@@ -38,9 +38,9 @@ def relative_sinusoids(
     dim : int
         Channels C (even).
     device : torch.device or None
-        Where to put the result.
+        Device of the result.
     dtype : torch.dtype
-        Its type; half precisions are rounded from float32.
+        Dtype of the result; half precision is rounded from float32.
 
     Returns
     -------
@@ -63,22 +63,22 @@ def relative_sinusoids(
 
 
 def relative_to_absolute(scores: Tensor) -> Tensor:
-    """Scores over distances to scores over frames (Transformer-XL, Appendix B), as a view.
+    """Convert scores over distances to scores over frames (Transformer-XL, Appendix B).
 
-    Read as rows one element shorter, each row begins one distance later than the one
-    before.
+    The result is a view: the same memory, read as rows that are one element shorter, so
+    that each row begins one distance later than the row before.
 
     Arguments
     ---------
     scores : torch.Tensor
-        Of N frames in a row; the columns are the distances from the last of them to
-        the first of all T frames, and down to one below that from the first of them to
-        the last of all [B, H, N, N + T].
+        Scores [B, H, N, N + T] of N consecutive query frames. The first column is the
+        distance from the last query to the first of the T frames; each further column is
+        the distance minus 1.
 
     Returns
     -------
     torch.Tensor
-        For all frames [B, H, N, T].
+        Scores over frames [B, H, N, T].
 
     Example
     -------
@@ -106,7 +106,7 @@ def attend(
     value : torch.Tensor
         [B, H, T, D]
     bias : torch.Tensor
-        [B or 1, H, N, T], with -inf for what is not attended to.
+        [B or 1, H, N, T], -inf for keys that are not attended to.
     dropout : float
         Dropout on the attention weights.
 
@@ -124,7 +124,8 @@ def attend(
     >>> torch.allclose(attended, weights @ value, atol=1e-6)
     True
     """
-    # The fused kernel of the CPU takes no bias that learns, and gains nothing by bfloat16.
+    # The CPU's fused kernel does not support a bias with a gradient, and is no faster
+    # for bfloat16.
     is_plain = bias.requires_grad or query.dtype == torch.bfloat16
     if query.device.type == "cpu" and is_plain:
         scores = torch.baddbmm(
@@ -137,9 +138,8 @@ def attend(
         return (weights @ value.flatten(0, 1)).unflatten(0, query.shape[:2])
     bias = bias.to(query.dtype)
     if query.device.type != "cpu":
-        # Kernels of GPUs read a bias by 16 bytes, from its first element on. PyTorch sees
-        # to that for its strides, but not for where a view such as the one of
-        # `relative_to_absolute` begins.
+        # GPU kernels need a bias that is aligned to 16 bytes. PyTorch checks the strides,
+        # but not the first element of a view such as that of `relative_to_absolute`.
         n_keys = bias.shape[3]
         bias = F.pad(bias, (0, -n_keys % 8))[..., :n_keys]
     return F.scaled_dot_product_attention(
@@ -148,14 +148,14 @@ def attend(
 
 
 def add_positions(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Add to each frame the sinusoids of its number.
+    """Add the sinusoids of its number to each frame.
 
     Arguments
     ---------
     x : torch.Tensor
         Features [B, T, C], C even.
     dtype : torch.dtype
-        Type of the sinusoids: that of the caller's parameters.
+        Dtype of the sinusoids: that of the caller's parameters.
 
     Returns
     -------
@@ -173,7 +173,7 @@ def add_positions(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def check_heads(dim: int, n_heads: int) -> None:
-    """Refuse channels that can't be split into heads or hold no sinusoids.
+    """Check that the channels can be split into heads and hold pairs of sine and cosine.
 
     Arguments
     ---------
@@ -185,7 +185,7 @@ def check_heads(dim: int, n_heads: int) -> None:
     Raises
     ------
     InputError
-        If the heads don't divide the channels, or these are odd.
+        If dim is odd or not a multiple of n_heads.
 
     Example
     -------
@@ -222,7 +222,7 @@ class RelativeSelfAttention(nn.Module):
     Raises
     ------
     InputError
-        If the heads don't divide the channels, or these are odd.
+        If dim is odd or not a multiple of n_heads.
 
     Example
     -------
@@ -279,7 +279,7 @@ class RelativeSelfAttention(nn.Module):
         by_position = (query + self.position_bias.unsqueeze(1)) * scale
         mask = frame_mask(lengths, n_frames)
 
-        # A graph for all lengths can't have as many blocks as each of them needs.
+        # A compiled graph serves all lengths, so its number of blocks can't vary.
         firsts = [0] if torch.compiler.is_compiling() else range(0, n_frames, BLOCK)
         dropout = self.dropout if self.training else 0.0
         blocks = []

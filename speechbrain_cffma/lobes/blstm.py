@@ -1,4 +1,4 @@
-"""The recurrent enhancer of BSS-CFFMA's predecessor BSSE-SE, to compare RHMA with.
+"""The recurrent enhancer of BSSE-SE, the predecessor of BSS-CFFMA, for comparison with RHMA.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -13,9 +13,9 @@ from speechbrain_cffma.registry import lobe
 
 @lobe
 class BLSTM(nn.Module):
-    """Bidirectional LSTM layers; the two directions of the last one are summed.
+    """Bidirectional LSTM layers; the two directions of the last layer are summed.
 
-    Behind a `Concatenation` and with 256 channels it makes the head of BSSE-SE
+    After a `Concatenation` and with 256 channels it is the head of BSSE-SE
     (https://arxiv.org/abs/2204.03339).
 
     Arguments
@@ -47,7 +47,7 @@ class BLSTM(nn.Module):
             dim,
             n_layers,
             batch_first=True,
-            # A single layer has nothing behind it, and torch warns of a dropout there.
+            # LSTM drops out between layers only, and warns if there is just one.
             dropout=dropout if n_layers > 1 else 0.0,
             bidirectional=True,
         )
@@ -72,7 +72,7 @@ class BLSTM(nn.Module):
         if mask is None:
             hidden, _ = self.layers(x)
         else:
-            # Packed, the backward direction begins at an utterance's own last frame.
+            # Packing lets the backward direction begin at the last valid frame.
             packed = pack_padded_sequence(
                 x, mask.sum(dim=(1, 2)).cpu(), batch_first=True, enforce_sorted=False
             )

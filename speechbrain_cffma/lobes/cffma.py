@@ -1,4 +1,4 @@
-"""The network from waveform to waveform, and the mask estimator in its middle.
+"""The mask estimator of BSS-CFFMA: fusion and enhancer between two linear layers.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -17,7 +17,9 @@ from speechbrain_cffma.registry import lobe
 
 @lobe
 class MaskEstimator(nn.Module):
-    """Fusion, Linear, enhancer, Linear, sigmoid: from two features to a mask.
+    """Estimates a mask from a spectrogram and an SSL embedding.
+
+    In a row: fusion, Linear, enhancer, Linear, sigmoid.
 
     Arguments
     ---------
@@ -76,7 +78,7 @@ class MaskEstimator(nn.Module):
     def estimate(
         self, spectrum: Tensor, embedding: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Estimate the mask, and keep the features that it is made from.
+        """Estimate the mask, and also return the features from which it is computed.
 
         Arguments
         ---------
@@ -96,7 +98,7 @@ class MaskEstimator(nn.Module):
         """
         fused = self.fusion(spectrum, embedding, lengths)
         hidden = self.enhancer(self.input_layer(fused), lengths)
-        # Under autocast the spectrum is in float32, and so is the mask.
+        # Under autocast the spectrogram is float32, so the mask is too.
         return torch.sigmoid(self.output_layer(hidden).to(spectrum.dtype)), hidden
 
 
@@ -117,15 +119,15 @@ class CFFMA(MaskEstimator):
     n_blocks : int
         Blocks of RHMA.
     n_heads : int
-        Heads of its self-attention.
+        Heads of RHMA's self-attention.
     ffn_expansion : int
-        Expansion of its feed-forward networks.
+        Expansion of RHMA's feed-forward networks.
     dropout : float
         Dropout in RHMA.
     kernel_sizes : sequence of int
         Kernel sizes of MSCFF's gates.
     dilations : sequence of int
-        Their dilations.
+        Dilations of MSCFF's gates.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""The enhancer: embedding, spectrogram and mask estimator from waveform to waveform.
+"""The enhancer, from waveform to waveform: spectrogram, SSL embedding, mask estimator.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -24,11 +24,12 @@ from speechbrain_cffma.registry import lobe
 
 @lobe
 class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
-    """Enhances waveforms: the mask multiplies the log-magnitude spectrogram, the phase is kept.
+    """Enhances waveforms: a mask multiplies the log-magnitude spectrogram; the phase stays.
 
-    A refiner, which is not part of the published network, then changes both.
+    An optional refiner, which is not part of the published network, then changes magnitude
+    and phase.
 
-    Fits SpeechBrain's `WaveformEnhancement` as its `enhance_model`.
+    SpeechBrain's `WaveformEnhancement` can use it as its `enhance_model`.
 
     Arguments
     ---------
@@ -40,16 +41,16 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         Called as `mask_estimator(spectrum, embedding, lengths)`, gives [B, T, F]. A
         refiner needs its `estimate` too.
     level : float or None
-        Root mean square in dB of full scale that the network hears each waveform at:
-        what it does is then the same for loud and for soft recordings. None for the
-        level that the waveform has, as published.
+        RMS level in dB of full scale that each waveform is scaled to before the network,
+        so that loud and soft recordings are enhanced alike; the output has the original
+        level. None (as published): waveforms are not scaled.
     suppression : float or None
-        Upper bound in dB on what each time and frequency is attenuated by. None for no
-        bound, as published.
+        Largest attenuation in dB of any time and frequency. None (as published): no limit.
     refiner : Refiner or callable or None
-        Called as `refiner(noisy, masked, hidden, mask)` with spectra [B, T, F, 2]. What
-        is no module makes one, from n_freqs and dim of the mask estimator: in YAML
-        `!name:speechbrain_cffma.lobes.Refiner`. None for none, as published.
+        Called as `refiner(noisy, masked, hidden, mask)` with spectra [B, T, F, 2]. A
+        callable that is not a module is called once with n_freqs and dim of the mask
+        estimator, and returns the module: in YAML
+        `!name:speechbrain_cffma.lobes.Refiner`. None (as published): no refiner.
 
     Example
     -------
@@ -61,8 +62,8 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
     ...     level=0.0,
     ... ).eval()
     >>> noisy = torch.randn(2, 16000)
-    >>> enhanced, log_spectrum = enhancer(noisy)
-    >>> enhanced.shape, log_spectrum.shape
+    >>> enhanced, log_magnitude = enhancer(noisy)
+    >>> enhanced.shape, log_magnitude.shape
     (torch.Size([2, 16000]), torch.Size([2, 101, 201]))
     >>> torch.allclose(0.01 * enhanced, enhancer(0.01 * noisy)[0], atol=1e-6)
     True
@@ -86,13 +87,13 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         self.refiner = self._refiner(refiner)
 
     def _refiner(self, refiner):
-        """The module, which follows the mask estimator in its sizes."""
+        """The module, built with the sizes of the mask estimator if it is not one yet."""
         if refiner is None or isinstance(refiner, nn.Module):
             return refiner
         return refiner(self.mask_estimator.n_freqs, self.mask_estimator.dim)
 
     def gain(self, noisy: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """What waveforms are multiplied by, to have the level that the network hears.
+        """Compute the gain that scales each waveform to `level`.
 
         Arguments
         ---------
@@ -104,14 +105,14 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         Returns
         -------
         torch.Tensor
-            Gains [B, 1]. Silence counts as -100 dB.
+            Gains [B, 1]; 1 if `level` is None. Silence counts as -100 dB.
         """
         if self.level is None:
             return noisy.new_ones(len(noisy), 1)
         noisy = noisy.to(statistics_dtype(noisy.dtype)).unsqueeze(2)
         valid = frame_mask(lengths, noisy.shape[1])
         power = mean_over_time(noisy.square(), valid).squeeze(2)
-        # Before the root, whose slope at 0 is infinite.
+        # Clamped before the square root, whose slope at 0 is infinite.
         return 10 ** (self.level / 20) / power.clamp(min=1e-10).sqrt()
 
     def forward(
@@ -123,7 +124,7 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
     ) -> tuple[Tensor | None, Tensor]:
         """Enhance a batch.
 
-        With `lengths`, each utterance is enhanced as it would be alone.
+        With `lengths`, the result of an utterance does not depend on its padding.
 
         Arguments
         ---------
@@ -132,22 +133,22 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         lengths : torch.Tensor or None
             Relative lengths [B].
         suppression : float or None
-            Another bound in dB than the network's own; `math.inf` for none.
+            Largest attenuation in dB; None for the enhancer's own, `math.inf` for no limit.
         waveform : bool
-            False saves the inverse transform, for losses of the magnitude alone.
+            False skips the inverse transform, for losses that use only the magnitude.
 
         Returns
         -------
         enhanced : torch.Tensor or None
-            Enhanced waveforms [B, S] in the type of `noisy`, 0 where they are padded;
-            None without `waveform`.
+            Enhanced waveforms [B, S] with the dtype of `noisy`, 0 in the padding; None if
+            `waveform` is False.
         log_magnitude : torch.Tensor
             Enhanced log1p magnitude [B, T, F]; padded frames hold no meaningful value.
 
         Raises
         ------
         InputError
-            If the input is not [B, S], or shorter than 25 ms, or lengths are not [B].
+            If the input is not [B, S] or is shorter than 25 ms, or if lengths are not [B].
         """
         if noisy.dim() != 2:
             raise InputError(
@@ -155,7 +156,7 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
             )
         if lengths is not None and lengths.shape != noisy.shape[:1]:
             raise InputError(
-                f"{len(noisy)} waveforms have as many lengths, not lengths of shape "
+                f"{len(noisy)} waveforms need lengths of shape ({len(noisy)},), not "
                 f"{tuple(lengths.shape)}"
             )
         n_samples = noisy.shape[1]
@@ -178,9 +179,9 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         return enhanced, masked.to(noisy.dtype)
 
     def _estimate(self, noisy, log_magnitude, phase, lengths):
-        """The enhanced log1p magnitude [B, T, F] and phase [B, T, F]."""
+        """Estimate the enhanced log1p magnitude [B, T, F] and phase [B, T, F]."""
         dtype = log_magnitude.dtype
-        # Autocast sees to types itself.
+        # Under autocast, autocast chooses the types.
         device_type = noisy.device.type
         if not (
             torch.amp.is_autocast_available(device_type)
@@ -190,7 +191,7 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         n_frames = log_magnitude.shape[1]
         embedding = self.embedding(noisy.to(dtype), n_frames, lengths)  # [B, T, D]
         if lengths is not None:
-            # T is not exactly proportional to S.
+            # Recomputed in frames, since T is not exactly proportional to S.
             valid = n_valid_samples(lengths, noisy.shape[1])
             lengths = self.spectrogram.n_frames(valid) / n_frames
         features = (log_magnitude.to(dtype), embedding, lengths)
@@ -215,16 +216,17 @@ def load_enhancer(
     fine_tune: str = "frozen",
     refiner: Callable[..., nn.Module] | None = None,
 ) -> CFFMAEnhancer:
-    """Load a trained network, to train it further.
+    """Load a trained network for further training.
 
     Arguments
     ---------
     source : str or Path
         A model folder or a hub id, see `CFFMAEnhancer.from_pretrained`.
     fine_tune : str
-        What of its SSL model learns: "frozen", "partial" or "entire"; see `SSLEmbedding`.
+        Which part of its SSL model is trained: "frozen", "partial" or "entire"; see
+        `SSLEmbedding`.
     refiner : Refiner or callable or None
-        A new one, for a network that has none yet; see `CFFMAEnhancer`.
+        Refiner to add if the network has none; see `CFFMAEnhancer`.
 
     Returns
     -------
@@ -234,7 +236,7 @@ def load_enhancer(
     Raises
     ------
     InputError
-        If it can't be loaded, or there is no such `fine_tune`.
+        If the network can't be loaded, or `fine_tune` is unknown.
 
     Example
     -------

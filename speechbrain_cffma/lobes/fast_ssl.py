@@ -1,4 +1,4 @@
-"""Faster kernels for what an SSL model of transformers computes; weights and outputs stay.
+"""Faster layers for the SSL models of transformers, with the same weights and outputs.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -16,18 +16,17 @@ from speechbrain_cffma.lobes.layers import (
     without_autocast,
 )
 
-#: Frames (20 ms) of a batch whose features are computed together: those of all would not
-#: stay in the cache.
+#: Frames (20 ms) in a chunk of a batch: the features of a chunk fit in the CPU's cache.
 CHUNK = 100
 
 
 class FastWavLMAttention(WavLMAttention):
-    """WavLM's gated relative-position attention without the weights that nobody reads.
+    """WavLM's gated relative-position attention (https://arxiv.org/abs/2110.13900,
+    Section III-A), without returning the attention weights.
 
-    The transformers implementation asks for the attention weights, which keeps the
-    softmax from the fused kernels, and computes the bucket of a distance anew for each
-    pair of frames. This gives the same output (https://arxiv.org/abs/2110.13900,
-    Section III-A).
+    The implementation of transformers returns these weights, so it can't use fused
+    kernels. It also computes the bucket of a distance for each pair of frames; this class
+    does so once for each distance.
     """
 
     def forward(
@@ -38,8 +37,8 @@ class FastWavLMAttention(WavLMAttention):
         Returns
         -------
         (torch.Tensor, None, torch.Tensor)
-            The output [B, T, C], no weights, and the position bias [1, H, T, T], which
-            the first layer computes for all.
+            The output [B, T, C], no weights, and the position bias [1, H, T, T]. The first
+            layer computes the bias for all layers.
         """
         query, key, value = (
             self._split_heads(project(hidden_states))
@@ -61,13 +60,13 @@ class FastWavLMAttention(WavLMAttention):
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
     def _gate(self, x):
-        """What each frame multiplies its position bias by [B, H, T, 1]."""
+        """The gate [B, H, T, 1] by which each frame scales its position bias."""
         gates = self.gru_rel_pos_linear(x).unflatten(3, (2, 4)).sum(-1).sigmoid()
         update, reset = gates.chunk(2, dim=3)
         return update * (reset * self.gru_rel_pos_const - 1.0) + 2.0
 
     def _position_bias(self, n_frames):
-        """The bias of each pair of frames [1, H, T, T], from one lookup a distance."""
+        """The bias of each pair of frames [1, H, T, T], with one lookup per distance."""
         device = self.rel_attn_embed.weight.device
         distances = torch.arange(1 - n_frames, n_frames + 1, device=device)
         bias = self.rel_attn_embed(self._relative_positions_bucket(distances))
@@ -76,29 +75,29 @@ class FastWavLMAttention(WavLMAttention):
 
 
 class FastFeatureEncoder(WavLMFeatureEncoder):
-    """The convolutional feature encoder, on the CPU some frames at a time.
+    """The convolutional feature encoder; on the CPU it computes some frames at a time.
 
-    What its layers compute of them stays in the cache. It stands in for the encoders of
-    wav2vec 2.0 and HuBERT too, which are the same.
+    The outputs of all layers then fit in the cache. It also replaces the encoders of
+    wav2vec 2.0 and HuBERT, which are the same.
     """
 
     def forward(self, input_values, n_valid=None):
         """Encode waveforms [B, S] to features [B, C, T].
 
-        Those that are encoded already [B, C, T] pass, since a transformers model hands on
-        nothing but what it is given as its waveforms.
+        Features [B, C, T] are returned unchanged: a model can then be called with features
+        in place of waveforms.
 
         Arguments
         ---------
         input_values : torch.Tensor
             Waveforms [B, S], or features [B, C, T].
         n_valid : torch.Tensor or None
-            Number of valid samples of each [B], which a norm over time is computed of.
+            Number of valid samples of each waveform [B]; norms over time use only these.
 
         Returns
         -------
         torch.Tensor
-            Features [B, C, T]; of padded frames they hold no meaningful value.
+            Features [B, C, T]; padded frames hold no meaningful value.
         """
         if input_values.dim() == 3:
             return input_values
@@ -109,7 +108,7 @@ class FastFeatureEncoder(WavLMFeatureEncoder):
             if n_valid is None or not has_norm_over_time:
                 return super().forward(input_values)
             return self._whole(input_values, n_valid)
-        stride, reach = 1, 1  # in samples: of one frame
+        stride, reach = 1, 1  # in samples: hop between frames and length of a frame
         for layer in self.conv_layers:
             reach += (layer.conv.kernel_size[0] - 1) * stride
             stride *= layer.conv.stride[0]
@@ -128,7 +127,7 @@ class FastFeatureEncoder(WavLMFeatureEncoder):
         return torch.cat(chunks, dim=2)
 
     def _whole(self, wav, n_valid):
-        """All frames at once, with the first layer's norm over the valid ones."""
+        """Encode all frames at once; the first layer's norm uses only valid frames."""
         first, *others = self.conv_layers
         norm = first.layer_norm
         x = first.conv(wav[:, None]).mT  # [B, T, C]
@@ -144,12 +143,12 @@ class FastFeatureEncoder(WavLMFeatureEncoder):
 
 
 def first_frames(conv, n_valid, n_frames):
-    """Which frames of a convolution without padding see valid samples alone.
+    """Mark the output frames of a convolution that see only valid samples.
 
     Arguments
     ---------
     conv : torch.nn.Conv1d
-        The first of a feature encoder.
+        The first convolution of a feature encoder, without padding.
     n_valid : torch.Tensor
         Number of valid samples of each waveform [B].
     n_frames : int
@@ -171,24 +170,25 @@ def first_frames(conv, n_valid, n_frames):
 
 
 def fold_norm(layer, wav, n_valid=None):
-    """A base model's first layer for a given waveform, with its GroupNorm in its kernels.
+    """Fold the GroupNorm of a base model's first layer into its kernels.
 
-    The norm is that of each channel over time. Mean and variance of a channel follow
-    from those of the segments that its kernel meets, so that they need no output.
+    The norm is over time, for each channel. Mean and variance of a channel follow from
+    mean and covariance of the waveform's segments, so the convolution need not be
+    computed to find them.
 
     Arguments
     ---------
     layer : torch.nn.Module
-        Of a feature encoder: convolution, GroupNorm and activation.
+        First layer of a feature encoder: convolution, GroupNorm and activation.
     wav : torch.Tensor
-        Waveforms [B, S], whole.
+        Whole waveforms [B, S], over which the norm is computed.
     n_valid : torch.Tensor or None
-        Number of valid samples of each [B], which the norm is computed of.
+        Number of valid samples of each waveform [B]; the norm uses only these.
 
     Returns
     -------
     callable
-        Takes any part of them [B, 1, N], and gives what the layer gives there [B, C, T].
+        Maps any part of the waveforms [B, 1, N] to the layer's output there [B, C, T].
 
     Example
     -------
@@ -200,7 +200,7 @@ def fold_norm(layer, wav, n_valid=None):
     conv, norm = layer.conv, layer.layer_norm
     size, stride = conv.kernel_size[0], conv.stride[0]
     with without_autocast(wav):
-        # In float64, since a kernel may leave little of a loud signal.
+        # In float64, since a kernel can cancel most of a loud signal.
         segments = wav.double().unfold(1, size, stride)  # [B, T, K]
         if n_valid is None:
             mean = segments.mean(dim=1, keepdim=True)
@@ -226,8 +226,8 @@ def fold_norm(layer, wav, n_valid=None):
 
 
 class ChannelsLastConv1d(nn.Conv1d):
-    """A convolution without stride or dilation, on the CPU with channels last: there
-    faster for many groups.
+    """A convolution without stride or dilation. On the CPU it computes with channels last,
+    which is faster for many groups.
 
     Example
     -------
@@ -238,23 +238,22 @@ class ChannelsLastConv1d(nn.Conv1d):
     """
 
     def forward(self, x):
-        """Convolve [B, C, T], best in the memory of [B, T, C]."""
+        """Convolve [B, C, T]; fastest if the memory has the order [B, T, C]."""
         if x.device.type != "cpu":
             return super().forward(x)
-        # Only convolutions over two dimensions know this order.
+        # PyTorch supports channels last only for 2-D convolutions.
         weight = self.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
         x = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
         padding = (0, *self.padding)
         return F.conv2d(x, weight, self.bias, 1, padding, 1, self.groups).squeeze(2)
 
     def fixed(self):
-        """The same convolution, with a weight that is neither normalised nor copied anew
-        at each call.
+        """A copy for inference, whose weight is normalised and reordered once.
 
         Returns
         -------
         ChannelsLastConv1d
-            For inference.
+            The convolution with a constant weight.
         """
         conv = nn.utils.skip_init(
             ChannelsLastConv1d,
@@ -271,12 +270,12 @@ class ChannelsLastConv1d(nn.Conv1d):
 
 
 def make_fast(model):
-    """Let a transformers model compute with the classes above.
+    """Replace the layers of a transformers model by the faster classes above, in place.
 
     Arguments
     ---------
     model : torch.nn.Module
-        A WavLM, wav2vec 2.0 or HuBERT; its weights, and their names, stay as they are.
+        A WavLM, wav2vec 2.0 or HuBERT model. Weights and their names stay the same.
 
     Example
     -------
@@ -295,6 +294,6 @@ def make_fast(model):
     if type(positions) is nn.Conv1d:
         positions.__class__ = ChannelsLastConv1d
     elif not isinstance(positions, ChannelsLastConv1d):
-        # Weight normalisation has given it a class of its own, which gets another base.
+        # Weight normalisation made a class for this module: give it the new base.
         own = type(positions)
         positions.__class__ = type(own.__name__, (ChannelsLastConv1d,), dict(vars(own)))

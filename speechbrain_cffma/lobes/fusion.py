@@ -1,4 +1,4 @@
-"""Fusions to compare MSCFF with: one input alone, concatenation and cross-attention.
+"""Fusions for comparison with MSCFF: one input alone, concatenation, cross-attention.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -14,12 +14,12 @@ from speechbrain_cffma.registry import lobe
 
 @lobe
 class SpectrogramOnly(nn.Module):
-    """The spectrogram, without the embedding.
+    """Uses only the spectrogram and ignores the SSL embedding.
 
     Arguments
     ---------
     n_freqs : int
-        Channels F of the spectrogram, and of the output.
+        Channels F of the spectrogram and of the output.
 
     Example
     -------
@@ -36,7 +36,7 @@ class SpectrogramOnly(nn.Module):
     def forward(
         self, spectrum: Tensor, embedding: Tensor, lengths: Tensor | None = None
     ) -> Tensor:
-        """Take the spectrogram.
+        """Return the spectrogram.
 
         Arguments
         ---------
@@ -57,12 +57,12 @@ class SpectrogramOnly(nn.Module):
 
 @lobe
 class EmbeddingOnly(nn.Module):
-    """The SSL embedding; the spectrogram serves only for the mask to be applied to.
+    """Uses only the SSL embedding to estimate the mask, and ignores the spectrogram.
 
     Arguments
     ---------
     ssl_dim : int
-        Channels D of the SSL embedding, and of the output.
+        Channels D of the SSL embedding and of the output.
 
     Example
     -------
@@ -79,7 +79,7 @@ class EmbeddingOnly(nn.Module):
     def forward(
         self, spectrum: Tensor, embedding: Tensor, lengths: Tensor | None = None
     ) -> Tensor:
-        """Take the embedding.
+        """Return the embedding.
 
         Arguments
         ---------
@@ -100,7 +100,7 @@ class EmbeddingOnly(nn.Module):
 
 @lobe
 class Concatenation(nn.Module):
-    """Both inputs side by side; the mask estimator's first Linear mixes them.
+    """Concatenates both inputs; the first Linear of the mask estimator mixes them.
 
     Arguments
     ---------
@@ -156,11 +156,11 @@ class Concatenation(nn.Module):
 class CrossAttentionFusion(nn.Module):
     """Each frame of the spectrogram attends to all frames of the embedding.
 
-    With sinusoids P of the frame numbers (https://arxiv.org/abs/1706.03762, Section 3.5),
-    by which a frame finds its own time in the other sequence:
-
     `s = Linear(S)`, `l = Linear(L) + P`,
     `out = LN(s + MultiHeadAttention(query=s + P, key=l, value=l))`.
+
+    P are sinusoids of the frame numbers (https://arxiv.org/abs/1706.03762, Section 3.5).
+    They let a frame find the same time in the other sequence.
 
     Arguments
     ---------
@@ -178,7 +178,7 @@ class CrossAttentionFusion(nn.Module):
     Raises
     ------
     InputError
-        If the heads don't divide the channels U, or these are odd.
+        If U is odd or not a multiple of n_heads.
 
     Example
     -------

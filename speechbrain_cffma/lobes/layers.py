@@ -1,4 +1,4 @@
-"""What the lobes share: initialisation, checks, the padding mask and layers for [batch, time, channel].
+"""Common parts of the lobes: initialisation, checks, padding masks and layers.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from speechbrain_cffma.errors import InputError
 
-#: A number of samples or frames, of one signal or of each of a batch.
+#: A number of samples or frames: an int for one signal, a tensor for a batch.
 Count = TypeVar("Count", int, Tensor)
 
 
@@ -34,7 +34,7 @@ def xavier(layer):
     >>> xavier(nn.Linear(4, 2)).bias.tolist()
     [0.0, 0.0]
     """
-    # A layer without memory, of a model to be loaded, would take its time for nothing.
+    # A meta layer has no memory yet: its weights will be loaded.
     if not layer.weight.is_meta:
         nn.init.xavier_normal_(layer.weight)
         if layer.bias is not None:
@@ -42,17 +42,17 @@ def xavier(layer):
     return layer
 
 
-def check_features(fusion, spectrum, embedding):
-    """Refuse features that a fusion is not made for.
+def check_features(fusion, log_magnitude, embedding):
+    """Check that features have the shapes that a fusion expects.
 
     Arguments
     ---------
     fusion : torch.nn.Module
-        With the attributes n_freqs and ssl_dim.
-    spectrum : torch.Tensor
-        Should be [B, T, n_freqs].
+        A fusion with the attributes n_freqs and ssl_dim.
+    log_magnitude : torch.Tensor
+        Log-magnitude spectrogram, expected to be [B, T, n_freqs].
     embedding : torch.Tensor
-        Should be [B, T, ssl_dim].
+        SSL embedding, expected to be [B, T, ssl_dim].
 
     Raises
     ------
@@ -64,25 +64,26 @@ def check_features(fusion, spectrum, embedding):
     >>> from speechbrain_cffma.lobes import MSCFF
     >>> check_features(MSCFF(201, 32, 64), torch.rand(1, 9, 201), torch.rand(1, 9, 32))
     """
-    expected = (*spectrum.shape[:2], fusion.n_freqs, fusion.ssl_dim)
-    found = (*embedding.shape[:2], spectrum.shape[2], embedding.shape[2])
+    expected = (*log_magnitude.shape[:2], fusion.n_freqs, fusion.ssl_dim)
+    found = (*embedding.shape[:2], log_magnitude.shape[2], embedding.shape[2])
     if expected != found:
         raise InputError(
             f"{type(fusion).__name__}(n_freqs={fusion.n_freqs}, ssl_dim={fusion.ssl_dim}) "
-            f"got a spectrum of shape {tuple(spectrum.shape)} and an embedding of "
-            f"{tuple(embedding.shape)}"
+            f"got a spectrogram of shape {tuple(log_magnitude.shape)} and an embedding of "
+            f"shape {tuple(embedding.shape)}: they must be [B, T, n_freqs] and "
+            "[B, T, ssl_dim]"
         )
 
 
 def n_valid_samples(lengths, n_samples):
-    """Number of samples of each utterance of a padded batch.
+    """Number of samples of each utterance in a padded batch.
 
     Arguments
     ---------
     lengths : torch.Tensor
         Relative lengths [B], 1.0 = all samples.
     n_samples : int
-        Number of samples S of the batch.
+        Number of samples S of the padded batch.
 
     Returns
     -------
@@ -94,26 +95,26 @@ def n_valid_samples(lengths, n_samples):
     >>> n_valid_samples(torch.tensor([1.0, 0.5]), 16000).tolist()
     [16000, 8000]
     """
-    # A half precision holds no such number.
+    # Half precision can't represent such large numbers.
     lengths = lengths.to(statistics_dtype(lengths.dtype))
     return (lengths * n_samples).round().long()
 
 
 def frame_mask(lengths, n_frames):
-    """Which frames are speech and which are padding.
+    """Mark which frames are valid and which are padding.
 
     Arguments
     ---------
     lengths : torch.Tensor or None
-        Relative lengths [B], 1.0 = all frames. None: nothing is padded.
+        Relative lengths [B], 1.0 = all frames. None: there is no padding.
     n_frames : int
         Number of frames T.
 
     Returns
     -------
     torch.Tensor or None
-        Boolean mask [B, T, 1], True at valid frames (at least one each); None if
-        lengths is None.
+        Boolean mask [B, T, 1], True at valid frames (at least one in each utterance);
+        None if lengths is None.
 
     Example
     -------
@@ -128,14 +129,14 @@ def frame_mask(lengths, n_frames):
 
 
 def zero_padding(x, mask):
-    """Set padded frames to zero, as they would be if the utterance ended there.
+    """Set padded frames to zero.
 
     Arguments
     ---------
     x : torch.Tensor
         Features [B, T, C].
     mask : torch.Tensor or None
-        What `frame_mask` returns.
+        Mask from `frame_mask`.
 
     Returns
     -------
@@ -159,7 +160,7 @@ def mean_over_time(x, mask=None):
     x : torch.Tensor
         Features [B, T, C].
     mask : torch.Tensor or None
-        What `frame_mask` returns.
+        Mask from `frame_mask`.
 
     Returns
     -------
@@ -174,19 +175,19 @@ def mean_over_time(x, mask=None):
     """
     if mask is None:
         return x.mean(dim=1, keepdim=True)
-    # A sum over many frames is beyond what float16 holds.
+    # The sum over many frames can exceed the range of float16.
     wide = statistics_dtype(x.dtype)
     total = zero_padding(x, mask).sum(dim=1, keepdim=True, dtype=wide)
     return (total / mask.sum(dim=1, keepdim=True)).to(x.dtype)
 
 
 def statistics_dtype(dtype):
-    """What sums over many values are computed in: at least float32.
+    """The dtype for sums over many values: at least float32.
 
     Arguments
     ---------
     dtype : torch.dtype
-        Type of the values.
+        Dtype of the values.
 
     Returns
     -------
@@ -202,17 +203,17 @@ def statistics_dtype(dtype):
 
 
 def without_autocast(x):
-    """Context in which nothing is cast, on the device of a tensor.
+    """Switch autocast off for the device of a tensor.
 
     Arguments
     ---------
     x : torch.Tensor
-        Any.
+        A tensor on the device.
 
     Returns
     -------
     context manager
-        That of `torch.autocast`, or an empty one where the device has none.
+        `torch.autocast(enabled=False)`, or an empty context if the device has no autocast.
 
     Example
     -------
@@ -227,14 +228,15 @@ def without_autocast(x):
 
 
 def standardise(x, mask=None, eps=1e-5):
-    """Subtract the mean over all channels and valid frames, divide by the deviation.
+    """Subtract the mean over all channels and valid frames, and divide by their standard
+    deviation.
 
     Arguments
     ---------
     x : torch.Tensor
         Features [B, T, C].
     mask : torch.Tensor or None
-        What `frame_mask` returns.
+        Mask from `frame_mask`.
     eps : float
         Added to the variance.
 
@@ -257,7 +259,7 @@ def standardise(x, mask=None, eps=1e-5):
 
 
 class TimeConv1d(nn.Conv1d):
-    """A 1-D convolution over time for [batch, time, channel], zero-padded to keep the length.
+    """A 1-D convolution over time for [B, T, C], zero-padded to keep the length.
 
     Arguments
     ---------
@@ -266,9 +268,9 @@ class TimeConv1d(nn.Conv1d):
     out_channels : int
         Number of output channels.
     kernel_size : int
-        Frames the kernel spans (odd, so that it is centred).
+        Length of the kernel in frames (odd, so that it is centred).
     dilation : int
-        Distance of its taps in frames.
+        Distance between the kernel's taps in frames.
     bias : bool
         Whether to add a bias.
 
@@ -329,7 +331,7 @@ class GlobalLayerNorm(nn.Module):
         x : torch.Tensor
             Features [B, T, C].
         mask : torch.Tensor or None
-            What `frame_mask` returns.
+            Mask from `frame_mask`.
 
         Returns
         -------

@@ -26,13 +26,13 @@ class ConvGate(TimeConv1d):
     Arguments
     ---------
     in_channels : int
-        Channels of what the gate is computed from.
+        Channels of the features from which the gate is computed.
     out_channels : int
-        Channels that it multiplies.
+        Channels of the features that the gate multiplies.
     kernel_size : int
-        Frames the kernel spans (odd, so that it is centred).
+        Length of the kernel in frames (odd, so that it is centred).
     dilation : int
-        Distance of its taps in frames.
+        Distance between the kernel's taps in frames.
 
     Example
     -------
@@ -53,7 +53,7 @@ class ConvGate(TimeConv1d):
 
 @lobe
 class OpenGate(nn.Module):
-    """The gate that lets everything pass, for networks without one of the gates.
+    """A gate that is always open, for ablations that remove a gate.
 
     Example
     -------
@@ -62,17 +62,17 @@ class OpenGate(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give a scalar 1, whatever the features [B, T, C]."""
+        """Return a scalar 1 for any features [B, T, C]."""
         return x.new_ones(())
 
 
 @lobe
 class GatedFusion(nn.Module):
-    """Fuses spectrogram S and SSL embedding L with three gates; MSCFF has convolutional ones.
+    """Fuses spectrogram S and SSL embedding L by three gates of any kind.
 
     With X = [S, L]: `u = Linear(X)`, `h = gLN(PReLU(Conv1d(u)))`,
-    `out = ReLU(Linear([S * gate_1(h), L * gate_2(h)]) + u * gate_3(h))`, with one
-    Linear in both places.
+    `out = ReLU(Linear([S * gate_1(h), L * gate_2(h)]) + u * gate_3(h))`. Both `Linear`
+    are the same layer.
 
     Arguments
     ---------
@@ -83,7 +83,7 @@ class GatedFusion(nn.Module):
     fused_dim : int
         Channels U of the output.
     gates : iterable of torch.nn.Module
-        The gates of S, of L and of u, each called on h [B, T, U // 2].
+        The gates for S, L and u, each called with h [B, T, U // 2].
 
     Example
     -------
@@ -109,7 +109,7 @@ class GatedFusion(nn.Module):
 
     @property
     def gates(self) -> list[nn.Module]:
-        """The gates of S, of L and of u, as a list."""
+        """The gates for S, L and u."""
         return [self.spectrum_gate, self.embedding_gate, self.fused_gate]
 
     def forward(
@@ -153,12 +153,12 @@ class GatedFusion(nn.Module):
 
 @lobe
 class MSCFF(GatedFusion):
-    """Fuses spectrogram S and SSL embedding L with three gates of different time scales.
+    """Fuses spectrogram S and SSL embedding L by three convolutional gates of different
+    time scales (https://arxiv.org/abs/2408.06851, Section 2.2).
 
-    With X = [S, L], after https://arxiv.org/abs/2408.06851, Section 2.2:
-
-    `u = Linear(X)`, `h = gLN(PReLU(Conv1d(u)))`, `g_i = sigmoid(Conv1d_i(h))`,
-    `out = ReLU(Linear([S * g_1, L * g_2]) + u * g_3)`, with one Linear in both places.
+    With X = [S, L]: `u = Linear(X)`, `h = gLN(PReLU(Conv1d(u)))`,
+    `g_i = sigmoid(Conv1d_i(h))`, `out = ReLU(Linear([S * g_1, L * g_2]) + u * g_3)`.
+    Both `Linear` are the same layer.
 
     Arguments
     ---------
@@ -169,10 +169,10 @@ class MSCFF(GatedFusion):
     fused_dim : int
         Channels U of the output.
     kernel_sizes : sequence of int
-        Kernel sizes (odd, in frames) of the gates of S, of L and of u.
+        Kernel sizes (odd, in frames) of the gates for S, L and u.
     dilations : sequence of int
-        Their dilations. The default is that of the authors' published code; the
-        paper's text speaks of dilated convolutions without giving the factors.
+        Dilations of the gates. The default is taken from the authors' published code;
+        the paper mentions dilated convolutions but does not give the factors.
 
     Raises
     ------

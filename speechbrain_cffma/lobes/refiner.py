@@ -1,7 +1,7 @@
 """The refiner: a small U-Net over time and frequency after the published network.
 
-The published head treats each frequency as a channel of its own. Here the weights are
-shared along frequency: what is learnt of a harmonic or a formant holds for all others.
+The published head has separate weights for each frequency. The refiner shares its weights
+along frequency: what it learns about one harmonic or formant applies to all others.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -16,21 +16,21 @@ from torch.nn import functional as F
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.registry import lobe
 
-#: Frequencies that the first convolution brings together to one band.
+#: Frequencies that the first convolution merges into one band.
 STRIDE = 4
 #: Channels of each band that come from the mask estimator's hidden features.
 HIDDEN_CHANNELS = 8
 #: Channels at full resolution in frequency.
 FULL_CHANNELS = 16
-#: Exponent that compresses magnitudes, as the ear does.
+#: Exponent that compresses magnitudes, similar to loudness.
 COMPRESSION = 0.3
 
 
 class ChannelNorm(nn.LayerNorm):
     """Layer normalisation over the channels of [B, C, T, F].
 
-    Each time and frequency is normalised alone, so that neither padding nor the size
-    of a batch matters.
+    It normalises each time and frequency alone, so neither padding nor batch size
+    changes the result.
 
     Example
     -------
@@ -44,7 +44,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions over time and frequency, added to what goes in.
+    """Two 3x3 convolutions over time and frequency, added to their input.
 
     Arguments
     ---------
@@ -81,14 +81,14 @@ class ResidualBlock(nn.Module):
         Arguments
         ---------
         x : torch.Tensor
-            Features [B, C, T, F], 0 where they are padded.
+            Features [B, C, T, F], 0 in the padding.
         mask : torch.Tensor or None
             1 at valid frames and 0 at padded ones [B, 1, T, 1].
 
         Returns
         -------
         torch.Tensor
-            Features [B, C, T, F], 0 where they are padded.
+            Features [B, C, T, F], 0 in the padding.
         """
         y = _zero_padding(F.relu(self.norm1(self.conv1(x))), mask)
         return _zero_padding(F.relu(x + self.norm2(self.conv2(y))), mask)
@@ -96,13 +96,13 @@ class ResidualBlock(nn.Module):
 
 @lobe
 class Refiner(nn.Module):
-    """Refines a masked spectrum, magnitude and phase, by a filter over neighbouring frames.
+    """Refines magnitude and phase of a masked spectrum by filters over neighbouring frames.
 
-    A U-Net of residual blocks sees the noisy and the masked spectrum, and the hidden
-    features of the mask estimator. It gives a complex filter of `n_taps` frames for
-    each time and frequency, as deep filtering does (https://arxiv.org/abs/2110.05588,
-    Eq. 1); what the filter makes of the masked spectrum is added to it. A new refiner
-    changes nothing: its last layer begins at zero.
+    A U-Net of residual blocks takes the noisy spectrum, the masked spectrum and the
+    hidden features of the mask estimator. For each time and frequency it predicts a
+    complex filter of `n_taps` frames, as deep filtering does
+    (https://arxiv.org/abs/2110.05588, Eq. 1). The filtered spectrum is added to the masked
+    one. A new refiner changes nothing: its last layer is initialised with zeros.
 
     Arguments
     ---------
@@ -111,17 +111,17 @@ class Refiner(nn.Module):
     hidden_dim : int
         Channels D of the hidden features.
     channels : sequence of int
-        Channels of each level; a level has half as many bands as the one above it.
+        Channels of each level; a level has half as many bands as the level above it.
     depths : sequence of int
-        Residual blocks of each level on the way down, dilated by 1, 2, 4 ... frames. On
-        the way up there is one a level.
+        Number of residual blocks in each level of the encoder, dilated by 1, 2, 4 ...
+        frames. The decoder has one block for each level.
     n_taps : int
-        Frames of the filter (odd, so that it is centred).
+        Length of the filter in frames (odd, so that it is centred).
 
     Raises
     ------
     InputError
-        If levels have no channels or no blocks, or the filter has no centre.
+        If channels and depths are empty or not equally many, or if n_taps is even.
 
     Example
     -------
@@ -143,7 +143,7 @@ class Refiner(nn.Module):
         super().__init__()
         if not channels or len(channels) != len(depths) or n_taps % 2 == 0:
             raise InputError(
-                "Refiner needs as many channels as depths, at least one, and an odd "
+                "Refiner needs equally many channels and depths, at least one, and an odd "
                 f"n_taps, not {channels}, {depths} and {n_taps}"
             )
         self.n_freqs = n_freqs
@@ -189,16 +189,16 @@ class Refiner(nn.Module):
         noisy : torch.Tensor
             Noisy spectrum, real and imaginary part [B, T, F, 2].
         masked : torch.Tensor
-            The same, masked.
+            Masked spectrum [B, T, F, 2].
         hidden : torch.Tensor
             Hidden features of the mask estimator [B, T, D].
         mask : torch.Tensor or None
-            What `frame_mask` returns [B, T, 1]; None: nothing is padded.
+            Mask from `frame_mask` [B, T, 1]; None: there is no padding.
 
         Returns
         -------
         torch.Tensor
-            Refined spectrum [B, T, F, 2], in the type of `masked`.
+            Refined spectrum [B, T, F, 2] with the dtype of `masked`.
         """
         if mask is not None:
             mask = mask.unsqueeze(1)  # [B, 1, T, 1]
@@ -232,8 +232,8 @@ class Refiner(nn.Module):
 
 
 def _features(noisy, masked):
-    """Compressed noisy spectrum, both magnitudes and the mask: [B, 5, T, F]."""
-    # The magnitude's slope is infinite at 0.
+    """Compressed noisy spectrum, both compressed magnitudes and the mask [B, 5, T, F]."""
+    # The constant keeps the gradient finite: the slope of the root is infinite at 0.
     magnitude = (noisy.square().sum(3) + 1e-12).sqrt()
     masked = (masked.square().sum(3) + 1e-12).sqrt()
     scale = (magnitude + 1e-4) ** (COMPRESSION - 1)
@@ -247,7 +247,7 @@ def _features(noisy, masked):
 
 
 def _filtered(spectrum, taps):
-    """A spectrum [B, T, F, 2] filtered over time by complex taps [B, 2 K, T, F]."""
+    """Filter a spectrum [B, T, F, 2] over time by complex taps [B, 2 K, T, F]."""
     real, imag = taps.chunk(2, dim=1)
     n_taps, n_frames = real.shape[1], spectrum.shape[1]
     padded = F.pad(spectrum, (0, 0, 0, 0, n_taps // 2, n_taps // 2))
@@ -260,5 +260,5 @@ def _filtered(spectrum, taps):
 
 
 def _zero_padding(x, mask):
-    """Set padded frames to zero; `mask` is 1 at valid ones, or None."""
+    """Set padded frames to zero; `mask` is 1 at valid frames, or None."""
     return x if mask is None else x * mask

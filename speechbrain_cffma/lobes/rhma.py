@@ -1,4 +1,4 @@
-"""Residual hybrid multi-attention, and the general container it is made of.
+"""Residual hybrid multi-attention, and the general blocks that it consists of.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -21,7 +21,7 @@ class FeedForward(nn.Module):
     dim : int
         Channels C.
     expansion : int
-        The hidden layer has expansion * C channels.
+        The hidden layer has `expansion * C` channels.
     dropout : float
         Dropout after each Linear.
 
@@ -65,7 +65,8 @@ class FeedForward(nn.Module):
 
 @lobe
 class PostNormBlock(nn.Module):
-    """Sub-blocks in a row, each with a residual and a LayerNorm behind it, and one around all.
+    """Sub-blocks in a row, each followed by a residual connection and a LayerNorm. A last
+    residual connection and LayerNorm span the whole block.
 
     `x_k = LN(x_{k-1} + sub_block_k(x_{k-1}))`, `out = LN(x_n + x_0)`.
 
@@ -114,7 +115,7 @@ class PostNormBlock(nn.Module):
 
 @lobe
 class PostNormStack(nn.Module):
-    """Blocks in a row; a variant of RHMA is this with other sub-blocks in its blocks.
+    """Blocks in a row. With other sub-blocks it makes variants of RHMA.
 
     Arguments
     ---------
@@ -136,7 +137,7 @@ class PostNormStack(nn.Module):
 
     @classmethod
     def repeated(cls, dim, n_blocks, sub_blocks):
-        """Blocks of the same form, each with weights of its own.
+        """Make blocks of the same form, each with its own weights.
 
         Arguments
         ---------
@@ -145,8 +146,8 @@ class PostNormStack(nn.Module):
         n_blocks : int
             Number of blocks.
         sub_blocks : list of callable
-            Makers of the sub-blocks of a `PostNormBlock`, in a YAML by `!name:`;
-            each is called once a block.
+            Functions that make the sub-blocks of a `PostNormBlock` (in YAML: `!name:`).
+            Each is called once for each block.
 
         Returns
         -------

@@ -21,7 +21,7 @@ from speechbrain_cffma.registry import lobe
 class SelectiveChannelAttention(nn.Module):
     """A gain for each channel, from its maximum and its mean over time.
 
-    With a shared MLP on the maximum, `m`, and on the mean, `v`, and the share a:
+    A shared MLP maps the maximum to `m` and the mean to `v`. With the share a:
     `gain = a/2 sigmoid(m) + a/2 sigmoid(v) + (1 - a) sigmoid(m + v)`.
 
     Arguments
@@ -76,7 +76,8 @@ class SelectiveChannelAttention(nn.Module):
 class SelectiveTimeAttention(nn.Module):
     """A gain for each frame, from the mean and the maximum over its channels.
 
-    With a shared convolution `c3` on each and a convolution `c5` on both, and the share a:
+    One convolution `c3` is applied to mean and maximum separately, another one, `c5`, to
+    both together. With the share a:
     `gain = a/2 sigmoid(c3(mean)) + a/2 sigmoid(c3(max)) + (1 - a) sigmoid(c5([mean, max]))`.
 
     Arguments
@@ -131,7 +132,7 @@ class SCTA(nn.Module):
     dim : int
         Channels C.
     share : float
-        The share of the separate gains in both, see the two classes above.
+        The share a of the separate gains, in both attentions.
 
     Example
     -------

@@ -26,16 +26,16 @@ class LogSpectrogram(nn.Module):
 
     Periodic Hamming window, centred frames, reflect padding. With X the STFT:
     `magnitude = |X| + eps`, `phase = X / magnitude`, `log_magnitude = log1p(magnitude)`;
-    inverse `X = (expm1(log_magnitude) - eps) * phase`. Computed in float32, for float64
-    in float64.
+    inverse: `X = (expm1(log_magnitude) - eps) * phase`. The transform computes in
+    float32, or in float64 for float64 inputs.
 
-    With `lengths` each utterance is transformed as it would be alone: its own end is
-    reflected, and the inverse divides by the windows of its own frames.
+    With `lengths`, padding does not change an utterance's result: the transform reflects
+    the utterance's own end, and the inverse divides by the windows of its valid frames.
 
     Arguments
     ---------
     n_fft : int
-        Size of the Fourier transform; it gives n_fft // 2 + 1 frequencies F.
+        Size of the Fourier transform; there are F = n_fft // 2 + 1 frequencies.
     hop_length : int
         Samples between two frames.
     win_length : int
@@ -44,7 +44,7 @@ class LogSpectrogram(nn.Module):
     Raises
     ------
     InputError
-        If windows are further apart than they are long, or longer than the transform.
+        Unless 1 <= hop_length <= win_length <= n_fft.
 
     Example
     -------
@@ -58,7 +58,7 @@ class LogSpectrogram(nn.Module):
     True
     """
 
-    #: Keeps the phase finite where the spectrum is zero (as in the published code).
+    #: Keeps the phase finite where X is zero (as in the published code).
     eps = 1e-6
 
     def __init__(self, n_fft=400, hop_length=160, win_length=400):
@@ -71,13 +71,13 @@ class LogSpectrogram(nn.Module):
         self.n_fft = n_fft
         self.hop_length = hop_length
         self.win_length = win_length
-        # Not part of the weights: it follows from the arguments.
+        # The arguments determine the window, so it is not saved with the weights.
         self.register_buffer(
             "window", torch.hamming_window(win_length), persistent=False
         )
 
     def _window(self, dtype):
-        """The window in the type of a transform."""
+        """The window as `dtype`."""
         if dtype == self.window.dtype:
             return self.window
         return torch.hamming_window(
@@ -85,13 +85,13 @@ class LogSpectrogram(nn.Module):
         )
 
     def _apply(self, *args, **kwargs):
-        """Move the window with the module, but never to another precision."""
+        """Move the window to the module's device, but keep it in float32."""
         super()._apply(*args, **kwargs)
         self.window = torch.hamming_window(self.win_length, device=self.window.device)
         return self
 
     def n_frames(self, n_samples: Count) -> Count:
-        """Number of frames T that `n_samples` samples give.
+        """Number of frames T for a number of samples.
 
         Arguments
         ---------
@@ -105,7 +105,7 @@ class LogSpectrogram(nn.Module):
         """
         return 1 + n_samples // self.hop_length
 
-    # Compiled, transforms gain nothing, and the inverse would be compiled for each length.
+    # Compiling makes transforms no faster, and would compile the inverse for each length.
     @torch.compiler.disable
     def forward(
         self, wav: Tensor, lengths: Tensor | None = None
@@ -124,8 +124,8 @@ class LogSpectrogram(nn.Module):
         log_magnitude : torch.Tensor
             log1p magnitude [B, T, F].
         phase : torch.Tensor
-            Complex numbers of magnitude 1 (0 where the spectrum is 0) [B, T, F].
-            Padded frames hold no meaningful value.
+            Complex numbers of magnitude 1 (0 where X is 0) [B, T, F]. Padded frames hold
+            no meaningful value.
 
         Raises
         ------
@@ -156,7 +156,7 @@ class LogSpectrogram(nn.Module):
             return torch.log1p(magnitude), spectrum / magnitude
 
     def _reflect_ends(self, wav, lengths):
-        """Continue each utterance by its reflection: [B, S + n_fft / 2]."""
+        """Append its reflection to each utterance: [B, S + n_fft / 2]."""
         wav = F.pad(wav, (0, self.n_fft // 2))
         last = n_valid_samples(lengths, wav.shape[1] - self.n_fft // 2)
         last = last.unsqueeze(1) - 1  # [B, 1]
@@ -172,7 +172,7 @@ class LogSpectrogram(nn.Module):
         length: int,
         lengths: Tensor | None = None,
     ) -> Tensor:
-        """Transform back.
+        """Transform spectrograms back to waveforms.
 
         Arguments
         ---------
@@ -188,7 +188,7 @@ class LogSpectrogram(nn.Module):
         Returns
         -------
         torch.Tensor
-            Waveforms [B, S], 0 where they are padded and where no frame reaches.
+            Waveforms [B, S], 0 in the padding and where no frame reaches.
         """
         dtype = statistics_dtype(log_magnitude.dtype)
         with without_autocast(log_magnitude):
@@ -203,13 +203,13 @@ class LogSpectrogram(nn.Module):
                 mask = frame_mask(self.n_frames(n_valid) / n_frames, n_frames)
                 magnitude = zero_padding(magnitude, mask)
                 squares = mask * squares  # [B, T, n_fft]
-            # Views that hand the gradient back in the order [B, F, T] of memory, as
-            # `torch.istft` does: another order rounds it otherwise.
+            # Views, so that the gradient has the memory order [B, F, T] as in
+            # `torch.istft`: another order rounds differently.
             spectrum = torch.view_as_real((magnitude * phase).mT)
             spectrum = torch.view_as_complex(spectrum).mT
             frames = torch.fft.irfft(spectrum, self.n_fft) * window
             wav = self._overlap_add(frames, length)
-            # 0 where no window reaches, at the end of a `length` beyond the frames.
+            # The clamp gives 0 where no window reaches, if `length` exceeds the frames.
             wav = wav / self._overlap_add(squares, length).clamp(min=1e-11)
             if lengths is None:
                 return wav
@@ -217,10 +217,10 @@ class LogSpectrogram(nn.Module):
             return wav.masked_fill(padded, 0.0)
 
     def _overlap_add(self, frames, length):
-        """Add frames [B, T, n_fft] a hop apart: [B, S].
+        """Overlap-add frames [B, T, n_fft] to waveforms [B, S].
 
-        `torch.istft` would ask the device whether the windows cover each sample, and
-        a GPU be waited for.
+        `torch.istft` would check on the device that the windows cover each sample, and
+        so wait for the GPU.
         """
         n_samples = (frames.shape[1] - 1) * self.hop_length + self.n_fft
         wav = torch.ops.aten.unfold_backward(

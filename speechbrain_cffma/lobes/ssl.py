@@ -1,4 +1,4 @@
-"""Embedding of a self-supervised speech model: all its layers, on the frames of an STFT.
+"""Embeddings of self-supervised speech (SSL) models, aligned to the frames of an STFT.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -22,7 +22,7 @@ from speechbrain_cffma.registry import lobe
 
 
 def n_ssl_frames(config: Any, n_samples: Count) -> Count:
-    """Number of frames that an SSL model's feature encoder makes of a waveform.
+    """Number of frames that the feature encoder of an SSL model gives for a waveform.
 
     Arguments
     ---------
@@ -49,32 +49,33 @@ def n_ssl_frames(config: Any, n_samples: Count) -> Count:
 
 @lobe
 class SSLEmbedding(nn.Module):
-    """Hidden states of an SSL model, normalised, summed with learnt weights and aligned to an STFT.
+    """Weighted sum of the hidden states of an SSL model, aligned to the frames of an STFT.
 
-    One LayerNorm per layer, then a sum weighted by a softmax over one scalar per
-    layer (all equal at first). WavLM gives the transformer's input and all layers'
-    outputs, wav2vec 2.0 and HuBERT the layers' outputs only, as in the published code.
-    SSL frames (20 ms) are repeated to the STFT's (10 ms), and each utterance's last
-    frame to its end. With `lengths`, each utterance is embedded as it would be alone.
-    Layer drop is switched off: it changes the number of layers.
+    Each layer has a LayerNorm and a weight; the weights are a softmax over one learnt
+    scalar per layer (all equal at first). As in the published code, WavLM contributes the
+    transformer's input and the outputs of all layers, wav2vec 2.0 and HuBERT only the
+    outputs. Each SSL frame (20 ms) is repeated for the STFT frames (10 ms) that it covers,
+    the last one until the utterance ends. With `lengths`, padding does not change the
+    embedding. Layer drop is switched off, since it changes the number of layers.
 
     Arguments
     ---------
     ssl : torch.nn.Module
         SpeechBrain's `WavLM`, `Wav2Vec2` or `HuBERT` with `output_all_hiddens=True`.
     fine_tune : str
-        "frozen": nothing of the SSL model learns; "partial": all but its
-        convolutional feature encoder; "entire": everything that is used. What is
-        frozen stays in eval mode whatever `train()` says.
+        What is trained. "frozen": nothing of the SSL model; "partial": all but its
+        convolutional feature encoder; "entire": all. Frozen parts stay in eval mode, also
+        after `train()`.
     weighted_sum : bool
-        False takes the last layer alone.
+        False uses only the last layer.
     hop_length : int
         Samples between two STFT frames.
 
     Raises
     ------
     InputError
-        If `fine_tune` or `ssl` is none of those above, or they contradict each other.
+        If `fine_tune` is unknown, if `ssl` does not return all hidden states, or if it
+        is frozen but shall be fine-tuned.
 
     Example
     -------
@@ -90,7 +91,7 @@ class SSLEmbedding(nn.Module):
         super().__init__()
         if not getattr(ssl, "output_all_hiddens", False):
             raise InputError(
-                "SSLEmbedding needs an SSL wrapper with output_all_hiddens=True"
+                "SSLEmbedding needs an SSL wrapper made with output_all_hiddens=True"
             )
         self.ssl = ssl
         self.weighted_sum = weighted_sum
@@ -112,17 +113,17 @@ class SSLEmbedding(nn.Module):
         self.set_fine_tune(fine_tune)
 
     def set_fine_tune(self, fine_tune: str) -> None:
-        """Choose what of the SSL model learns from now on.
+        """Choose which part of the SSL model is trained from now on.
 
         Arguments
         ---------
         fine_tune : str
-            "frozen", "partial" or "entire", see above.
+            "frozen", "partial" or "entire"; see the class.
 
         Raises
         ------
         InputError
-            If it is none of these, or the SSL model was made to be frozen.
+            If it is none of these, or if the SSL wrapper was made with freeze=True.
         """
         if fine_tune not in ("frozen", "partial", "entire"):
             raise InputError(
@@ -130,7 +131,7 @@ class SSLEmbedding(nn.Module):
             )
         if self.ssl.freeze and fine_tune != "frozen":
             raise InputError(
-                f"an SSL wrapper made with freeze=True can't be fine-tuned: {fine_tune}"
+                f"fine_tune={fine_tune} needs an SSL wrapper made with freeze=False"
             )
         self.fine_tune = fine_tune
         self.ssl.requires_grad_(True)  # whatever was frozen before
@@ -140,7 +141,7 @@ class SSLEmbedding(nn.Module):
         self.train(self.training)
 
     def frozen_part(self) -> nn.Module:
-        """The part of the SSL model that does not learn.
+        """The part of the SSL model that is not trained.
 
         Returns
         -------
@@ -154,40 +155,40 @@ class SSLEmbedding(nn.Module):
         return nn.Identity()
 
     def _never_used(self):
-        """Parameters that hidden states don't depend on: plain DDP would wait for their
-        gradients."""
+        """Parameters that don't affect the hidden states. They are frozen, since DDP
+        waits for the gradient of each trained parameter."""
         model, config = self.ssl.model, self.ssl.model.config
         masks_time = config.apply_spec_augment and config.mask_time_prob > 0
         if not masks_time and hasattr(model, "masked_spec_embed"):
             yield model.masked_spec_embed
         if config.do_stable_layer_norm:
             yield from model.encoder.layer_norm.parameters()
-        if getattr(model, "adapter", None) is not None:  # behind the last layer
+        if getattr(model, "adapter", None) is not None:  # after the last layer
             yield from model.adapter.parameters()
 
     def train(self, mode: bool = True) -> "SSLEmbedding":
-        """Set training mode; what is frozen stays in eval mode (no dropout)."""
+        """Set training mode; frozen parts stay in eval mode (no dropout)."""
         super().train(mode)
         self.frozen_part().eval()
         return self
 
     def ssl_parameters(self) -> Iterable[nn.Parameter]:
-        """The parameters of the SSL model, which learn at a rate of their own.
+        """The parameters of the SSL model, for an optimiser with its own learning rate.
 
         Returns
         -------
         iterable of torch.nn.Parameter
-            All of them, frozen or not.
+            All parameters, frozen or not.
         """
         return self.ssl.parameters()
 
     def layer_weights(self) -> Tensor:
-        """What was learnt: the share of each layer in the sum.
+        """The learnt weight of each layer in the sum.
 
         Returns
         -------
         torch.Tensor
-            Non-negative weights [layers] of sum 1, the lowest layer first.
+            Non-negative weights [layers] that sum to 1, the lowest layer first.
         """
         if self.weights is None:
             return torch.ones(1)
@@ -237,10 +238,10 @@ class SSLEmbedding(nn.Module):
         return self._align(summed, n_samples, n_frames, lengths)
 
     def _hidden_states(self, wav, lengths):
-        """What the wrapper returns, with `lengths` as for each utterance alone.
+        """Hidden states of all layers, which don't depend on the padding.
 
-        The wrapper itself normalises the waveform, and a base model its first
-        convolution, over the padding as well.
+        SpeechBrain's wrapper normalises the waveform including its padding, and a base
+        model does so for the output of its first convolution. Here both leave it out.
         """
         if lengths is None:
             return self.ssl(wav, lengths)
@@ -264,7 +265,7 @@ class SSLEmbedding(nn.Module):
         return hidden_states
 
     def _align(self, summed, n_samples, n_frames, lengths):
-        """Repeat SSL frames to STFT frames, and each utterance's last one to the end."""
+        """Repeat SSL frames for the STFT frames, the last one until the utterance ends."""
         config = self.ssl.model.config
         stride = math.prod(config.conv_stride)
         frames = torch.arange(n_frames, device=summed.device)
@@ -281,7 +282,7 @@ class SSLEmbedding(nn.Module):
 
 @lobe
 class NoEmbedding(nn.Module):
-    """Stands in for `SSLEmbedding` in a network of the spectrogram alone: no channels.
+    """Replaces `SSLEmbedding` in networks that use only the spectrogram: no channels.
 
     Example
     -------
@@ -293,26 +294,26 @@ class NoEmbedding(nn.Module):
     first_layer = 0
 
     def set_fine_tune(self, fine_tune: str) -> None:
-        """Nothing to choose: there is no SSL model.
+        """Do nothing, since there is no SSL model.
 
         Arguments
         ---------
         fine_tune : str
-            Not needed.
+            Not used.
         """
 
     def frozen_part(self) -> nn.Module:
-        """None: there is no SSL model.
+        """An empty module, since there is no SSL model.
 
         Returns
         -------
         torch.nn.Module
-            An empty one.
+            A module without parameters.
         """
         return nn.Identity()
 
     def ssl_parameters(self) -> Iterable[nn.Parameter]:
-        """None: there is no SSL model.
+        """No parameters, since there is no SSL model.
 
         Returns
         -------
@@ -322,19 +323,19 @@ class NoEmbedding(nn.Module):
         return ()
 
     def layer_weights(self) -> Tensor:
-        """None: there are no layers.
+        """No weights, since there are no layers.
 
         Returns
         -------
         torch.Tensor
-            Empty [0].
+            An empty tensor [0].
         """
         return torch.ones(0)
 
     def forward(
         self, wav: Tensor, n_frames: int, lengths: Tensor | None = None
     ) -> Tensor:
-        """Give features of no channels.
+        """Return features without channels.
 
         Arguments
         ---------
@@ -343,7 +344,7 @@ class NoEmbedding(nn.Module):
         n_frames : int
             Frames T of the STFT.
         lengths : torch.Tensor or None
-            Not needed.
+            Not used.
 
         Returns
         -------

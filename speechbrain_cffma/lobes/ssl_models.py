@@ -1,7 +1,7 @@
-"""SSL models of transformers in SpeechBrain's wrappers: checked, built, loaded.
+"""Check, build and load SSL models of the package transformers in SpeechBrain's wrappers.
 
-A model of a stranger's folder is built of nothing but the values of its configuration
-that shape the encoder, and each of them is checked before.
+A model from an untrusted folder is built only from the configuration values that shape
+the encoder. Each value is checked first.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -19,32 +19,32 @@ from speechbrain_cffma import checks
 from speechbrain_cffma.errors import InputError, one_line, quoted
 from speechbrain_cffma.registry import MISFITS, config_of, foreign
 
-#: What configures a head, which no wrapper has, and may be anything.
+#: Configuration keys of heads. The wrappers have no heads, so these keys are ignored.
 HEADS = re.compile(
     r"vocab_size|.*_token_id|(num_)?ctc_.*|(tdnn|xvector|classifier|diversity)_.*|"
     r".*codevector.*|contrastive_.*|num_negatives|use_weighted_layer_sum|"
     r"final_dropout|feat_quantizer_dropout"
 )
-#: Those that transformers documents for these models, and SiLU by both of its names.
-#: Others have weights of their own, or overflow in the seven layers of an encoder.
+#: Activations that transformers documents for these models, and SiLU by both its names.
+#: Others have their own weights, or overflow in the seven layers of an encoder.
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "selu", "silu", "swish")
 CHOICES = {
     "feat_extract_norm": ("group", "layer"),
     "hidden_act": ACTIVATIONS,
     "feat_extract_activation": ACTIVATIONS,
 }
-#: What tensors are called in files of other releases, or with a head.
+#: Names of tensors in files of other releases or with a head, and their names here.
 RENAMED = (
     (r"^(wavlm|wav2vec2|hubert)\.", ""),
     (r"\.weight_g$", ".parametrizations.weight.original0"),
     (r"\.weight_v$", ".parametrizations.weight.original1"),
 )
-#: A configuration of transformers may list thousands of labels.
+#: Large enough for a configuration of transformers that lists thousands of labels.
 MAX_CONFIG_BYTES = 1 << 20
 
 
 def wrapper_class(model_type):
-    """SpeechBrain's wrapper for a kind of HuggingFace model.
+    """SpeechBrain's wrapper class for a type of SSL model.
 
     Arguments
     ---------
@@ -59,7 +59,7 @@ def wrapper_class(model_type):
     Raises
     ------
     InputError
-        If it is another kind.
+        If there is no wrapper for this type.
 
     Example
     -------
@@ -80,19 +80,20 @@ def wrapper_class(model_type):
 
 
 def wrap_ssl(config, normalize_wav, make_model=None):
-    """SpeechBrain's wrapper around a model that is made here.
+    """Put a model into SpeechBrain's wrapper.
 
-    The wrapper's own loading asks the hub for a list of files even for a model that
-    is in the cache, needs weights, and takes random ones for those that lack.
+    The wrapper's own loader is not used: it asks the hub for a list of files even if the
+    model is in the cache, it needs weights, and it replaces missing weights by random
+    ones.
 
     Arguments
     ---------
     config : transformers.PretrainedConfig
         The model's configuration.
     normalize_wav : bool
-        Whether the model hears waveforms of mean 0 and variance 1.
+        Whether the wrapper normalises waveforms to mean 0 and variance 1.
     make_model : callable or None
-        `make_model(config)` gives the transformers model; None for one with new weights.
+        `make_model(config)` returns the transformers model. None: a model with new weights.
 
     Returns
     -------
@@ -112,7 +113,7 @@ def wrap_ssl(config, normalize_wav, make_model=None):
         config.save_pretrained(folder)
         Wav2Vec2FeatureExtractor(do_normalize=normalize_wav).save_pretrained(folder)
         wrapper = Wrapper(folder, folder, output_all_hiddens=True)
-    # Once it is loaded, it is one as any other.
+    # A loaded wrapper needs no special class any more.
     wrapper.__class__ = wrapper_class(config.model_type)
     return wrapper
 
@@ -126,7 +127,7 @@ def load_ssl(source: str, save_path: str = "pretrained_models") -> torch.nn.Modu
         A hub id, such as "microsoft/wavlm-base-plus", or a local folder with
         config.json, preprocessor_config.json and model.safetensors or pytorch_model.bin.
     save_path : str
-        Folder that downloaded models are kept in.
+        Folder for downloaded models.
 
     Returns
     -------
@@ -136,7 +137,7 @@ def load_ssl(source: str, save_path: str = "pretrained_models") -> torch.nn.Modu
     Raises
     ------
     InputError
-        If it can't be loaded or lacks weights, with what to do when offline.
+        If the model can't be loaded or lacks weights. The message says what to do offline.
 
     Example
     -------
@@ -173,7 +174,7 @@ def load_ssl(source: str, save_path: str = "pretrained_models") -> torch.nn.Modu
             f"the SSL model {source!r} can't be loaded: {error}; get its files again, or "
             "choose another by --ssl_source=FOLDER"
         ) from error
-    # Whatever a hub, a network or a damaged file may raise, the remedy is the same.
+    # A hub, a network or a damaged file can raise anything; the remedy is the same.
     except Exception as error:
         raise InputError(
             f"the SSL model {source!r} can't be loaded. If this machine is offline, download "
@@ -183,7 +184,7 @@ def load_ssl(source: str, save_path: str = "pretrained_models") -> torch.nn.Modu
 
 
 def _checked_configuration(source, save_path):
-    """The configuration, compared with the shapes of the weights, and `normalize_wav`."""
+    """The configuration, checked against the shapes of the weights, and `normalize_wav`."""
     from transformers import AutoModel
     from transformers.utils import cached_file
 
@@ -196,7 +197,7 @@ def _checked_configuration(source, save_path):
     if shapes is not None:
         with torch.device("meta"):
             encoder = AutoModel.from_config(config)
-        names = set(encoder.state_dict())  # what a head has does not matter
+        names = set(encoder.state_dict())  # weights of a head don't matter
         shapes = {name: shape for name, shape in shapes.items() if name in names}
         checks.check_shapes(shapes, encoder, optional=["masked_spec_embed"])
     preprocessor = checks.read_json(fetch("preprocessor_config.json"), MAX_CONFIG_BYTES)
@@ -206,7 +207,7 @@ def _checked_configuration(source, save_path):
 
 
 def _shapes(fetch):
-    """The shapes of the weights, by their names in the encoder; None of several files."""
+    """The shapes of the weights by name; None if they are split into several files."""
     try:
         shapes = checks.read_header(fetch("model.safetensors"))
     except OSError:
@@ -222,19 +223,19 @@ def _shapes(fetch):
 
 
 def ssl_configuration(key, config, shapes=None):
-    """The configuration of an SSL model, of whose values each is checked.
+    """Make the configuration of an SSL model, and check each of its values.
 
-    What all configurations of transformers have in common (labels, what a call
-    returns), or a head has, is no part of the encoder and stays at its default.
+    Values that are not part of the encoder stay at their defaults: those of heads, and
+    those that all configurations of transformers have, such as labels.
 
     Arguments
     ---------
     key : str
-        The whole path of the mapping.
+        Name of the mapping in error messages, such as "embedding.ssl.config".
     config : dict
         The mapping, with `model_type`.
     shapes : dict or None
-        The shapes of the weights by name, with which numbers of layers are compared.
+        The shapes of the weights by name, to check the numbers of layers.
 
     Returns
     -------
@@ -244,7 +245,7 @@ def ssl_configuration(key, config, shapes=None):
     Raises
     ------
     InputError
-        If a value does not fit.
+        If a value is not valid.
 
     Example
     -------
@@ -269,7 +270,7 @@ def ssl_configuration(key, config, shapes=None):
     for name, value in own.items():
         _check_field(f"{prefix}{name}", value, defaults[name])
         if isinstance(defaults[name], float):
-            own[name] = float(value)  # some may be no whole numbers
+            own[name] = float(value)  # a JSON file may hold 1 for 1.0
     settings = {**defaults, **own}
     _check_relations(prefix, settings)
     counts = {
@@ -284,7 +285,7 @@ def ssl_configuration(key, config, shapes=None):
 
 
 def encoder_fields(kind):
-    """The names of what a class of configurations says of its encoder.
+    """Names of the configuration values that shape an encoder.
 
     Arguments
     ---------
@@ -294,7 +295,7 @@ def encoder_fields(kind):
     Returns
     -------
     list of str
-        Names.
+        The names, without those of heads.
 
     Example
     -------
@@ -310,7 +311,7 @@ def encoder_fields(kind):
 
 
 def _check_field(key, value, default):
-    # Those that may be left out are whole numbers.
+    # All values that may be None are integers otherwise.
     may_be_none = default is None and value is None
     if not may_be_none:
         checks.check_value(key, value, 1 if default is None else default)
@@ -320,7 +321,7 @@ def _check_field(key, value, default):
 
 
 def _check_relations(prefix, settings):
-    """What one value must be beside another, and no shape of a tensor shows."""
+    """Check values against each other where the shapes of the weights don't tell."""
     kernels, strides = settings["conv_kernel"], settings["conv_stride"]
     for name in ("conv_kernel", "conv_stride"):
         if len(settings[name]) != len(settings["conv_dim"]):
@@ -330,12 +331,12 @@ def _check_relations(prefix, settings):
             )
     if any(s > k for s, k in zip(strides, kernels, strict=True)):
         raise InputError(
-            f"{prefix}conv_stride is larger than conv_kernel: it skips samples"
+            f"{prefix}conv_stride is larger than conv_kernel: samples would be skipped"
         )
-    # Attention takes memory by the square of the number of frames.
+    # The memory of the attention grows with the square of the number of frames.
     if not 80 <= math.prod(strides) <= 16000:
         raise InputError(
-            f"{prefix}conv_stride gives a frame for {math.prod(strides)} samples: "
+            f"{prefix}conv_stride gives one frame for {math.prod(strides)} samples: "
             "it must be 80 to 16000"
         )
     for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
@@ -349,8 +350,7 @@ def _check_relations(prefix, settings):
 
 
 def _config_of_ssl(ssl):
-    # Where it was loaded from, by which release, and what a call returns are no part
-    # of the architecture.
+    # Only values of the architecture: not the source, the release or the form of outputs.
     config = ssl.model.config
     fields = {n: config_of(getattr(config, n)) for n in encoder_fields(type(config))}
     return {
@@ -361,18 +361,18 @@ def _config_of_ssl(ssl):
 
 
 def _ssl_from_config(key, arguments, shapes):
-    """SpeechBrain's wrapper around an SSL model of this configuration, with new weights."""
+    """Build SpeechBrain's wrapper from a configuration, with new weights."""
     needed = {"config", "normalize_wav"}
     if wrong := sorted(needed ^ set(arguments)):
-        said = "is missing" if wrong[0] in needed else "is an unknown argument"
-        raise InputError(f"{key}: {quoted(wrong[0])} {said}")
+        problem = "is missing" if wrong[0] in needed else "is an unknown argument"
+        raise InputError(f"{key}: {quoted(wrong[0])} {problem}")
     checks.check_value(f"{key}.normalize_wav", arguments["normalize_wav"], True)
     config = ssl_configuration(f"{key}.config", arguments["config"], shapes)
     try:
         return wrap_ssl(config, arguments["normalize_wav"])
     except MISFITS as error:
         raise InputError(
-            f"{key}.config: no SSL model can be built of it [{one_line(error)}]"
+            f"{key}.config: no SSL model can be built from it [{one_line(error)}]"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""A plain Transformer encoder, to compare RHMA with.
+"""A plain Transformer encoder, for comparison with RHMA.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -15,7 +15,7 @@ from speechbrain_cffma.registry import lobe
 class TransformerStack(nn.Module):
     """Transformer encoder layers as published: post-norm, ReLU, absolute positions.
 
-    Sinusoids of the frame numbers are added once, before the first layer
+    It adds sinusoids of the frame numbers once, before the first layer
     (https://arxiv.org/abs/1706.03762, Sections 3.1 and 3.5).
 
     Arguments
@@ -30,12 +30,12 @@ class TransformerStack(nn.Module):
         Expansion of the feed-forward networks.
     dropout : float
         Dropout on the attention weights, in the feed-forward networks and before
-        each residual.
+        each residual connection.
 
     Raises
     ------
     InputError
-        If the heads don't divide the channels, or these are odd.
+        If dim is odd or not a multiple of n_heads.
 
     Example
     -------

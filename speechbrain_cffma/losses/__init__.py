@@ -1,4 +1,4 @@
-"""The training loss: a weighted sum of a distance of log1p magnitudes and losses of waveforms.
+"""Losses of waveforms, and the training loss that sums them with a loss of magnitudes.
 
 A loss of waveforms [B, S] is called as `term(enhanced, clean, lengths=None)`.
 

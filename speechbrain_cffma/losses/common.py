@@ -1,4 +1,4 @@
-"""What the losses of waveforms share.
+"""Common functions of the losses of waveforms.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -8,7 +8,7 @@ import torch
 
 from speechbrain_cffma.lobes.layers import n_valid_samples
 
-#: Root mean square below which a clean waveform is silent: -80 dB.
+#: A clean waveform with a lower RMS is silent: -80 dB.
 SILENCE = 1e-4
 
 
@@ -40,7 +40,7 @@ def cut(wav, lengths):
 
 
 def mean_power(wav, lengths):
-    """Mean power without the padding, which must be zero.
+    """Mean power of the valid samples; the padding must be zero.
 
     Arguments
     ---------
@@ -64,7 +64,7 @@ def mean_power(wav, lengths):
 
 
 def mean_over_items(errors, lengths):
-    """Mean of errors that are zero in the padding; each item counts alike.
+    """Mean of errors over the items, each with the same weight; padding must be zero.
 
     Arguments
     ---------
@@ -90,12 +90,12 @@ def mean_over_items(errors, lengths):
 
 
 def mean_of_active(values, clean, lengths):
-    """Mean over the items whose reference is not silent.
+    """Mean over the items whose clean reference is not silent.
 
     Arguments
     ---------
     values : torch.Tensor
-        One of each item [B].
+        A value for each item [B].
     clean : torch.Tensor
         References [B, S], zero in the padding.
     lengths : torch.Tensor or None
@@ -104,7 +104,7 @@ def mean_of_active(values, clean, lengths):
     Returns
     -------
     torch.Tensor
-        The mean, a scalar; 0 if all are silent.
+        The mean, a scalar; 0 if all references are silent.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""Perceptual contrast stretching of what a network learns to give.
+"""Perceptual contrast stretching of the clean targets.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.losses.common import cut, mean_power
 
-#: Lower edges in Hz of critical bands, where those of equal importance are one, and how
-#: important each is to understand speech (ANSI S3.5-1997, Table 1).
+#: Lower edges in Hz of critical bands, and the importance of each band for understanding
+#: speech (ANSI S3.5-1997, Table 1). Neighbouring bands of equal importance are merged.
 BANDS = [0, 100, 200, 300, 400, 4400, 5300, 6400, 7700]
 IMPORTANCE = [0.0, 0.0103, 0.0261, 0.0419, 0.0577, 0.046, 0.0343, 0.0226, 0.011]
 
@@ -19,16 +19,16 @@ IMPORTANCE = [0.0, 0.0103, 0.0261, 0.0419, 0.0577, 0.046, 0.0343, 0.0226, 0.011]
 class ContrastStretching(nn.Module):
     """Stretches the contrast of clean targets by the importance of each frequency.
 
-    The log1p magnitude is multiplied by 1 to 1 + strength
-    (https://arxiv.org/abs/2203.17152, Sec. 2), and the result brought back to the level
-    of the speech: weak parts become weaker, and it can be reached by a mask below 1.
+    It multiplies the log1p magnitude by 1 to 1 + strength
+    (https://arxiv.org/abs/2203.17152, Sec. 2) and scales the result to the level of the
+    speech. Weak parts become weaker, and a mask below 1 can still reach the target.
 
     Arguments
     ---------
     spectrogram : LogSpectrogram
         The transform and its inverse.
     strength : float
-        Stretching of the most important bands; 0.4 as published.
+        Strength for the most important bands; 0.4 as published.
 
     Example
     -------
@@ -64,7 +64,7 @@ class ContrastStretching(nn.Module):
         Returns
         -------
         torch.Tensor
-            Waveforms [B, S] of the same levels, 0 where they are padded.
+            Waveforms [B, S] of the same levels, 0 in the padding.
         """
         log_magnitude, phase = self.spectrogram(wav, lengths)
         log_magnitude = self.factor * log_magnitude

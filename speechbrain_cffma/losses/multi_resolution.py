@@ -9,33 +9,33 @@ from torch import Tensor, nn
 
 from speechbrain_cffma.losses.common import cut, mean_over_items, mean_power
 
-#: Magnitudes far below it, 60 dB under the level, count alike: the slope of the
-#: compression is infinite at 0, so that all would hang on what nobody hears.
+#: Floor, 60 dB below the level: the slope of the compression is infinite at 0, so
+#: inaudible bins would dominate the gradient.
 EPS = 1e-3
 
 
 class MultiResolutionLoss(nn.Module):
-    """Distance of compressed spectra of two waveforms, over several sizes of the STFT.
+    """Distance between the compressed spectra of two waveforms, for several STFT sizes.
 
-    The mean squared distance of |X|^power, and with `phase_weight` that of
-    |X|^power·X/|X|, which tells the phase. The compression makes quiet parts, where
-    noise is heard most, count beside loud ones. Noise fills more of the spectrum than
-    speech, so that by itself this loss would rather lose speech than keep noise: what
-    is too quiet counts more than what is too loud (https://arxiv.org/abs/2106.02896).
-    Soft crops count as loud ones do: both sides are divided by the level of the louder
-    one (https://arxiv.org/abs/2008.06412).
+    It is the mean squared distance of |X|^power and, weighted by `phase_weight`, of
+    |X|^power·X/|X|, which includes the phase. The compression gives quiet parts, where
+    noise is most audible, a weight comparable to loud ones. Noise covers more of the
+    spectrum than speech, so a symmetric loss would favour removing speech over keeping
+    noise. Therefore magnitudes that are too low count more than those that are too high
+    (https://arxiv.org/abs/2106.02896). Both waveforms are divided by the level of the
+    louder one, so soft and loud crops count alike (https://arxiv.org/abs/2008.06412).
 
     Arguments
     ---------
     n_ffts : sequence of int
-        Sizes of the Fourier transform, which are the windows too; hop a quarter.
+        Sizes of the Fourier transforms and their windows; the hop is a quarter of a size.
     power : float
         Exponent of the compression.
     phase_weight : float
-        Weight of the distance that tells the phase, from 0 to 1; the rest is that of
-        the other.
+        Weight of the distance that includes the phase, from 0 to 1. The distance of
+        magnitudes has the weight 1 - phase_weight.
     asymmetry : float
-        How much more a magnitude that is too low counts than one that is too high.
+        Magnitudes that are too low count 1 + asymmetry times as much.
 
     Example
     -------
@@ -96,7 +96,8 @@ class MultiResolutionLoss(nn.Module):
         return (1 - self.phase_weight) * distance + self.phase_weight * with_phase
 
     def _compressed(self, wav, n_fft):
-        """|X|^power [B, F, T], and with the phase of X its two parts [B, F, T, 2]."""
+        """|X|^power [B, F, T], and |X|^power·X/|X| as real and imaginary part
+        [B, F, T, 2]."""
         spectrum = torch.stft(
             wav,
             n_fft,

@@ -1,4 +1,4 @@
-"""A differentiable loss after PESQ, the standard measure of perceived speech quality.
+"""A differentiable loss modelled on PESQ, the standard measure of speech quality.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -22,26 +22,26 @@ CRITICAL_BANDS += [2000, 2320, 2700, 3150, 3700, 4400, 5300, 6400, 7700, 9500]
 THRESHOLD_BARK = [0.3, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17, 18, 19.5, 20.5, 21]
 THRESHOLD_DB = [64, 36.5, 20, 9.9, 3.3, -0.8, -3.4, -5.9, -5.9, -4.4, -3.1, -2.8, -3.1]
 THRESHOLD_DB += [-4.4, -3.7, -2.8]
-#: Power in the telephone band that both sides are scaled to.
+#: Both waveforms are scaled to this power in the telephone band.
 LEVEL = 1e7
-#: Calibration: a tone of 1 kHz at 40 dB has a power of 10^4, and one sone.
+#: Calibration: a 1 kHz tone at 40 dB has a power of 10^4 and a loudness of one sone.
 POWER, SONE = 6.910853e-6, 0.1866055
 
 
 class PESQLoss(nn.Module):
     """Points on the raw PESQ scale that a waveform loses against its clean reference.
 
-    The wideband model of ITU-T P.862 and P.862.2, differentiable and batched, in
-    float32: alignment of the levels, input filter, Hann frames, Bark bands,
-    compensation for slow filtering and gain, Zwicker's loudness, symmetric and
-    asymmetric disturbance D and A, aggregated over split seconds. The loss is
-    0.1 D + 0.0309 A; the raw score is 4.5 minus that.
+    It is the wideband model of ITU-T P.862 and P.862.2, differentiable, batched and in
+    float32. Its steps are level alignment, input filter, Hann frames, Bark bands,
+    compensation for slow filtering and gain, Zwicker's loudness, symmetric disturbance D
+    and asymmetric disturbance A, and aggregation over split seconds. The loss is
+    0.1 D + 0.0309 A; the raw score is 4.5 minus the loss.
 
-    It is for training, not for measuring: it searches for no delay, does not weight
+    Use it for training, not for measuring: it does not search for a delay, does not weight
     long files by time, and interpolates Bark bands and the threshold of hearing from
-    tables of Zwicker's. Report scores by the package pesq, which training does not need.
+    Zwicker's tables. Report scores of the package pesq, which training does not need.
 
-    Silent references are left out. The levels of both sides do not matter.
+    Items with a silent reference are left out. The levels of the waveforms don't matter.
 
     Example
     -------
@@ -112,7 +112,7 @@ class PESQLoss(nn.Module):
         Returns
         -------
         torch.Tensor
-            Points [B], at least 0.
+            Points lost by each item [B], at least 0.
         """
         with without_autocast(clean):
             enhanced, clean = (cut(x.float(), lengths) for x in (enhanced, clean))
@@ -122,7 +122,7 @@ class PESQLoss(nn.Module):
                 reference = LEVEL / level * (spectra @ self.bands)  # [B, T, N]
                 first, last = _speech_frames(clean, level)
             spectra = self._power(enhanced)
-            # Silence is not scaled up without bound: 60 dB beyond the reference at most.
+            # Limits the gain of near silence to 60 dB more than that of the reference.
             own_level = self._level(spectra, enhanced, lengths)
             own_level = torch.maximum(own_level, 1e-6 * level)
             degraded = LEVEL / own_level * (spectra @ self.bands)
@@ -150,7 +150,7 @@ class PESQLoss(nn.Module):
         power = self._audible(reference)  # [B, T]
         degraded = degraded * _slow_gain(power, self._audible(degraded))
         loudness, target = self._loudness(degraded), self._loudness(reference)
-        # A quarter of the softer one masks.
+        # Masking: differences below a quarter of the softer loudness are inaudible.
         masked = 0.25 * torch.minimum(loudness, target)
         disturbance = ((loudness - target).abs() - masked).relu() * self.width
         # Additions disturb more than omissions.
@@ -158,16 +158,16 @@ class PESQLoss(nn.Module):
         factor = torch.where(ratio < 3, 0.0, ratio.clamp(max=12))
         symmetric = _root(disturbance.square().sum(2) * self.width.sum(), 2)
         asymmetric = (disturbance * factor).sum(2)
-        # Disturbances of soft frames count a little more.
+        # Disturbances in soft frames count a little more.
         weight = ((power + 1e5) / 1e7) ** -0.04
         return [(d * weight).clamp(max=45) for d in (symmetric, asymmetric)]
 
     def _audible(self, power, factor=1.0):
-        """Power [B, T] of the bands that exceed the threshold by a factor."""
+        """Total power [B, T] of the bands that exceed the threshold by a factor."""
         return torch.where(power > factor * self.threshold, power, 0.0).sum(2)
 
     def _slow_filter(self, reference, degraded, n_frames):
-        """Gain [B, 1, N] of the filter between the two sides over the whole signal."""
+        """Gain [B, 1, N] of each band from reference to degraded, over the whole signal."""
         speaks = self._audible(reference, 100.0).unsqueeze(2) >= 1e7
 
         def mean(power):
@@ -178,16 +178,16 @@ class PESQLoss(nn.Module):
         return ratio.clamp(0.01, 100)
 
     def _loudness(self, power):
-        """Zwicker's loudness in sone a Bark, 0 below the threshold."""
+        """Zwicker's loudness in sone per Bark, 0 below the threshold."""
         above = (power / self.threshold).clamp(min=1)
         grown = (0.5 + 0.5 * above) ** self.exponent - 1
         return SONE * (2 * self.threshold) ** self.exponent * grown
 
 
 def _slow_gain(reference, degraded):
-    """Gain [B, T, 1] that brings frames of powers [B, T] closer, smoothed over time."""
+    """Gain [B, T, 1] that compensates slow level changes, from frame powers [B, T]."""
     gain = (reference + 5e3) / (degraded + 5e3)
-    # y[t] = 0.2 y[t - 1] + 0.8 x[t]: float32 does not tell more than 12 terms.
+    # y[t] = 0.2 y[t - 1] + 0.8 x[t]; further terms are below the precision of float32.
     n_terms = 12
     kernel = 0.8 * 0.2 ** torch.arange(n_terms - 1, -1, -1, device=gain.device)
     history = gain[:, :1].expand(-1, n_terms - 1)
@@ -196,7 +196,7 @@ def _slow_gain(reference, degraded):
 
 
 def _n_samples(wav, lengths):
-    """Samples of each item without padding, [B, 1, 1]."""
+    """Number of samples of each item without padding [B, 1, 1]."""
     if lengths is None:
         return wav.shape[1]
     return n_valid_samples(lengths, wav.shape[1])[:, None, None]
@@ -207,9 +207,9 @@ def _hann():
 
 
 def _bark_bands():
-    """Edges of the 48 bands in Bark and in Hz: from 0.32 Bark wide to 0.59.
+    """Edges of the 48 bands in Bark and in Hz; bands are 0.32 to 0.59 Bark wide.
 
-    The band below the first, around 0 Hz, takes part in nothing.
+    The band below the first one, around 0 Hz, is not used.
     """
     index = np.arange(49) + 0.5
     edges = index * (0.314308 + index * (0.00212414 + index * 9.6024e-6))
@@ -217,12 +217,12 @@ def _bark_bands():
 
 
 def _band_matrix(frequency, edges, width):
-    """Matrix [F, N] from powers at frequencies to powers per Bark in bands."""
+    """Matrix [F, N] that maps powers at frequencies to powers per Bark in bands."""
     half = frequency[1] / 2
     upper = np.minimum(frequency[:, None] + half, edges[1:])
     lower = np.maximum(frequency[:, None] - half, edges[:-1])
     overlap = np.clip(upper - lower, 0, None)
-    overlap[[0, -1]] = 0  # neither the mean nor the highest frequency is heard
+    overlap[[0, -1]] = 0  # neither 0 Hz nor the highest frequency counts
     return overlap / overlap.sum(0).clip(min=1) * np.diff(edges) / width
 
 
@@ -234,7 +234,7 @@ def _input_filter(frequency):
 
 
 def _speech_frames(clean, level):
-    """First and last frame [B, 1] of what lies between the silences at both ends."""
+    """First and last frame [B, 1] of the speech, without silence at both ends."""
     floor = 100 * (level.squeeze(2) / LEVEL).sqrt() / 2**15
     loud = F.avg_pool1d(clean.abs().unsqueeze(1), 5, 1).squeeze(1) >= floor
     loud = loud.int()
@@ -244,12 +244,12 @@ def _speech_frames(clean, level):
 
 
 def _aggregate(disturbance, first, last):
-    """Norm [B] of the disturbances [B, T] of frames; the largest dominate."""
+    """Norm [B] of frame disturbances [B, T]; the largest dominate."""
     n_frames = disturbance.shape[1]
     place = first + torch.arange(n_frames, device=first.device)
     disturbance = disturbance.gather(1, place.clamp(max=n_frames - 1))
     disturbance = disturbance.masked_fill(place > last, 0.0)
-    # Split seconds of 20 frames that overlap by half.
+    # Split seconds: 20 frames that overlap by half.
     parts = F.pad(disturbance, (0, 20)).unfold(1, 20, 10)
     parts = _root((parts**6).mean(2), 6)
     counts = (place <= last)[:, ::10]
@@ -258,5 +258,5 @@ def _aggregate(disturbance, first, last):
 
 
 def _root(x, degree):
-    """The root, without its infinite slope at 0."""
+    """The root, clamped because its slope at 0 is infinite."""
     return x.clamp(min=1e-30 if degree > 2 else 1e-12) ** (1 / degree)

@@ -1,4 +1,4 @@
-"""A loss of the scale-invariant signal-to-distortion ratio.
+"""A loss for the scale-invariant signal-to-distortion ratio (SI-SDR).
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -9,17 +9,16 @@ from torch import Tensor, nn
 
 from speechbrain_cffma.losses.common import cut, mean_of_active
 
-#: Share of the reference's power that counts as silence: keeps the logarithm finite.
+#: Share of the reference's power below which a waveform counts as silent.
 EPS = 1e-6
 
 
 class SISDRLoss(nn.Module):
     """-log10 of the SI-SDR ratio (https://arxiv.org/abs/1811.02508, Eq. 4).
 
-    That is -0.1 times SI-SDR in dB. A soft cap of the ratio keeps examples that are
-    almost perfect from dominating the batch: the ratio r counts as
-    `1 / (1 / r + 1 / cap)` (https://arxiv.org/abs/2006.12701, Sec. 2). Silent
-    references are left out.
+    That is -0.1 times SI-SDR in dB. The ratio r has a soft cap, `1 / (1 / r + 1 / cap)`,
+    so that almost perfect examples don't dominate the batch
+    (https://arxiv.org/abs/2006.12701, Sec. 2). Items with a silent reference are left out.
 
     Arguments
     ---------
@@ -62,7 +61,7 @@ class SISDRLoss(nn.Module):
         enhanced, clean = (cut(x.float(), lengths) for x in (enhanced, clean))
         power = clean.square().sum(1, keepdim=True).clamp(min=1e-20)
         unit = clean / power.sqrt()
-        # The ratio does not depend on the level: no gradient through it is needed.
+        # The ratio does not depend on the level, so the level needs no gradient.
         level = enhanced.detach().square().sum(1, keepdim=True)
         enhanced = enhanced / torch.maximum(level, EPS * power).sqrt()
         target = (enhanced * unit).sum(1, keepdim=True) * unit

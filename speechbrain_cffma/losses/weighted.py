@@ -6,31 +6,32 @@ Authors
 
 from speechbrain_cffma.errors import InputError
 
-#: The term of the log1p magnitudes; all others compare waveforms.
+#: Name of the term that compares log1p magnitudes; all others compare waveforms.
 LOG1P = "log1p"
 
 
 class WeightedSum:
-    """Sums terms of the loss by their weights.
+    """The weighted sum of the terms of a loss.
 
     Arguments
     ---------
     log1p : callable or None
-        Compares log1p magnitudes [B, T, F], as `log1p(enhanced, clean, length=None)`,
-        like the losses in `speechbrain.nnet.losses`. Its name is "log1p".
+        Compares log1p magnitudes [B, T, F]. It is called as
+        `log1p(enhanced, clean, length=None)`, like the losses in
+        `speechbrain.nnet.losses`. Its name is "log1p".
     waveform : callable, dict or None
-        Compares waveforms [B, S], as `waveform(enhanced, clean)`; for padded batches
-        also with `lengths`. Several are given by their names, one has the name
-        "waveform".
+        Compares waveforms [B, S]. It is called as `waveform(enhanced, clean)`, for padded
+        batches also with `lengths`. A dict gives several terms by name; a single term has
+        the name "waveform".
     weights : dict or None
-        The weight of each term by its name; terms of weight 0 are not computed. None:
-        1 for each.
+        The weight of each term by name; terms of weight 0 are not computed. None: all
+        weights are 1.
 
     Raises
     ------
     InputError
-        If a term can't be called, a weight is missing, fits no term or is negative, or
-        all are 0.
+        If a term is not callable, if weights and terms differ in their names, if a weight
+        is negative, or if all weights are 0.
 
     Example
     -------
@@ -49,12 +50,18 @@ class WeightedSum:
         if not isinstance(waveform, dict):
             waveform = {} if waveform is None else {"waveform": waveform}
         if LOG1P in waveform:
-            raise InputError(f"waveform_loss: {LOG1P!r} is the name of the key loss")
+            raise InputError(
+                f"waveform_loss has a term {LOG1P!r}, the name of the term in the key loss: "
+                "give it another name"
+            )
         terms = {LOG1P: log1p, **waveform}
         terms = {name: term for name, term in terms.items() if term is not None}
         for name, term in terms.items():
             if not callable(term):
-                raise InputError(f"the loss {name} is {term!r}, which can't be called")
+                raise InputError(
+                    f"the loss {name} is {term!r}, which can't be called: give a function "
+                    "or a module"
+                )
         self.weights = _checked(weights, terms)
         self.terms = {name: terms[name] for name in self.weights}
 
@@ -63,15 +70,15 @@ class WeightedSum:
         """Whether any term compares waveforms."""
         return any(name != LOG1P for name in self.terms)
 
-    def __call__(self, wavs, spectra, lengths=None):
+    def __call__(self, wavs, log_magnitudes, lengths=None):
         """Compute the loss.
 
         Arguments
         ---------
         wavs : (torch.Tensor, torch.Tensor)
-            Enhanced and clean waveforms [B, S]; the enhanced may be None without terms
-            that compare waveforms.
-        spectra : (torch.Tensor, torch.Tensor)
+            Enhanced and clean waveforms [B, S]. The enhanced ones may be None if no term
+            compares waveforms.
+        log_magnitudes : (torch.Tensor, torch.Tensor)
             Enhanced and clean log1p magnitudes [B, T, F].
         lengths : torch.Tensor or None
             Relative lengths [B].
@@ -81,12 +88,12 @@ class WeightedSum:
         loss : torch.Tensor
             The weighted sum, a scalar.
         values : dict
-            The terms without their weights, by name: scalars without a gradient.
+            The value of each term by name, before weighting: scalars without a gradient.
         """
-        # Terms that know no lengths are fine where nothing is padded.
+        # Terms without an argument `lengths` work as long as nothing is padded.
         padded = {} if lengths is None else {"lengths": lengths}
         values = {
-            name: term(*spectra, length=lengths)
+            name: term(*log_magnitudes, length=lengths)
             if name == LOG1P
             else term(*wavs, **padded)
             for name, term in self.terms.items()
@@ -96,18 +103,22 @@ class WeightedSum:
 
 
 def _checked(weights, terms):
-    """Weights above 0 by the names of their terms."""
+    """Check the weights; return those above 0, by name."""
     if weights is None:
         return dict.fromkeys(terms, 1.0)
     if not isinstance(weights, dict) or set(weights) != set(terms):
         raise InputError(
             f"loss_weights must give a weight to each of {', '.join(terms)} and to "
-            f"nothing else, not {weights}; 0 leaves a term out"
+            f"nothing else, not {weights}; a weight of 0 switches a term off"
         )
     for name, weight in weights.items():
         if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            raise InputError(f"loss_weights: {name} is {weight!r}, not a number from 0")
+            raise InputError(
+                f"loss_weights: {name} is {weight!r}, but must be a number of 0 or more"
+            )
     positive = {name: weights[name] for name in terms if weights[name]}
     if not positive:
-        raise InputError("loss_weights: no term has a weight above 0")
+        raise InputError(
+            "loss_weights: no term has a weight above 0; give at least one such weight"
+        )
     return positive
