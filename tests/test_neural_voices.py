@@ -84,7 +84,7 @@ def test_voice_whose_process_dies_is_named(packages, tmp_path, monkeypatch):
         yield Outcome(2, crash="its process was killed by SIGKILL")
 
     monkeypatch.setattr(synthesise, "parallel_map", call_all)
-    with pytest.raises(CFFMAError, match="af_bea was not read: .* SIGKILL"):
+    with pytest.raises(CFFMAError, match="af_bea failed: .* SIGKILL"):
         synthesise.synthesise(packages, tmp_path, seconds=1)
 
 

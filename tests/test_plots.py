@@ -5,6 +5,8 @@ import numpy as np
 
 from speechbrain_cffma.training import plots
 
+pytestmark = pytest.mark.slow
+
 
 class TestPlots:
     @staticmethod

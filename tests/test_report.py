@@ -17,6 +17,8 @@ from speechbrain_cffma.evaluation.report import write_report
 from speechbrain_cffma.evaluation.scores import scoring_settings
 from speechbrain_cffma.evaluation.statistics import summarize_systems
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = scoring_settings(["pesq", "wss"])
 #: ID, snr, noise, PESQ of noisy, PESQ of new
 FILES = [

@@ -33,6 +33,8 @@ from speechbrain_cffma.lobes import (
 )
 from speechbrain_cffma.lobes.layers import mean_over_time, n_valid_samples
 
+pytestmark = pytest.mark.slow
+
 #: Largest difference of a mask to that of float32.
 TOLERANCES = {torch.float64: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 each_type = pytest.mark.parametrize("dtype", TOLERANCES)

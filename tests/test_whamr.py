@@ -310,7 +310,7 @@ def test_an_unknown_option_is_named_beside_those_there_are(
 ):
     ((name, value),) = option.items()
     message = error_of(tree, **option)
-    assert f"there is no {name} {value!r}" in message
+    assert f"has no {name} {value!r}" in message
     assert known in message
 
 
