@@ -194,7 +194,10 @@ class TestFindAudio:
             path.touch()
         (results / mark).touch()
         assert audio.find_audio(tmp_path) == [tmp_path / "a.wav"]
-        assert f"{results} is left out: its {mark} tells" in caplog.text
+        assert (
+            f"{results} is left out: it holds results, as its {mark} shows"
+            in caplog.text
+        )
         # Named itself, a folder of results is searched.
         found = audio.find_audio(results)
         assert found == [results / "enhanced" / "b.wav"]
