@@ -1,24 +1,25 @@
-"""Scores of enhanced speech against the clean signal.
+"""Metrics that score enhanced speech, most of them against the clean reference.
 
-Each metric is a function of arrays, which it leaves unchanged. What they have in common:
+Each metric is a function of arrays, which it does not change. All share these arguments
+and errors:
 
 Arguments
 ---------
 clean : np.ndarray
-    Samples [S], full scale 1, or signed integers. DNSMOS and SRMR need none.
+    Clean reference [S], full scale 1, or signed integers. DNSMOS and SRMR don't take it.
 enhanced : np.ndarray
-    Samples [S]. Its length may differ from that of the clean signal by up to a frame of 30 ms.
+    Enhanced samples [S]. The lengths of both may differ by up to a frame of 30 ms.
 sample_rate : int
     In Hz; 16000 by default.
 
 Raises
 ------
 MetricError
-    If the score is not defined: a signal is silent or not finite, or the lengths differ by
-    more than a frame. The message has the reason.
+    If the score is not defined, with the reason: a signal is silent or not finite, or the
+    lengths differ by more than a frame.
 
-`score`, `score_all` and `mean_scores` use them by name; `stats.EnhancementStats` wraps
-them for SpeechBrain's recipes.
+`score`, `score_all` and `mean_scores` call the metrics by name. `stats.EnhancementStats`
+wraps them for SpeechBrain's recipes.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -68,7 +69,7 @@ __all__ = [
     "wss",
 ]
 
-#: Names until 0.2.0, valid until 0.3.0.
+#: Names before 0.2.0, valid until 0.3.0.
 _OLD_NAMES = {"measures": "segmental_measures", "ratings": "composite_from_parts"}
 
 

@@ -20,17 +20,17 @@ def composite(
     """Predicted ratings of signal distortion, background and overall quality.
 
     Hu & Loizou, "Evaluation of Objective Quality Measures for Speech Enhancement",
-    IEEE TASLP 16(1), 229-238, 2008. They are sums of PESQ, LLR, WSS and the segmental
-    SNR, clipped to the scale of listening tests, 1 to 5. The signals are taken as they
-    are: no mean is removed, no peak scaled.
+    IEEE TASLP 16(1), 229-238, 2008. They are weighted sums of PESQ, LLR, WSS and the
+    segmental SNR, clipped to the scale of listening tests, 1 to 5. The signals are not
+    changed: their mean is not removed and their peak is not scaled.
 
     Arguments
     ---------
     scale : str
-        Full scale of the samples as measured, whatever that of the arguments: "int16",
-        32768, gives the figures of Loizou's MATLAB code; "unit", 1, those of most Python
-        ports, whose WSS is lower and whose CSIG, CBAK and COVL are about 0.2 higher.
-        Say in a report which it is.
+        Full scale to which the samples are converted first. "int16" (32768) gives the
+        figures of Loizou's MATLAB code. "unit" (1) gives those of most Python ports: WSS
+        is lower, and CSIG, CBAK and COVL are about 0.2 higher. Name the scale when you
+        report these scores.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def composite(
     Raises
     ------
     MetricError
-        Also if a part is not defined. PESQ needs 0.25 s of speech, at 16000 Hz (wide-band,
+        Also if a part is not defined. PESQ needs 0.25 s of speech at 16000 Hz (wide-band,
         LPC of order 16) or 8000 Hz (narrow-band, order 10).
 
     Example
@@ -59,7 +59,7 @@ def composite(
 def composite_from_parts(
     pesq: float, ssnr: float, llr: float, wss: float
 ) -> dict[str, float]:
-    """The composite measures from their parts.
+    """Compute the composite measures from their parts.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""PESQ, STOI, ESTOI and SI-SDR: scores of a whole signal against the clean one.
+"""PESQ, STOI, ESTOI and SI-SDR: scores of a whole signal against the clean reference.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -13,10 +13,11 @@ import numpy as np
 from speechbrain_cffma.audio import SAMPLE_RATE, SILENCE
 from speechbrain_cffma.metrics.signals import MetricError, pair
 
-#: More stretches of speech than this are scored in parts: `pesq` has room for 50, and
-#: where it finds one may differ a little from where we do.
+#: Signals with more stretches of speech are scored in parts. The package `pesq` has room
+#: for 50, and its count may differ a little from ours.
 MAX_STRETCHES = 40
-#: Seconds. Each stretch takes 0.2 s with 0.2 s of pause, so that no part holds 50.
+#: Length of the longest part in seconds. A stretch and a pause last 0.2 s each at least,
+#: so a part holds fewer than 50 stretches.
 LONGEST_PART = 19.0
 
 
@@ -29,17 +30,17 @@ def pesq(
     """Perceptual evaluation of speech quality (ITU-T P.862) by the package `pesq`,
     as the listening quality MOS-LQO.
 
-    PESQ is made for utterances of some seconds. Its code has room for 50 stretches of
-    speech between pauses of 0.2 s, and writes beyond it where there are more, which ends
-    the process. A signal with more than 40 is therefore cut into parts of equal length,
-    19 s at most, each cut moved by up to 1 s to the quietest place of the clean signal.
-    The score is the mean over the parts with speech, weighted by their lengths.
+    PESQ is made for utterances of some seconds. The package has room for 50 stretches of
+    speech separated by pauses of 0.2 s; more stretches crash the process. Therefore a
+    signal with more than 40 stretches is cut into parts of about equal length, 19 s at
+    most. Each cut is moved by up to 1 s to the quietest place of the clean signal. The
+    score is the mean over the parts with speech, weighted by their lengths.
 
     Arguments
     ---------
     mode : str
-        "wb" for wide-band (P.862.2; 16 kHz only) or "nb" for narrow-band (P.862.1);
-        the default is the widest that the sample rate allows.
+        "wb" for wide-band (P.862.2; 16 kHz only) or "nb" for narrow-band (P.862.1).
+        Default: wide-band where the sample rate allows it.
 
     Returns
     -------
@@ -49,9 +50,9 @@ def pesq(
     Raises
     ------
     MetricError
-        Also if the sample rate is neither 16000 nor 8000 Hz, or PESQ finds no speech.
-        It needs 0.25 s. Scored in parts, also if the enhanced signal is silent throughout
-        a part with speech.
+        Also if the sample rate is neither 16000 nor 8000 Hz, if the signal is shorter than
+        0.25 s, if PESQ finds no speech, or, in parts, if the enhanced signal is silent
+        throughout a part with speech.
 
     Example
     -------
@@ -102,13 +103,13 @@ def pesq_nb(
 
 
 def _parts(clean, sample_rate):
-    """Slices of a signal that PESQ takes at once."""
+    """Slices of a signal, each short enough for PESQ."""
     n_parts = math.ceil(len(clean) / sample_rate / (LONGEST_PART - 2))
     if n_parts == 1 or _n_stretches(clean, sample_rate) <= MAX_STRETCHES:
         return [slice(0, len(clean))]
     from scipy.ndimage import uniform_filter1d
 
-    # The level around each sample: over as long as a pause has to be.
+    # The power around each sample, averaged over the shortest pause.
     level = uniform_filter1d(np.square(clean), round(0.2 * sample_rate))
     cuts = [0]
     for cut in np.linspace(0, len(clean), n_parts + 1).round().astype(int)[1:-1]:
@@ -118,10 +119,10 @@ def _parts(clean, sample_rate):
 
 
 def _n_stretches(clean, sample_rate):
-    """How many stretches of speech PESQ will find between pauses of 0.2 s, roughly.
+    """Estimate how many stretches of speech, separated by pauses of 0.2 s, PESQ finds.
 
-    It finds them in the power of frames of 4 ms of the telephone band, above the mean
-    and twice the deviation of what is below.
+    PESQ compares the power of 4 ms frames in the telephone band with a threshold: the
+    mean plus twice the standard deviation of the frames below the threshold.
     """
     from scipy.signal import butter, sosfilt
 
@@ -187,8 +188,8 @@ def stoi(
 def estoi(
     clean: np.ndarray, enhanced: np.ndarray, sample_rate: int = SAMPLE_RATE
 ) -> float:
-    """Extended STOI by the package `pystoi`; it also suits noise that comes and goes. It needs as
-    much speech as `stoi`.
+    """Extended STOI by the package `pystoi`, which also suits fluctuating noise. It needs
+    as much speech as `stoi`.
 
     Jensen & Taal, "An Algorithm for Predicting the Intelligibility of Speech Masked by
     Modulated Noise Maskers", IEEE TASLP 24(11), 2016.
@@ -211,7 +212,7 @@ def si_sdr(
     clean: np.ndarray, enhanced: np.ndarray, sample_rate: int = SAMPLE_RATE
 ) -> float:
     """Scale-invariant signal-to-distortion ratio
-    (https://arxiv.org/abs/1811.02508, Eq. 4), without removal of the mean.
+    (https://arxiv.org/abs/1811.02508, Eq. 4). The mean is not removed.
 
     Returns
     -------
@@ -236,7 +237,9 @@ def si_sdr(
     distortion = enhanced - target
     ratio = (target @ target) / max(distortion @ distortion, 1e-300)
     if ratio == 0 or ratio > 1e30:
-        raise MetricError("SI-SDR: no distortion, or nothing but")
+        raise MetricError(
+            "SI-SDR: not finite, since the signals are equal up to a factor or orthogonal"
+        )
     return 10 * math.log10(ratio)
 
 
@@ -244,7 +247,7 @@ def _stoi(metric, clean, enhanced, sample_rate, extended):
     from pystoi import stoi as stoi_score
 
     clean, enhanced = pair(metric, clean, enhanced, sample_rate)
-    # ESTOI draws from NumPy's global generator: a training run must not notice.
+    # ESTOI draws from NumPy's global generator, whose state must not change.
     state = np.random.get_state()
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)

@@ -1,4 +1,4 @@
-"""Scores of a signal on its own, without the clean one.
+"""Metrics that need no clean reference.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -11,20 +11,20 @@ import numpy as np
 from speechbrain_cffma.audio import SAMPLE_RATE, SILENCE
 from speechbrain_cffma.metrics.signals import MetricError, single
 
-#: Predicted ratings, by the names that the package gives them.
+#: The metrics and their names in the package's result.
 DNSMOS = {
     "dnsmos_ovrl": "ovrl_mos",
     "dnsmos_sig": "sig_mos",
     "dnsmos_bak": "bak_mos",
     "dnsmos_p808": "p808_mos",
 }
-#: Samples; longer signals are scored in parts. torchmetrics needs 2 GB for this many.
+#: Samples of the longest part; longer signals are cut. torchmetrics needs 2 GB for a part.
 SRMR_PART = 128000
 
 
 def dnsmos(enhanced: np.ndarray, sample_rate: int = SAMPLE_RATE) -> dict[str, float]:
-    """DNSMOS P.835 and P.808 by the package `speechmos`: a network's prediction of how
-    listeners rate a signal that went through noise suppression.
+    """DNSMOS P.835 and P.808 by the package `speechmos`: a network predicts how listeners
+    would rate a signal after noise suppression.
 
     Reddy et al., "DNSMOS P.835: A Non-Intrusive Perceptual Objective Speech Quality
     Metric to Evaluate Noise Suppressors", ICASSP 2022 (https://arxiv.org/abs/2110.01763).
@@ -32,21 +32,21 @@ def dnsmos(enhanced: np.ndarray, sample_rate: int = SAMPLE_RATE) -> dict[str, fl
     Arguments
     ---------
     enhanced : np.ndarray
-        Samples [S] in [-1, 1]; louder ones are scaled to a peak of 1. Signals shorter
-        than 9 s are repeated, as the authors do.
+        Samples [S] in [-1, 1]; louder signals are scaled to a peak of 1. Signals shorter
+        than 9 s are repeated, as in the authors' code.
     sample_rate : int
         16000 Hz.
 
     Returns
     -------
     dict
-        dnsmos_ovrl (overall), dnsmos_sig (speech), dnsmos_bak (background; all three
-        P.835) and dnsmos_p808 (overall, P.808), each 1 to 5.
+        dnsmos_ovrl (overall), dnsmos_sig (speech) and dnsmos_bak (background) of P.835,
+        and dnsmos_p808 (overall) of P.808, each 1 to 5.
 
     Raises
     ------
     MetricError
-        If the sample rate is another, or the signal is silent or not finite.
+        If the sample rate is not 16000 Hz, or the signal is silent or not finite.
 
     Example
     -------
@@ -65,13 +65,14 @@ def dnsmos(enhanced: np.ndarray, sample_rate: int = SAMPLE_RATE) -> dict[str, fl
 
 
 def srmr(enhanced: np.ndarray, sample_rate: int = SAMPLE_RATE) -> float:
-    """Speech-to-reverberation modulation energy ratio by the package `torchmetrics`: the
-    energy of the slow modulations, as speech has them, over that of the fast ones, which
-    reverberation and noise add.
+    """Speech-to-reverberation modulation energy ratio by the package `torchmetrics`.
+
+    Speech modulates its energy slowly; reverberation and noise add fast modulations. SRMR
+    is the energy of the slow modulations divided by that of the fast ones.
 
     Falk et al., "A Non-Intrusive Quality and Intelligibility Measure of Reverberant and
-    Dereverberated Speech", IEEE TASLP 18(7), 2010; the original measure, without
-    normalisation, modulations of 4 to 128 Hz.
+    Dereverberated Speech", IEEE TASLP 18(7), 2010: the original measure, without
+    normalisation, for modulations of 4 to 128 Hz.
 
     Longer signals are cut into parts of equal length, at most 8 s at 16 kHz, to bound the
     memory. The score is the mean over the parts that are not silent.

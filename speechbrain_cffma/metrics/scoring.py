@@ -1,4 +1,4 @@
-"""Scores by the metrics' names, for one utterance or many.
+"""Score one utterance or many by metrics' names.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -24,7 +24,7 @@ _N_METRICS = Counter(row.function for row in TABLE.values())
 
 
 def _call(name, clean, enhanced, sample_rate, **options):
-    """A metric's score, and those of the others that its function computes, by name."""
+    """The scores by name of all metrics that the function of this metric computes."""
     row = TABLE[name]
     module, function = row.function.split(".")
     function = getattr(import_module(f"speechbrain_cffma.metrics.{module}"), function)
@@ -37,22 +37,22 @@ def _score_by(name, clean, enhanced, sample_rate=SAMPLE_RATE, **options):
     return _call(name, clean, enhanced, sample_rate, **options)[name]
 
 
-#: Every metric by its name: a function of clean, enhanced and the sample rate.
+#: All metrics by name: functions of clean samples, enhanced samples and the sample rate.
 METRICS = {name: partial(_score_by, name) for name in TABLE}
 
 
 def available_metrics(names: Iterable[str] = BASIC) -> list[str]:
-    """The metrics whose packages are installed.
+    """Select the metrics whose packages are installed.
 
     Arguments
     ---------
     names : iterable of str
-        Names in `METRICS`; `METRICS` itself for all.
+        Names in `METRICS`; `METRICS` for all.
 
     Returns
     -------
     list of str
-        Those of the names that can be computed.
+        The names of the metrics that can be computed.
 
     Example
     -------
@@ -73,7 +73,7 @@ def score(
     sample_rate: int = SAMPLE_RATE,
     scale: str = "int16",
 ) -> dict[str, Any]:
-    """Score one utterance. What several metrics share is computed once.
+    """Score one utterance. Common parts of several metrics are computed once.
 
     Arguments
     ---------
@@ -91,8 +91,8 @@ def score(
     Returns
     -------
     dict
-        A float for each name, None where it is not defined; `failed` holds the
-        reasons, or "".
+        A float for each metric, None if it is not defined; `failed` holds the reasons,
+        or "".
 
     Example
     -------
@@ -102,7 +102,7 @@ def score(
     """
     known: dict[str, Any] = {}
     reasons: dict[str, bool] = {}
-    # First the functions that compute several metrics: those are not computed again.
+    # Functions that compute several metrics come first, so that nothing is computed twice.
     for name in sorted(metrics, key=lambda name: _N_METRICS[TABLE[name].function] == 1):
         if name in known:
             continue
@@ -123,11 +123,11 @@ class Scored(NamedTuple):
     Arguments
     ---------
     index : int
-        Which of them.
+        Index of the utterance.
     row : dict
-        What `score` returns.
+        Its scores, as `score` returns them.
     crashed : bool
-        Whether a metric's process died or took too long: another try may succeed.
+        Whether a metric's process died or took too long. Another try may succeed.
     """
 
     index: int  # type: ignore[assignment] # a tuple has a method of this name
@@ -144,17 +144,17 @@ def score_each(
     sample_rate: int = SAMPLE_RATE,
     scale: str = "int16",
 ) -> Iterator[Scored]:
-    """Score utterances in processes of their own.
+    """Score utterances in separate processes.
 
-    A process that dies or takes too long costs one utterance one metric: the other
-    metrics of the utterance are then computed one by one. A metric may take a minute and
-    20 times the length of the utterance.
+    If a process dies or takes too long, one utterance loses one metric: the metrics of
+    this utterance are then computed one by one. The time limit of a metric is a minute
+    plus 20 times the length of the utterance.
 
     Arguments
     ---------
     load : callable
-        Gives the clean and the enhanced samples [S] of a source; a function of a module
-        that can be imported.
+        `load(*source)` returns the clean and the enhanced samples [S] of a source. It must
+        be a function of a module that can be imported.
     sources : list of tuple
         The arguments of `load` for each utterance.
     metrics : list of str
@@ -162,7 +162,7 @@ def score_each(
     seconds : list of float
         The length of each utterance.
     n_jobs : int
-        Processes, at least one; -1 for one a core.
+        Number of processes, at least 1; -1 for one per core.
     sample_rate : int
         In Hz.
     scale : str
@@ -171,7 +171,7 @@ def score_each(
     Yields
     ------
     Scored
-        In the order in which they end.
+        Each utterance as soon as it is finished.
 
     Example
     -------
@@ -199,7 +199,7 @@ def score_each(
                 row = outcome.result or _crashed(names, outcome.crash)
                 yield Scored(index, row, bool(outcome.crash))
 
-    again: dict[int, list[Scored]] = {}  # utterance: its rows of one metric each
+    again: dict[int, list[Scored]] = {}  # utterance: its rows, one for each metric
     for scored in call([(i, metrics) for i in range(len(sources))]):
         if scored.crashed and len(metrics) > 1:
             again[scored.index] = []
@@ -213,7 +213,7 @@ def score_each(
 
 
 def as_given(clean, enhanced):
-    """What `score_each` takes to load signals that are there already.
+    """The argument `load` of `score_each` for signals that are loaded already.
 
     Arguments
     ---------
@@ -225,9 +225,9 @@ def as_given(clean, enhanced):
     Returns
     -------
     clean : np.ndarray
-        The same.
+        The argument, unchanged.
     enhanced : np.ndarray
-        The same.
+        The argument, unchanged.
 
     Example
     -------
@@ -238,17 +238,17 @@ def as_given(clean, enhanced):
 
 
 def _score_source(load, source, metrics, sample_rate, scale):
-    """In a process of its own: what `score` returns, whatever happens."""
+    """Score a source in a separate process; errors become reasons in the row."""
     try:
         return _checked(score(*load(*source), metrics, sample_rate, scale), metrics)
     except CFFMAError as error:
         return {**dict.fromkeys(metrics), "failed": str(error)}
-    except Exception as error:  # One file's failure is not that of all.
+    except Exception as error:  # One file that fails must not stop the others.
         return {**dict.fromkeys(metrics), "failed": one_line(error)}
 
 
 def _checked(row, metrics):
-    """The row without infinite scores, and a reason that all metrics share only once."""
+    """Remove scores that are not finite; state a reason only once if all metrics share it."""
     for name in metrics:
         if row[name] is not None and not math.isfinite(row[name]):
             reasons = [row["failed"], f"{name} is {row[name]}"]
@@ -267,8 +267,8 @@ def _crashed(metrics, crash):
 
 
 def _merged(parts, metrics):
-    """One row of an utterance from those of each metric."""
-    row, names = {}, {}  # the metrics by the reason for which they failed
+    """Merge the rows of an utterance, one for each metric, into one row."""
+    row, names = {}, {}  # names: metrics by the reason why they failed
     for name in metrics:
         part = next(part.row for part in parts if name in part.row)
         row[name] = part[name]
@@ -297,8 +297,8 @@ def score_all(
     metrics : list of str
         Names in `METRICS`.
     n_jobs : int
-        Processes, of which one that dies costs one utterance one metric, see
-        `score_each`; -1 for one a core, 0 for none but this one.
+        Number of separate processes, see `score_each`; -1 for one per core, 0 to score in
+        this process.
     sample_rate : int
         In Hz.
     scale : str
@@ -307,7 +307,7 @@ def score_all(
     Returns
     -------
     list of dict
-        What `score` returns, in the same order.
+        The result of `score` for each pair, in the same order.
 
     Example
     -------
@@ -328,19 +328,19 @@ def score_all(
 def mean_scores(
     rows: Iterable[dict[str, Any]], metrics: Sequence[str]
 ) -> dict[str, float | None]:
-    """Means over the utterances that have a score; none is counted as 0.
+    """Means over the utterances that have a score; a missing score never counts as 0.
 
     Arguments
     ---------
     rows : list of dict
-        What `score` returns.
+        Results of `score`.
     metrics : list of str
         Names in `METRICS`.
 
     Returns
     -------
     dict
-        A float for each metric (None if no utterance has one).
+        A float for each metric, None if no utterance has a score.
 
     Example
     -------

@@ -1,13 +1,13 @@
 """Measures of short frames: segmental SNR, log-likelihood ratio, weighted spectral slope.
 
-They are the parts of the composite measures of Hu & Loizou, "Evaluation of Objective
-Quality Measures for Speech Enhancement", IEEE TASLP 16(1), 229-238, 2008, and follow
-Loizou's definitions: Hann frames of 30 ms, a quarter of a frame apart. They need 37.5 ms.
+They are parts of the composite measures of Hu & Loizou, "Evaluation of Objective Quality
+Measures for Speech Enhancement", IEEE TASLP 16(1), 229-238, 2008. They follow Loizou's
+definitions: Hann frames of 30 ms that overlap by three quarters. They need 37.5 ms.
 
 Arguments
 ---------
 scale : str
-    See `composite`. Of these, only WSS depends on it: its band energies have an absolute floor.
+    See `composite`. Only WSS depends on it, since its band energies have an absolute floor.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -23,13 +23,13 @@ from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.metric_table import SCALES
 from speechbrain_cffma.metrics.signals import FRAME, MetricError, pair
 
-#: Loizou's code divides by 32768 before it floors WSS's band energies at 1e-10: made for
-#: 16-bit samples, it floors those of full scale 1 at a level 90 dB higher.
+#: Floor of WSS's band energies. Loizou's code, made for 16-bit samples, divides by 32768
+#: and floors at 1e-10; for samples of full scale 1 that floor is 90 dB higher.
 BAND_FLOOR = 1e-10 * 32768**2
 
-#: The share of frames, the least distorted ones, that LLR and WSS average over.
+#: LLR and WSS average over this share of the frames, the least distorted ones.
 KEPT = 0.95
-#: Frames computed at a time: a bound on the memory, and faster than all at once.
+#: Frames computed at a time. This limits the memory, and is faster than all at once.
 BLOCK = 256
 EPS = np.finfo(np.float64).eps
 
@@ -71,8 +71,8 @@ def ssnr(
     sample_rate: int = SAMPLE_RATE,
     scale: str = "int16",
 ) -> float:
-    """Segmental signal-to-noise ratio: the mean over frames of their SNR in dB, each
-    clamped to [-10, 35].
+    """Segmental signal-to-noise ratio: the mean of the frames' SNRs in dB, each clamped to
+    [-10, 35].
 
     Returns
     -------
@@ -94,11 +94,12 @@ def llr(
     sample_rate: int = SAMPLE_RATE,
     scale: str = "int16",
 ) -> float:
-    """Log-likelihood ratio of the frames' all-pole models, ln(a_e R a_e' / a_c R a_c')
-    with R of the clean signal; the mean of the lowest 95 %. The models are of order 16,
-    below 10 kHz of order 10.
+    """Log-likelihood ratio of the frames' all-pole models, averaged over the lowest 95 %.
 
-    A frame of digital silence counts as white noise of vanishing level.
+    A frame's ratio is ln(a_e R a_e' / a_c R a_c'), with the coefficients a_e of the
+    enhanced and a_c of the clean signal, and the autocorrelation R of the clean signal.
+    The models have order 16, or order 10 at sample rates below 10 kHz. A frame of digital
+    silence counts as very soft white noise.
 
     Returns
     -------
@@ -120,9 +121,11 @@ def wss(
     sample_rate: int = SAMPLE_RATE,
     scale: str = "int16",
 ) -> float:
-    """Weighted spectral slope distance (Klatt, ICASSP 1982): the squared difference of
-    the slopes between 25 critical bands, weighted towards spectral peaks; the mean of
-    the lowest 95 % of the frames.
+    """Weighted spectral slope distance (Klatt, ICASSP 1982), averaged over the lowest 95 %
+    of the frames.
+
+    A frame's distance is the squared difference of the slopes between 25 critical bands,
+    weighted towards spectral peaks.
 
     Returns
     -------
@@ -145,7 +148,7 @@ def segmental_measures(
     scale: str = "int16",
     names: Sequence[str] = ("ssnr", "llr", "wss"),
 ) -> dict[str, float]:
-    """Several measures of the same frames, faster than one by one.
+    """Compute several measures on the same frames, which is faster than one by one.
 
     Arguments
     ---------
@@ -171,7 +174,7 @@ def segmental_measures(
     {'ssnr': 35.0, 'llr': 0.0, 'wss': 0.0}
     """
     if scale not in SCALES:
-        raise ValueError(f"the scale is one of {', '.join(SCALES)}, not {scale!r}")
+        raise ValueError(f"the scale must be one of {', '.join(SCALES)}, not {scale!r}")
     label = "/".join(name.upper() for name in names)
     clean, enhanced = pair(label, clean, enhanced, sample_rate)
     clean, enhanced = frames = [
@@ -207,7 +210,7 @@ def segmental_measures(
 
 
 def _frames(label, samples, sample_rate):
-    """A view of all frames [T, N], without the last, as Loizou's code counts them."""
+    """A view of all frames [T, N] but the last one, which Loizou's code leaves out too."""
     if sample_rate < 8000:
         raise MetricError(f"{label}: needs 8000 Hz or more, not {sample_rate}")
     peak = np.abs(samples).max()
@@ -229,7 +232,7 @@ def _frames(label, samples, sample_rate):
 
 @lru_cache
 def _window(length):
-    """A Hann window [N] whose zeros lie just outside."""
+    """A Hann window [N] without its zeros, which lie just outside."""
     return 0.5 * (1 - np.cos(2 * np.pi * np.arange(1, length + 1) / (length + 1)))
 
 
@@ -239,7 +242,7 @@ def _power(frames, n_fft):
 
 
 def _mean_of_lowest(distances):
-    """The mean of the lowest 95 %, their number rounded half to even."""
+    """The mean of the lowest 95 %; their number is rounded half to even."""
     n_kept = round(KEPT * len(distances))
     return np.sort(distances)[:n_kept].mean()
 
@@ -270,12 +273,13 @@ def _log_likelihood_ratio(clean, enhanced, order):
     for lag in range(1, order + 1):
         products = (coefficients[lag:] * coefficients[:-lag]).sum(axis=0)
         error += 2 * clean[lag] * products
-    # The clean signal's own coefficients have the least error, but for rounding.
+    # The ratio is at least 1, since the clean coefficients have the least error; only
+    # rounding can make it smaller.
     return np.log(np.maximum(error / clean_error, 1))
 
 
 def _autocorrelation(power, order):
-    """Power spectra [T, F] to lags [order + 1, T], silent frames as white noise."""
+    """Power spectra [T, F] to lags [order + 1, T]; silent frames become white noise."""
     lags = _inverse_transform(power.shape[1], order) @ power.T
     silent = lags[0] < 1e-200
     lags[:, silent] = 0
@@ -293,10 +297,10 @@ def _inverse_transform(n_bins, order):
 
 
 def _linear_prediction(lags):
-    """Levinson-Durbin for all frames at once.
+    """The Levinson-Durbin recursion for all frames at once.
 
-    Returns the coefficients [order + 1, T] and the prediction error [T]. A frame that
-    is predicted down to the rounding error keeps the order reached before.
+    Returns the coefficients [order + 1, T] and the prediction error [T]. If a frame's
+    prediction error falls to the rounding error, its order is not raised further.
     """
     coefficients = np.zeros_like(lags)
     coefficients[0] = 1
@@ -343,11 +347,11 @@ def _critical_bands(sample_rate, n_fft):
 
 
 def _slope_weights(energy, slope):
-    """Band energies [25, T] and slopes [24, T] to weights [24, T]: 1 at the highest
-    peak, less below it, and less below the nearest one."""
+    """Band energies [25, T] and slopes [24, T] to weights [24, T]: 1 at the highest peak,
+    less for bands below the highest or below the nearest peak."""
     energy, highest = energy[:-1], energy.max(axis=0)
-    # On a rising slope the nearest peak lies above, on a falling one below. Loizou's
-    # code takes the last band before it on the way up, and so do we.
+    # On a rising slope the nearest peak lies above, on a falling slope below. On a rising
+    # slope Loizou's code takes the last band before the peak, and so do we.
     rising = slope > 0
     peak = energy.copy()
     for band in range(len(slope) - 2, -1, -1):

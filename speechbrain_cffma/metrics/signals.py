@@ -1,4 +1,4 @@
-"""What every metric asks of its two signals.
+"""Checks of the signals that metrics compare.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -8,21 +8,21 @@ import numpy as np
 
 from speechbrain_cffma.audio import SILENCE
 
-#: Seconds; by as much may the lengths of two signals differ.
+#: Seconds by which the lengths of two signals may differ.
 FRAME = 0.03
 
 
 class MetricError(ValueError):
-    """A score that is not defined for these signals, with the reason."""
+    """A metric is not defined for these signals; the message has the reason."""
 
 
 def pair(metric, clean, enhanced, sample_rate):
-    """Check two signals, and cut them to the length of the shorter.
+    """Check two signals, and cut both to the length of the shorter one.
 
     Arguments
     ---------
     metric : str
-        Who asks, for the messages.
+        Name of the metric, for the messages.
     clean : np.ndarray
         Samples [S], full scale 1, or signed integers.
     enhanced : np.ndarray
@@ -73,12 +73,12 @@ def pair(metric, clean, enhanced, sample_rate):
 
 
 def single(metric, enhanced):
-    """Check a signal that is scored on its own.
+    """Check a signal that is scored without a clean reference.
 
     Arguments
     ---------
     metric : str
-        Who asks, for the messages.
+        Name of the metric, for the messages.
     enhanced : np.ndarray
         Samples [S], full scale 1, or signed integers.
 

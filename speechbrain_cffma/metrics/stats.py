@@ -1,4 +1,4 @@
-"""The metrics as SpeechBrain's recipes use them.
+"""Metrics for SpeechBrain's recipes.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -15,9 +15,9 @@ from speechbrain_cffma.metrics.signals import MetricError
 
 
 class EnhancementStats(MetricStats):
-    """Collects the scores of one metric over a stage, and what could not be scored.
+    """Collects the scores of one metric over a stage, and the utterances without a score.
 
-    In a recipe's YAML, with `!name:` for a new one each stage:
+    In a recipe's YAML, `!name:` makes a new object for each stage:
 
         pesq_stats: !name:speechbrain_cffma.metrics.stats.EnhancementStats
             metric: pesq
@@ -26,11 +26,12 @@ class EnhancementStats(MetricStats):
     ---------
     metric : str or callable
         A name in `METRICS`, or a function of clean and enhanced samples [S] and the
-        sample rate that returns a float, and raises a `MetricError` where it can't.
+        sample rate. The function returns a float, or raises a `MetricError` if there is
+        no score.
     sample_rate : int
         In Hz.
     **options : dict
-        Further arguments of the metric, like the scale of `csig`.
+        Further arguments of the metric, such as the scale of `csig`.
 
     Example
     -------
@@ -51,7 +52,7 @@ class EnhancementStats(MetricStats):
             raise ValueError(
                 f"there is no metric {metric!r}: choose one of {', '.join(METRICS)}"
             )
-        # SpeechBrain's own n_jobs > 1 repeats a failing batch for ever.
+        # With n_jobs > 1, SpeechBrain repeats a failing batch for ever.
         super().__init__(METRICS.get(metric, metric), n_jobs=1, batch_eval=False)
         self.sample_rate = sample_rate
         self.options = options
@@ -67,13 +68,13 @@ class EnhancementStats(MetricStats):
         Arguments
         ---------
         ids : list of str
-            One an utterance.
+            The ID of each utterance.
         predict : torch.Tensor
             Enhanced waveforms [B, S], or a list of [S].
         target : torch.Tensor
             Clean waveforms [B, S], or a list of [S].
         lengths : torch.Tensor
-            Relative lengths [B]; None if nothing is padded.
+            Relative lengths [B]; None if there is no padding.
         """
         lengths = [1.0] * len(ids) if lengths is None else lengths.tolist()
         batch = list(zip(ids, predict, target, lengths, strict=True))
@@ -88,17 +89,17 @@ class EnhancementStats(MetricStats):
                 self.scores.append(value)
 
     def summarize(self, field=None):
-        """Summarise the scores; utterances without one are counted, and left out.
+        """Summarise the scores; utterances without a score are counted and left out.
 
         Arguments
         ---------
         field : str
-            Which statistic to return; all by default.
+            The statistic to return; all by default.
 
         Returns
         -------
         float or dict
-            average, min_score, min_id, max_score and max_id (NaN and None if there is no
+            average, min_score, min_id, max_score and max_id (NaN or None if there is no
             score), n_scored, n_failed, and failed: a list of (id, reason).
         """
         if self.scores:
@@ -120,7 +121,7 @@ class EnhancementStats(MetricStats):
         return self.summary if field is None else self.summary[field]
 
     def write_stats(self, filestream, verbose=False):
-        """Write the summary, and a line for each utterance that has no score.
+        """Write the summary, and a line for each utterance without a score.
 
         Arguments
         ---------
@@ -150,6 +151,6 @@ class EnhancementStats(MetricStats):
 
 
 def _unpad(wav, length):
-    """A padded waveform [S] as float array without its padding."""
+    """A waveform [S] without its padding, as a float array."""
     wav = torch.as_tensor(wav)[: round(length * len(wav))]
     return wav.detach().float().cpu().numpy()
