@@ -122,7 +122,7 @@ class TestPairing:
         with pytest.raises(InputError) as caught:
             pair_systems(clean, {"noisy": noisy, "new": new})
         message = str(caught.value)
-        assert message.startswith("3 files have no twin")
+        assert message.startswith("3 files have no match")
         assert f"1 of 3 missing in {clean}: c; 2 of 3 missing in {new}: a, c" in message
         assert "\n" not in message
 
@@ -358,7 +358,7 @@ class TestGoingOn:
     def test_overwriting_keeps_the_rows_if_files_do_not_pair(self, corpus, scored):
         first = run(corpus, "noisy")
         alone = touch(corpus / "noisy", "alone.wav") / "alone.wav"
-        with pytest.raises(InputError, match="no twin"):
+        with pytest.raises(InputError, match="no match"):
             run(corpus, "noisy", overwrite=True)
         alone.unlink()
         scored.clear()
@@ -370,7 +370,9 @@ class TestGoingOn:
         path = corpus / "report" / JOURNAL
         path.parent.mkdir()
         path.write_text(f"{json.dumps(SI_SDR)}\n{line}\n")
-        with pytest.raises(InputError, match="progress.jsonl is damaged: --overwrite"):
+        with pytest.raises(
+            InputError, match="progress.jsonl is damaged: score all files again"
+        ):
             run(corpus, "noisy")
 
     def test_each_file_is_looked_at_once_before_the_first_score(
@@ -451,7 +453,7 @@ class TestProcesses:
         _, messages = process.communicate(timeout=60)
         assert process.returncode == 130
         assert messages.splitlines()[-1].startswith(
-            "interrupted: the same command goes on"
+            "interrupted: run the same command to continue"
         )
         assert "Traceback" not in messages
         kept = self.rows(corpus)

@@ -103,7 +103,7 @@ def test_the_table_compares_noisy_and_enhanced_with_intervals(card):
     assert re.fullmatch(
         rf"\| SI-SDR \(dB\) ↑ \| {interval} \| {interval} \| {difference} \|", row
     )
-    assert "at the sample scale int16" in section(card, "Results")
+    assert "with the sample scale int16" in section(card, "Results")
 
 
 def test_the_data_are_described_with_their_extent(card):

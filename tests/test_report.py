@@ -144,7 +144,7 @@ class TestPage:
         assert n_figures - render(rows).count("<figure>") == len(SETTINGS["metrics"])
 
     def test_says_how_it_was_scored(self, rows):
-        assert "at the sample scale int16" in render(rows)
+        assert "with the sample scale int16" in render(rows)
 
     def test_names_a_file_that_has_gone(self, rows):
         (gone,) = [r for r in rows if r["system"] == "noisy" and r["ID"] == "a"]
@@ -162,13 +162,13 @@ class TestPage:
         for row in rows:
             if row["system"] == "noisy":
                 audio.write(row["path"], 3 * speech.numpy() / speech.abs().max().item())
-        assert "turned down alike" in render(rows)
+        assert "attenuated equally" in render(rows)
 
     def test_shows_the_beginning_of_a_long_file(self, rows, speech):
         for row in rows:
             for key in ("path", "clean"):
                 audio.write(row[key], np.tile(speech.numpy(), 8))
-        assert "the first 20 s" in render(rows)
+        assert "first 20 s" in render(rows)
 
 
 class TestChoice:

@@ -1,6 +1,6 @@
-"""What the page shows beside its tables: charts, spectrograms and audio, to be put into it.
+"""Charts, spectrograms and audio that are embedded in the report's page.
 
-Charts are SVGs in the page's own text colour, so that they suit light and dark pages.
+Charts are SVGs in the page's text colour, so that they suit light and dark pages.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -17,10 +17,10 @@ from scipy.signal import ShortTimeFFT
 
 from speechbrain_cffma.pictures import data_uri, image, levels
 
-#: Of systems, in their order; legible on white and on black.
+#: Colours of the systems, in order; they are legible on white and on black.
 COLORS = ("#8b8f96", "#2f81d6", "#e0762b", "#2a9d74", "#c45fa0", "#b08d12", "#7d6fd6")
 
-_TEXT = "#010203"  # stands for the page's colour until the SVG is written
+_TEXT = "#010203"  # a placeholder; in the SVG the page's colour replaces it
 _STYLE = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "svg.hashsalt": "report",
@@ -40,7 +40,7 @@ def color(index):
     Arguments
     ---------
     index : int
-        Its place among the systems.
+        The index of the system.
 
     Returns
     -------
@@ -56,8 +56,8 @@ def color(index):
 
 
 def distributions(scores):
-    """Boxes of the scores of each system: quartiles, whiskers to 1.5 times the box, the
-    median as a line and the mean as a diamond.
+    """Draw a box plot of the scores of each system: quartiles, whiskers up to 1.5 times
+    the box, the median as a line and the mean as a diamond.
 
     Arguments
     ---------
@@ -76,7 +76,7 @@ def distributions(scores):
     """
     with rc_context(_STYLE):
         names = [_shortened(name) for name in scores]
-        # In inches, for the names at 9 points and the numbers below.
+        # In inches: room for the names at 9 points to the left and the numbers below.
         left = 0.2 + 0.072 * max(map(len, names))
         axis = _axis(3.6, 0.4 + 0.34 * len(names), left)
         boxes = axis.boxplot(
@@ -103,12 +103,12 @@ def distributions(scores):
 
 
 def curves(groups, metric):
-    """Means of each system over the input SNR, with their intervals.
+    """Draw the means of each system by input SNR, with their intervals.
 
     Arguments
     ---------
     groups : dict
-        `summary["snr"]`, see `statistics.summarize_systems`.
+        `summary["snr"]` from `statistics.summarize_systems`.
     metric : str
         A name in `METRICS`.
 
@@ -137,7 +137,7 @@ def curves(groups, metric):
             if not points:
                 continue
             x, means = zip(*[(x, y["mean"]) for x, y in points], strict=True)
-            # The interval of one score alone is that score.
+            # A single score has no interval: draw it without one.
             low, high = (
                 [y["mean"] if y[end] is None else y[end] for _, y in points]
                 for end in ("low", "high")
@@ -151,7 +151,7 @@ def curves(groups, metric):
 
 
 def spectra(signals, sample_rate):
-    """Spectrograms of signals on one scale.
+    """Draw spectrograms of several signals on one common scale.
 
     Arguments
     ---------
@@ -163,9 +163,9 @@ def spectra(signals, sample_rate):
     Returns
     -------
     list of str
-        An image (data URI) of each: time to the right, frequency to the top, the
-        brightest colour for the loudest point of all signals, black from
-        `pictures.RANGE` dB below it.
+        An image (data URI) for each signal. Time runs to the right, frequency to the top.
+        The loudest point of all signals has the brightest colour; points that are
+        `pictures.RANGE` dB softer or more are black.
 
     Example
     -------
@@ -180,7 +180,7 @@ def spectra(signals, sample_rate):
 
 
 def audio(samples, sample_rate):
-    """A signal as lossless audio.
+    """Encode a signal as lossless audio.
 
     Arguments
     ---------
@@ -205,7 +205,7 @@ def audio(samples, sample_rate):
 
 
 def _axis(width, height, left, bottom=0.28, margin=0.1):
-    """The axis of a chart. All in inches: a layout that measures its texts takes twice as long."""
+    """The axis of a chart; sizes in inches. A layout that measures texts is half as fast."""
     figure = Figure(figsize=(width, height))
     size = (width - left - margin) / width, (height - bottom - margin) / height
     return figure.add_axes((left / width, bottom / height, *size))
@@ -226,5 +226,5 @@ def _svg(figure):
     figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(_TEXT, "currentColor")
-    # Such as axes_1, which each figure has; the names of clip paths have no underscore.
+    # Removes IDs such as axes_1, which all figures have; clip paths have no underscore.
     return re.sub(r' id="[\w.]+_\d+"', "", svg)

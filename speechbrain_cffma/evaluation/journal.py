@@ -1,4 +1,4 @@
-"""The journal of an evaluation, by which an interrupted one goes on.
+"""The journal of an evaluation, from which an interrupted evaluation continues.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -13,46 +13,46 @@ from speechbrain_cffma.errors import (
 )
 from speechbrain_cffma.files import atomic_write, state_of
 
-#: A line a finished row, in the output folder.
+#: The journal's name in the output folder. Each line holds a finished row.
 JOURNAL = "progress.jsonl"
 
 
 def key_of(pair):
-    """The key of a pair: both files as they are now.
+    """The key of a pair in the journal: the paths and the state of both files.
 
     Arguments
     ---------
     pair : dict
-        With the paths "clean" and "path".
+        A pair with the paths "clean" and "path".
 
     Returns
     -------
     str
-        Another one, once a file has changed.
+        The key. It changes when a file changes.
     """
     paths = [os.path.abspath(pair[side]) for side in ("clean", "path")]
     return json.dumps([[path, *(state_of(path) or ())] for path in paths])
 
 
 def read_journal(path, settings):
-    """Read the finished rows of an evaluation that was interrupted.
+    """Read the finished rows of an interrupted evaluation.
 
     Arguments
     ---------
     path : Path
         The journal.
     settings : dict
-        Rows of other settings do not count.
+        The settings of this evaluation.
 
     Returns
     -------
     dict
-        Rows by their keys; none if there is no journal.
+        Rows by key; empty if there is no journal.
 
     Raises
     ------
     InputError
-        If it can't be read.
+        If the journal can't be read, is damaged or has other settings.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -65,15 +65,15 @@ def read_journal(path, settings):
         try:
             entries.append(json.loads(line))
         except ValueError:
-            break  # What was being written when the process was killed.
+            break  # The line that was being written when the process was killed.
     header, *rows = entries or [settings]
     if not isinstance(header, dict) or not all(_is_row(row) for row in rows):
-        raise InputError(f"{path} is damaged: --overwrite scores all files anew")
+        raise InputError(f"{path} is damaged: score all files again by --overwrite")
     if header != settings:
         differing = [name for name in settings if header.get(name) != settings[name]]
         raise InputError(
-            f"{path.parent} has scores of other settings ({', '.join(differing)}): choose "
-            "another folder, or --overwrite"
+            f"{path.parent} has scores with other settings ({', '.join(differing)}): choose "
+            "another folder, or score all files again by --overwrite"
         )
     return dict(rows)
 
@@ -87,26 +87,26 @@ def _is_row(entry):
 
 
 def open_journal(path, settings, done):
-    """Write a journal with the rows that are done, and open it for more.
+    """Write a journal with the finished rows, and open it for further rows.
 
     Arguments
     ---------
     path : Path
         The journal.
     settings : dict
-        Those of the evaluation.
+        The settings of the evaluation.
     done : dict
-        Rows by their keys.
+        Finished rows by key.
 
     Returns
     -------
     file
-        For `append`.
+        The open journal, for `append`.
 
     Raises
     ------
     InputError
-        If it can't be written.
+        If the journal can't be written.
     """
     try:
         with atomic_write(path) as partial:
@@ -125,16 +125,16 @@ def append(file, key, row):
     Arguments
     ---------
     file : file
-        From `open_journal`.
+        The journal from `open_journal`.
     key : str
         The pair's key.
     row : dict
-        Its scores.
+        The pair's scores.
 
     Raises
     ------
     InputError
-        If it can't be written.
+        If the journal can't be written.
     """
     try:
         file.write(json.dumps([key, row]) + "\n")

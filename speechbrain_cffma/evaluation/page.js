@@ -1,4 +1,4 @@
-// Tables: a click on a heading sorts, another one the other way round.
+// Tables: a click on a heading sorts by it; a second click reverses the order.
 function valueOf(row, column) {
   const cell = row.cells[column];
   const text = cell.dataset.value ?? cell.textContent.trim();
@@ -17,12 +17,12 @@ for (const button of document.querySelectorAll("th button")) {
     head.setAttribute("aria-sort", order);
     const sign = order === "ascending" ? 1 : -1;
     const rows = [...body.rows].map(row => [valueOf(row, head.cellIndex), row]);
-    // What has no value is last either way.
+    // Rows without a value come last in both orders.
     rows.sort(([a], [b]) => (a === "") - (b === "") || sign * compare(a, b));
     body.append(...rows.map(([, row]) => row));
   });
 }
-// Rows whose text has all words that are looked for.
+// The search shows the rows that contain all its words.
 document.getElementById("filter").addEventListener("input", event => {
   const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
   for (const row of document.querySelectorAll("#files tbody tr")) {
@@ -30,10 +30,10 @@ document.getElementById("filter").addEventListener("input", event => {
     row.hidden = !words.every(word => text.includes(word));
   }
 });
-// Spectrograms show where their players are, and start them.
+// A spectrogram shows the position of its player; a click plays from there.
 linkPlayers((one, other) => one.closest("article") === other.closest("article"));
 function start(audio) {
-  // Paused again before it has begun: no fault.
+  // Pausing before the sound has started is no error.
   audio.play().catch(error => { if (error.name !== "AbortError") throw error; });
 }
 for (const signal of document.querySelectorAll(".signal")) {

@@ -1,4 +1,4 @@
-"""report.html: one page with everything in it, to look at and to listen to.
+"""report.html: one page with tables, charts, spectrograms and audio.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -13,7 +13,7 @@ from speechbrain_cffma.evaluation.scores import failures, read_at
 from speechbrain_cffma.metric_table import TABLE
 from speechbrain_cffma.pictures import RANGE, gradient
 
-#: Longer files are shown and played this far.
+#: The page shows and plays at most this much of a file.
 MAX_SECONDS = 20
 
 
@@ -23,11 +23,11 @@ def render(rows, summary, settings):
     Arguments
     ---------
     rows : list of dict
-        What `evaluate.score_pairs` returns. The audio of some is read.
+        Scores from `scores.score_pairs`. The audio of the examples is read from its files.
     summary : dict
-        What `statistics.summarize_systems` makes of them.
+        Their summary from `statistics.summarize_systems`.
     settings : dict
-        What `scores.scoring_settings` returns.
+        Settings from `scores.scoring_settings`.
 
     Returns
     -------
@@ -88,19 +88,19 @@ def render(rows, summary, settings):
 
 
 def choose(rows, metric):
-    """The files to listen to: each system's best, median and worst.
+    """Choose files to listen to: the best, median and worst of each system.
 
     Arguments
     ---------
     rows : list of dict
-        What `evaluate.score_pairs` returns.
+        Scores from `scores.score_pairs`.
     metric : str
-        By which they are ordered.
+        The metric that ranks the files.
 
     Returns
     -------
     dict
-        What each file is, by its ID: a list of (place, system).
+        For the ID of each chosen file, a list of (place, system).
 
     Example
     -------
@@ -117,7 +117,7 @@ def choose(rows, metric):
             key=lambda row: row[metric], reverse=not TABLE[metric].lower_is_better
         )
         places = {"best": 0, "median": len(scored) // 2, "worst": len(scored) - 1}
-        # Of fewer than three files, one has several places: its best counts.
+        # With fewer than three files, a file would have several places: the first counts.
         taken = set()
         for place, index in places.items():
             if scored and index not in taken:
@@ -135,7 +135,7 @@ def _scores(rows, system, metric):
 
 
 def _example(rows, name, labels, settings):
-    """A file as each system has it, and clean."""
+    """The data of one file for the page: the signal of each system and the clean one."""
     rate = settings["sample_rate"]
     own = [row for row in rows if row["ID"] == name]
     sources = [(row["system"], row["path"], row) for row in own]
@@ -150,7 +150,7 @@ def _example(rows, name, labels, settings):
     longest = max((len(samples) for _, samples, _ in signals), default=0)
     n_shown = min(longest, MAX_SECONDS * rate)
     signals = [(title, samples[:n_shown], row) for title, samples, row in signals]
-    # One factor for all, so that their levels compare.
+    # The same factor for all signals, so that their levels can be compared.
     peak = max((np.abs(samples).max(initial=0) for _, samples, _ in signals), default=0)
     shown = [samples / max(1.0, peak) for _, samples, _ in signals]
     images = figures.spectra(shown, rate) if shown else []

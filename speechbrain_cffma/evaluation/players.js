@@ -1,5 +1,5 @@
-// One player plays at a time. Another signal of the same recording, if it begins, goes on
-// where it was, to compare the two.
+// Only one player plays at a time. If another signal of the same recording starts, it
+// continues at the same time, so that listeners can compare the two.
 function linkPlayers(areOfOneRecording) {
   let current = null;
   document.addEventListener("play", ({ target }) => {

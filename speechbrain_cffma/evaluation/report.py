@@ -26,21 +26,21 @@ def write_report(folder, rows, settings):
     Arguments
     ---------
     folder : str or Path
-        Where to write.
+        Folder for the report.
     rows : list of dict
-        What `evaluate.score_pairs` returns.
+        Scores from `scores.score_pairs`.
     settings : dict
-        What `scores.scoring_settings` returns.
+        Settings from `scores.scoring_settings`.
 
     Returns
     -------
     dict
-        What `statistics.summarize_systems` makes of the rows.
+        The summary of the rows from `statistics.summarize_systems`.
 
     Raises
     ------
     InputError
-        If it can't be written.
+        If a file can't be written.
 
     Example
     -------
@@ -57,7 +57,7 @@ def write_report(folder, rows, settings):
     >>> sorted(path.name for path in (folder / "report").iterdir())
     ['report.html', 'scores.csv', 'summary.json', 'summary.md']
     """
-    # Here, since the tables need none of what draws.
+    # Imported here, so that the tables don't need the packages that draw.
     from speechbrain_cffma.evaluation import page
 
     folder = Path(folder)
@@ -69,7 +69,7 @@ def write_report(folder, rows, settings):
     writer = csv.DictWriter(table, columns, extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
-    # Last what tells a sweep that a run has finished.
+    # summary.json comes last: it tells a sweep that the run has finished.
     for name, text, errors in (
         ("scores.csv", table.getvalue(), CSV["errors"]),
         ("summary.md", tables.markdown(summary, settings), "backslashreplace"),

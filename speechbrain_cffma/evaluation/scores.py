@@ -1,7 +1,7 @@
-"""Score systems, each a folder of files, against the clean speech of another folder.
+"""Score pairs of enhanced and clean files.
 
-Finished rows are kept in `JOURNAL`, so that an interrupted evaluation goes on, and one
-with a further system scores only that.
+A journal stores the finished rows. An interrupted evaluation continues from it, and an
+evaluation with a further system scores only that system.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -31,24 +31,24 @@ from speechbrain_cffma.metrics import available_metrics, score_each
 def scoring_settings(
     metrics=DEFAULT, scale="int16", sample_rate=SAMPLE_RATE, resample=False
 ):
-    """What scores depend on beside the files; only scores of equal settings compare.
+    """The settings that affect scores. Compare only scores with equal settings.
 
     Arguments
     ---------
     metrics : list of str
         Names in `metrics.METRICS`.
     scale : str
-        Full scale at which the parts of the composite measures are taken, "int16" or
+        Full scale of the samples for the parts of the composite measures, "int16" or
         "unit"; see `metrics.composite`.
     sample_rate : int
-        At which files are scored, in Hz.
+        Sample rate in Hz at which files are scored.
     resample : bool
-        Whether files of other sample rates are converted; else they are an error.
+        Whether to resample files with other sample rates. If False, they are an error.
 
     Returns
     -------
     dict
-        The arguments, and the versions of this package and of those that score.
+        The arguments, and the versions of this package and of the metrics' packages.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def scoring_settings(
             + ", ".join(TABLE)
         )
     if scale not in SCALES:
-        raise InputError(f"the scale is {' or '.join(SCALES)}, not {scale}")
+        raise InputError(f"the scale must be {' or '.join(SCALES)}, not {scale}")
     available = available_metrics(metrics)
     missing = [name for name in metrics if name not in available]
     if missing:
@@ -94,7 +94,7 @@ def scoring_settings(
 
 
 def look_at(paths):
-    """What the headers of files tell.
+    """Read sample rates and lengths from the headers of files.
 
     Arguments
     ---------
@@ -104,8 +104,8 @@ def look_at(paths):
     Returns
     -------
     dict
-        The sample rate in Hz and the length in seconds by the path. Unreadable files are
-        left out: they fail when they are scored.
+        Sample rate in Hz and length in seconds by path. Unreadable files are left out:
+        they fail when they are scored.
 
     Example
     -------
@@ -126,19 +126,19 @@ def look_at(paths):
 
 
 def check_sample_rates(headers, sample_rate):
-    """Check that files have the sample rate at which they are to be scored.
+    """Check that files have the sample rate at which they will be scored.
 
     Arguments
     ---------
     headers : dict
-        What `look_at` returns.
+        Headers from `look_at`.
     sample_rate : int
         In Hz.
 
     Raises
     ------
     InputError
-        If any differs, with the first one's rate and their count.
+        If files have another sample rate; the message has their count and the first one.
 
     Example
     -------
@@ -148,7 +148,7 @@ def check_sample_rates(headers, sample_rate):
     for path, rate in differing.items():
         raise InputError(
             f"{len(differing)} of {len(headers)} files are not at {sample_rate} Hz, such "
-            f"as {path} at {rate} Hz: convert them by --resample, or score at another "
+            f"as {path} at {rate} Hz: resample them by --resample, or give another "
             "--sample-rate"
         )
 
@@ -159,28 +159,26 @@ def score_pairs(pairs, folder, settings, n_jobs=-1, overwrite=False):
     Arguments
     ---------
     pairs : list of dict
-        ID, system, path, clean (path), snr and noise. The first one's system is what
-        the others are compared to.
+        ID, system, path, clean (path), snr and noise.
     folder : str or Path
-        Where the rows are kept as they finish; see `evaluate`.
+        Folder that stores each row when it is finished; see `systems.evaluate`.
     settings : dict
-        What `scoring_settings` returns.
+        Settings from `scoring_settings`.
     n_jobs : int
-        Processes; -1 for one a core.
+        Number of processes; -1 for one per core.
     overwrite : bool
-        Score all files anew, whatever rows the folder has.
+        Score all files again, and replace the stored rows.
 
     Returns
     -------
     list of dict
-        The pairs, with each metric (None if it has no score) and failed: the reason,
-        or "".
+        The pairs, with each metric (None if there is no score) and failed (the reason,
+        or "").
 
     Raises
     ------
     InputError
-        If files are at another sample rate, or if the folder has rows of other
-        settings.
+        If files have another sample rate, or if the folder has rows with other settings.
 
     Example
     -------
@@ -205,17 +203,17 @@ def score_pairs(pairs, folder, settings, n_jobs=-1, overwrite=False):
 
 
 def failures(rows):
-    """What failed, and how often each reason occurs.
+    """Summarise failures: how often each reason occurs for each system.
 
     Arguments
     ---------
     rows : list of dict
-        What `evaluate` returns.
+        Rows from `score_pairs`.
 
     Returns
     -------
     list of str
-        A line a system and reason, with the count and the first file.
+        One line per system and reason, with the count and the first file.
 
     Example
     -------
@@ -263,7 +261,7 @@ def _score_pairs(pairs, seconds, journal, done, settings, n_jobs):
         for index, row, crashed in scores:
             key = keys[waiting[index]]
             done[key] = row
-            if not crashed:  # Else the next run tries again.
+            if not crashed:  # If a process died, the next run tries again.
                 append(file, key, row)
             progress.update()
     return [done[key] for key in keys]
@@ -274,14 +272,14 @@ def _read_pair(clean, path, sample_rate):
 
 
 def read_at(path, sample_rate):
-    """Read a mono file at a sample rate.
+    """Read a mono file and resample it.
 
     Arguments
     ---------
     path : str or Path
         The file.
     sample_rate : int
-        In Hz.
+        Sample rate of the result in Hz.
 
     Returns
     -------
@@ -291,7 +289,7 @@ def read_at(path, sample_rate):
     Raises
     ------
     InputError
-        If it can't be read or has several channels.
+        If the file can't be read or has several channels.
 
     Example
     -------

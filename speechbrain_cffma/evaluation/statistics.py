@@ -1,8 +1,9 @@
-"""Means of systems with bootstrap intervals, and their paired differences; means over seeds.
+"""Means and paired differences of systems with bootstrap intervals, and means over seeds.
 
-Bootstrap intervals are 95 % percentile intervals of `N_RESAMPLES` resamples over utterances, drawn
-with a fixed seed. A resample takes the same utterances for all systems and metrics, so
-that differences are paired: what makes an utterance hard for every system cancels.
+Bootstrap intervals are 95 % percentile intervals of `N_RESAMPLES` resamples over
+utterances, drawn with a fixed seed. A resample takes the same utterances for all systems
+and metrics. Differences are therefore paired: they don't vary with how hard an utterance
+is for all systems.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -17,7 +18,7 @@ from scipy.stats import t
 N_RESAMPLES = 10_000
 SEED = 0
 LEVEL = 0.95
-#: Resampled utterances held at a time: a bound on the memory.
+#: Number of resampled utterances in memory at a time.
 BLOCK = 2_000_000
 
 
@@ -27,7 +28,7 @@ def bootstrap(values):
     Arguments
     ---------
     values : np.ndarray
-        Scores [N, K], NaN where there is none: that row is left out of that column.
+        Scores [N, K]; NaN if there is no score: the column then leaves this row out.
 
     Returns
     -------
@@ -49,7 +50,7 @@ def bootstrap(values):
     n = len(values)
     has = np.isfinite(values)
     n_scores = has.sum(axis=0)
-    # Relative to the mean, so that columns of one value have no rounding errors.
+    # Deviations from the mean, so that a constant column has no rounding errors.
     mean = np.full(values.shape[1], np.nan)
     scored = n_scores > 0
     mean[scored] = np.where(has, values, 0)[:, scored].sum(axis=0) / n_scores[scored]
@@ -77,12 +78,12 @@ def bootstrap(values):
 
 
 def t_interval(values):
-    """Means of columns and their intervals by Student's t, for few rows such as seeds.
+    """Means of columns and their Student's t intervals, for few rows such as seeds.
 
     Arguments
     ---------
     values : np.ndarray
-        Scores [N, K], NaN where there is none: that row is left out of that column.
+        Scores [N, K]; NaN if there is no score: the column then leaves this row out.
 
     Returns
     -------
@@ -114,25 +115,25 @@ def t_interval(values):
 def summarize_systems(
     rows: Sequence[dict[str, Any]], metrics: Sequence[str]
 ) -> dict[str, Any]:
-    """Summarise the scores of systems: in all, for each input SNR and each noise.
+    """Summarise the scores of systems: overall, for each input SNR and for each noise.
 
     Arguments
     ---------
     rows : list of dict
-        A row a file and system: ID, system, snr (None if unknown), noise ("" if
-        unknown), each metric (None if it has no score) and failed (the reason, or "").
-        The first row's system is the reference of the differences.
+        One row per file and system: ID, system, snr (None if unknown), noise ("" if
+        unknown), each metric (None if there is no score) and failed (the reason, or "").
+        Differences are relative to the system of the first row, the reference.
     metrics : list of str
-        The metrics in it.
+        The metrics to summarise.
 
     Returns
     -------
     dict
-        reference, overall, snr and noise. `overall` holds for each system: n (files),
-        failed (files that lack a score), scores and, but for the reference, difference;
-        these hold for each metric n (files with a score; with one of both systems for a
-        difference), mean, low and high (None if not defined). `snr` and `noise` hold
-        the same for each group.
+        reference, overall, snr and noise. For each system, `overall` holds n (files),
+        failed (files that lack a score), scores and, except for the reference, difference.
+        For each metric, scores and difference hold n (files with a score, for a difference
+        from both systems), mean, low and high (None if not defined). `snr` and `noise`
+        hold the same for each of their values.
 
     Example
     -------
@@ -174,7 +175,7 @@ def _summarize(rows, systems, metrics):
     for row in rows:
         values = [np.nan if row[name] is None else row[name] for name in metrics]
         scores[ids[row["ID"]], systems.index(row["system"])] = values
-    # The reference's difference to itself is left out of the result.
+    # The reference has a difference to itself here, which the result leaves out.
     columns = np.stack([scores, scores - scores[:, :1]], axis=1)
     shape = columns.shape[1:]
     n = np.isfinite(columns).sum(axis=0)

@@ -1,4 +1,4 @@
-"""Compare enhancement systems: pair their files with the clean ones, and score them.
+"""Compare enhancement systems: match their files with clean references and score them.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -18,28 +18,31 @@ from speechbrain_cffma.evaluation.scores import score_pairs
 def pair_systems(
     clean: str | Path, systems: Mapping[str, str | Path], pair_by: str | None = None
 ) -> list[dict[str, Any]]:
-    """Find the files of each system, by path without extension, and their clean twins.
+    """Match the files of all systems, and find the clean reference of each.
+
+    Files of systems match if their paths are equal, apart from the extension.
 
     Arguments
     ---------
     clean : str or Path
         Folder of clean speech.
     systems : dict
-        Folder of each system's files, by its name.
+        The folder of each system's files, by the system's name.
     pair_by : str or None
-        What a file and its clean twin have in common, see `pairs.match_files`; None:
-        their paths without extension.
+        Regular expression for the part of the name that a file shares with its clean
+        reference, see `pairs.match_files`. None: the path without extension.
 
     Returns
     -------
     list of dict
-        ID, system, path and clean (path), a system after the other.
+        ID, system, path and clean (path), one system after the other. Clean files that no
+        system has are left out.
 
     Raises
     ------
     InputError
-        If a file of a system is missing in another or has no clean twin: all of them,
-        with their count. Clean files that no system has are left out.
+        If a file of a system is missing in another or has no clean reference. The message
+        lists all such files.
 
     Example
     -------
@@ -67,8 +70,8 @@ def pair_systems(
     n_missing = sum(map(len, missing.values()))
     if n_missing:
         raise InputError(
-            f"{n_missing} files have no twin of the same "
-            f"{'path without extension' if pair_by is None else pair_by}: "
+            f"{n_missing} files have no match with the same "
+            f"{'path without extension' if pair_by is None else pair_by}; add them: "
             + "; ".join(
                 f"{len(names)} of {len(ids)} missing in {folder}: {', '.join(names)}"
                 for folder, names in missing.items()
@@ -99,34 +102,34 @@ def evaluate(
     clean : str or Path
         Folder of clean speech.
     systems : dict
-        Folder of each system's files, by its name; the first is what the others are
-        compared to.
+        The folder of each system's files, by the system's name. The other systems are
+        compared with the first one.
     folder : str or Path
-        Where the rows are kept as they finish. Those found there are not scored again
-        if their two files are as they were; those whose process died are.
+        Folder that stores each row when it is finished. A later evaluation reuses a row
+        unless one of its two files has changed or its process died.
     settings : dict
-        What `scoring_settings` returns.
+        Settings from `scoring_settings`.
     metadata : str or Path
-        CSV with the columns ID, snr, noise, or a log, see `conditions.from_file`; by
-        default file names are asked.
+        CSV with the columns ID, snr, noise, or a log, see `conditions.from_file`. By
+        default SNR and noise are read from the file names.
     n_jobs : int
-        Processes; -1 for one a core.
+        Number of processes; -1 for one per core.
     overwrite : bool
-        Score all files anew.
+        Score all files again.
     pair_by : str or None
         See `pair_systems`.
 
     Returns
     -------
     list of dict
-        A row a file and system: ID, system, path, clean (path), snr (None if unknown),
-        noise ("" if unknown), each metric (None if it has no score) and failed: the
-        reason, or "".
+        One row per file and system: ID, system, path, clean (path), snr (None if unknown),
+        noise ("" if unknown), each metric (None if there is no score) and failed (the
+        reason, or "").
 
     Raises
     ------
     InputError
-        If files don't pair, are at another sample rate, or if the folder has rows of
+        If files don't match or have another sample rate, or if the folder has rows with
         other settings.
 
     Example

@@ -1,4 +1,4 @@
-"""Summaries of systems as tables, for the terminal and for a paper.
+"""Tables of a summary, for the terminal, for papers and for model cards.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -9,12 +9,12 @@ from speechbrain_cffma.metric_table import TABLE
 
 
 def text(summary, metrics):
-    """The overall summary for a terminal: a column a system, a row a metric.
+    """The overall summary for a terminal: one column per system, one row per metric.
 
     Arguments
     ---------
     summary : dict
-        What `statistics.summarize_systems` returns.
+        Summary from `statistics.summarize_systems`.
     metrics : list of str
         The metrics to show.
 
@@ -42,19 +42,19 @@ def text(summary, metrics):
 
 
 def markdown(summary, settings):
-    """The summary for a paper: means, paired differences, by SNR and by noise.
+    """The summary for a paper: means, paired differences, means by SNR and by noise.
 
     Arguments
     ---------
     summary : dict
-        What `statistics.summarize_systems` returns.
+        Summary from `statistics.summarize_systems`.
     settings : dict
-        What `scores.scoring_settings` returns.
+        Settings from `scores.scoring_settings`.
 
     Returns
     -------
     str
-        Tables in Markdown, and what the figures are.
+        Tables in Markdown, and a note that explains the figures.
 
     Example
     -------
@@ -84,19 +84,19 @@ def markdown(summary, settings):
 
 
 def by_metric(summary, metrics):
-    """The overall summary for a model card: a row a metric, a column a system.
+    """The overall summary for a model card: one row per metric, one column per system.
 
     Arguments
     ---------
     summary : dict
-        What `statistics.summarize_systems` returns.
+        Summary from `statistics.summarize_systems`.
     metrics : list of str
         The metrics to show.
 
     Returns
     -------
     str
-        A table in Markdown; its last columns are the paired differences.
+        A table in Markdown; the last columns are the paired differences.
 
     Example
     -------
@@ -113,7 +113,7 @@ def by_metric(summary, metrics):
 
 
 def _means(group, metrics):
-    """Cells of the means, a row a system."""
+    """Cells of the means, one row per system."""
     header = ["system", "files", "failed", *map(heading, metrics)]
     rows = [
         [
@@ -128,7 +128,7 @@ def _means(group, metrics):
 
 
 def _differences(summary, metrics):
-    """Cells of the paired differences, a row a system but for the reference."""
+    """Cells of the paired differences, one row per system except the reference."""
     header = [f"paired difference to {summary['reference']}", *map(heading, metrics)]
     rows = [
         [
@@ -142,7 +142,7 @@ def _differences(summary, metrics):
 
 
 def heading(metric):
-    """A metric's name with the direction of better scores.
+    """A metric's name, with an arrow to better scores.
 
     Arguments
     ---------
@@ -152,7 +152,7 @@ def heading(metric):
     Returns
     -------
     str
-        Its heading.
+        The heading.
 
     Example
     -------
@@ -178,7 +178,7 @@ def cell(statistic, digits, sign=""):
     Returns
     -------
     str
-        As it is shown in tables.
+        The text of a table's cell.
 
     Example
     -------
@@ -195,7 +195,7 @@ def cell(statistic, digits, sign=""):
 
 
 def _columns(rows):
-    """Cells as lines: the first column to the left, the others to the right."""
+    """Cells as lines of text; the first column is left-aligned, the others right-aligned."""
     rows = [list(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -213,12 +213,12 @@ def pipes(rows):
     Arguments
     ---------
     rows : list of list of str
-        The heading and the rows; all but names are aligned to the right.
+        The headings and the rows. Names are left-aligned, numbers right-aligned.
 
     Returns
     -------
     str
-        Its lines.
+        The lines of the table.
 
     Example
     -------
@@ -234,12 +234,12 @@ def pipes(rows):
 
 
 def note(settings):
-    """What the figures of a report are.
+    """Explain the figures of a report.
 
     Arguments
     ---------
     settings : dict
-        What `scores.scoring_settings` returns.
+        Settings from `scores.scoring_settings`.
 
     Returns
     -------
@@ -256,8 +256,8 @@ def note(settings):
     versions = ", ".join(f"{name} {v}" for name, v in settings["versions"].items())
     return (
         f"Means with {100 * LEVEL:g} % bootstrap intervals ({N_RESAMPLES:,} resamples over "
-        "utterances). A file without a score enters no mean and no paired difference; "
-        "it never counts as 0. "
-        f"Scored at {settings['sample_rate']} Hz; {', '.join(first)} and {last} at the sample "
-        f"scale {settings['scale']}. Versions: {versions}."
+        "utterances). Files without a score are left out of means and paired differences; "
+        "they never count as 0. "
+        f"Scored at {settings['sample_rate']} Hz; {', '.join(first)} and {last} with the "
+        f"sample scale {settings['scale']}. Versions: {versions}."
     )

@@ -1,4 +1,4 @@
-"""Run `cffma` with a slow SI-SDR that kills its process at a file equal to its clean twin.
+"""Run `cffma` with a slow SI-SDR that kills its process if a file equals its clean reference.
 
 python tests/helpers/faulty_metric.py ARGUMENTS OF cffma
 """
