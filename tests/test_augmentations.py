@@ -132,7 +132,7 @@ class TestErrors:
             ({"sped": 0.1}, "no augmentation 'sped'"),
             ({"speed": 1.5}, "speed needs a probability from 0 to 1, not 1.5"),
             ({"speed": "often"}, "not 'often'"),
-            ([0.3], "probabilities by their names"),
+            ([0.3], "probabilities by name"),
         ],
     )
     def test_what_can_t_be_drawn_is_named(self, given, text):

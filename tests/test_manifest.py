@@ -51,7 +51,7 @@ class TestPairFiles:
 
     def test_clean_files_without_twin_are_left_out_with_their_count(self, caplog):
         assert len(self.pair(["a.wav"], ["a.wav", "b.wav", "c.wav"])) == 1
-        assert "2 files of clean have no noisy twin" in caplog.text
+        assert "2 files in clean match no noisy file" in caplog.text
 
 
 class TestPairBy:
@@ -93,11 +93,15 @@ class TestPairBy:
         }
 
     def test_finding_the_same_in_two_clean_files_is_an_error(self):
-        with pytest.raises(InputError, match="same in clean/b_1.wav and clean/a_1.wav"):
+        with pytest.raises(
+            InputError, match="same text in clean/b_1.wav and clean/a_1.wav"
+        ):
             self.twins(["a_1"], ["b_1", "a_1"], r"\d")
 
     def test_no_regular_expression_is_an_error(self):
-        with pytest.raises(InputError, match=r"'\(a', which is no regular expression"):
+        with pytest.raises(
+            InputError, match=r"'\(a', which is not a regular expression"
+        ):
             self.twins(["a"], ["a"], "(a")
 
     def test_pairs_are_named_as_the_noisy_file(self):
@@ -112,7 +116,8 @@ class TestPairBy:
     def test_noisy_files_without_twin_are_named_with_it(self):
         noisy = [Path("noisy/a_1.wav"), Path("noisy/a_2.wav")]
         with pytest.raises(
-            InputError, match=r"1 of 2 .* of the same \\d in clean: a_2"
+            InputError,
+            match=r"1 of 2 .* with the same \\d in clean; add or remove: a_2",
         ):
             pair_files(noisy, "noisy", [Path("clean/b_1.wav")], "clean", r"\d")
 
@@ -275,8 +280,8 @@ class TestPrepared:
     def test_not_when_a_file_was_renamed(self, tmp_path, sources, caplog):
         sources[1].rename(tmp_path / "c.wav")
         assert not is_prepared(tmp_path, self.ARGUMENTS, self.states(tmp_path))
-        assert "1 files are new" in caplog.text
-        assert "1 files have gone" in caplog.text
+        assert "1 files were added" in caplog.text
+        assert "1 files were removed" in caplog.text
 
     def test_not_when_a_version_that_kept_no_states_marked_it(self, tmp_path):
         (tmp_path / "prepared.json").write_text('{"folder": "a", "n_files": [2]}')
@@ -293,5 +298,5 @@ class TestPrepared:
 
 def test_two_files_of_the_same_name_but_for_the_extension_are_an_error():
     paths = [Path("noisy/a.wav"), Path("noisy/b.wav"), Path("noisy/a.flac")]
-    with pytest.raises(InputError, match="several files of the same name .*: a$"):
+    with pytest.raises(InputError, match="differ only in the extension.*: a$"):
         utterance_ids(paths, "noisy")

@@ -1,4 +1,4 @@
-"""Recordings on disk, and the pairs of noisy and clean speech that are made of them.
+"""Recordings on disk, and the pairs of noisy and clean speech made from them.
 
 Authors
  * The speechbrain-cffma developers 2026

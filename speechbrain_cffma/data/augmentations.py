@@ -1,7 +1,7 @@
-"""Augmentations of noise: what makes many noises of one recording.
+"""Augmentations of noise, which make many noises from one recording.
 
-`augment` applies some of them, drawn by their probabilities. What they have in
-common:
+`augment` draws some of them by their probabilities. All share these arguments and
+results:
 
 Arguments
 ---------
@@ -30,21 +30,21 @@ from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.data.noises import shape_spectrum, slow_curve
 from speechbrain_cffma.errors import InputError
 
-#: The speed of a recording is a whole number of these parts of its own.
+#: A speed is a multiple of 1 / SPEED_STEPS.
 SPEED_STEPS = 20
-#: Bounds of the speed of noise, in such parts: 0.7 to 1.4.
+#: Range of the speed of noise in such steps: 0.7 to 1.4.
 NOISE_SPEEDS = (14, 28)
-#: libsndfile's cheap codecs, of 2 to 8 bits a sample.
+#: libsndfile's simple codecs, with 2 to 8 bits per sample.
 CODECS = ("ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "GSM610")
 
 
 def speed(samples, rng):
-    """Play noise faster or slower, and so higher or lower.
+    """Play noise faster or slower, which also changes its pitch.
 
     Returns
     -------
     np.ndarray
-        [S]; the end of a faster one is mirrored to fill its length.
+        [S]; faster noise is mirrored at its end to keep its length.
 
     Example
     -------
@@ -70,12 +70,12 @@ def reversal(samples, rng):
 
 
 def gain(samples, rng):
-    """Change the level, slowly as of what passes by or fast as of what rattles.
+    """Vary the level, slowly as of a passing car or fast as of a rattle.
 
     Returns
     -------
     np.ndarray
-        [S], attenuated by 0 to 24 dB, with 0.3 to 20 new levels a second.
+        [S], attenuated by 0 to 24 dB, with 0.3 to 20 new levels per second.
 
     Example
     -------
@@ -89,12 +89,13 @@ def gain(samples, rng):
 
 
 def band(samples, rng):
-    """Keep a band, as wide as all or as narrow as a telephone's.
+    """Limit noise to a band, from nearly the full band to that of a telephone.
 
     Returns
     -------
     np.ndarray
-        [S], from 20 to 400 Hz on, up to 2.5 to 8 kHz, with slopes of 24 dB an octave.
+        [S]; the band begins at 20 to 400 Hz and ends at 2.5 to 8 kHz, with slopes of 24 dB
+        per octave.
 
     Example
     -------
@@ -118,7 +119,7 @@ def clipping(samples, rng):
     Returns
     -------
     np.ndarray
-        [S], at 0.1 to 0.7 of its peak at most.
+        [S], clipped at 0.1 to 0.7 of its peak.
 
     Example
     -------
@@ -131,7 +132,7 @@ def clipping(samples, rng):
 
 
 def codec(samples, rng):
-    """Encode and decode noise by a cheap codec: G.711, ADPCM or GSM 06.10.
+    """Encode and decode noise by a simple codec: G.711, ADPCM or GSM 06.10.
 
     Example
     -------
@@ -149,7 +150,7 @@ def codec(samples, rng):
     return decoded * np.float32(peak / 0.9)
 
 
-#: What `augment` knows, by name.
+#: All augmentations by name.
 AUGMENTATIONS = {
     function.__name__: function
     for function in (speed, reversal, gain, band, clipping, codec)
@@ -157,7 +158,7 @@ AUGMENTATIONS = {
 
 
 def check_augmentations(probabilities):
-    """Check what `augment` is to draw from.
+    """Check the probabilities for `augment`.
 
     Arguments
     ---------
@@ -167,7 +168,7 @@ def check_augmentations(probabilities):
     Raises
     ------
     InputError
-        If it has another form, a name is unknown, or a probability is not from 0 to 1.
+        If this is no dict, if a name is unknown, or if a probability is not from 0 to 1.
 
     Example
     -------
@@ -175,13 +176,13 @@ def check_augmentations(probabilities):
     """
     if not isinstance(probabilities, Mapping):
         raise InputError(
-            "augmentations of noise are given as probabilities by their names, such as "
+            "augmentations of noise must be probabilities by name, such as "
             f"{{speed: 0.3}}, not {probabilities!r}"
         )
     for name, probability in probabilities.items():
         if name not in AUGMENTATIONS:
             raise InputError(
-                f"there is no augmentation {name!r} of noise; there are: "
+                f"there is no augmentation {name!r} of noise: choose from "
                 + ", ".join(AUGMENTATIONS)
             )
         if not (isinstance(probability, (int, float)) and 0 <= probability <= 1):
@@ -192,15 +193,15 @@ def check_augmentations(probabilities):
 
 
 def augment(samples, probabilities, rng):
-    """Apply some augmentations one after the other.
+    """Apply randomly drawn augmentations, one after the other.
 
     Arguments
     ---------
     samples : np.ndarray
         Samples [S].
     probabilities : dict
-        The probability of each by its name in `AUGMENTATIONS`, in the order in which
-        they apply.
+        The probability of each augmentation by its name in `AUGMENTATIONS`, in the order in
+        which they are applied.
     rng : np.random.Generator
         Source of randomness.
 

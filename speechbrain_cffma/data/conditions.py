@@ -1,4 +1,4 @@
-"""Under which conditions a file was recorded or mixed: its input SNR and type of noise.
+"""The conditions under which a file was recorded or mixed: input SNR and type of noise.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -21,11 +21,11 @@ _IN_NAME = re.compile(
 
 
 def from_name(name):
-    """Conditions as far as a file's name tells them.
+    """Read conditions from a file's name.
 
-    Between underscores: the SNR as `snr5`, `snr_5`, `sn5` or `5dB`, negative as
-    `snr-5`; before it the noise, if that is a word of letters alone. The last such
-    place in the name counts, folders included.
+    The SNR stands between underscores as `snr5`, `snr_5`, `sn5` or `5dB`, a negative one
+    as `snr-5`. The word before it is the noise if it has only letters. If the path has
+    several such places, the last one counts.
 
     Arguments
     ---------
@@ -57,16 +57,16 @@ def from_name(name):
 
 
 def from_file(path, ids):
-    """Conditions from a CSV with the columns ID and snr, noise or both, or from a log.
+    """Read conditions from a CSV with the columns ID and snr, noise or both, or from a log.
 
-    The manifests that a prepare step writes are such files.
+    The manifests of a prepare step are such CSVs.
 
     Arguments
     ---------
     path : str or Path
-        The CSV, whose cells of unknown conditions are empty, or a .txt for `read_log`.
+        A CSV, with empty cells for unknown conditions, or a .txt for `read_log`.
     ids : list of str
-        The files that are asked for; further rows are ignored.
+        The files whose conditions are needed; other rows are ignored.
 
     Returns
     -------
@@ -76,7 +76,8 @@ def from_file(path, ids):
     Raises
     ------
     InputError
-        If it can't be read, lacks a column or a file, or has an SNR that is no number.
+        If the file can't be read, lacks a column or an ID, or has an SNR that is not a
+        number.
 
     Example
     -------
@@ -89,19 +90,19 @@ def from_file(path, ids):
     missing = [name for name in ids if name not in known]
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(ids)} files have no row in the metadata {path}, "
-            "whose IDs are paths in the folder without extension: " + ", ".join(missing)
+            f"{len(missing)} of {len(ids)} files have no row in the metadata {path}; its "
+            "IDs must be paths in the folder without extension: " + ", ".join(missing)
         )
     return {name: known[name] for name in ids}
 
 
 def read_log(path):
-    """Conditions from lines such as `p232_001 bus 17.5`, as VoiceBank-DEMAND's logs have.
+    """Read conditions from lines such as `p232_001 bus 17.5`, as in VoiceBank-DEMAND's logs.
 
     Arguments
     ---------
     path : str or Path
-        The log. Lines of another form, such as a heading, are passed over.
+        The log. Lines of another form, such as a heading, are ignored.
 
     Returns
     -------
@@ -111,7 +112,7 @@ def read_log(path):
     Raises
     ------
     InputError
-        If it can't be read.
+        If the log can't be read.
 
     Example
     -------
@@ -165,5 +166,7 @@ def _snr(text, name, path):
     except ValueError:
         snr = math.nan
     if not math.isfinite(snr):
-        raise InputError(f"{path}: the snr of {name} is {text!r}, not a number of dB")
+        raise InputError(
+            f"{path}: the snr of {name} is {text!r}, but must be a number in dB"
+        )
     return snr

@@ -1,7 +1,7 @@
-"""Data sets and the order of training.
+"""Data sets, and the order of training items.
 
-What a training item is depends on (seed, epoch, position) alone: not on the number
-of workers or processes, nor on where a run was interrupted.
+A training item depends only on (seed, epoch, position). It does not depend on the number
+of workers or processes, or on interruptions of a run.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -20,7 +20,7 @@ from speechbrain_cffma.errors import InputError
 
 
 def group_by_speaker(rows):
-    """Which rows are of the same speaker.
+    """Group rows by speaker.
 
     Arguments
     ---------
@@ -44,10 +44,10 @@ def group_by_speaker(rows):
 
 
 def in_turns(groups, position, key):
-    """The item at a position of an endless order in which groups take turns.
+    """The item at a position of an endless sequence in which groups take turns.
 
-    Each round goes through all groups in another order, and each group through its
-    items in an order of its own, time and again. One group alone is shuffled.
+    Each round goes through all groups once, in a random order. Each group goes through
+    its items again and again, each time in another random order.
 
     Arguments
     ---------
@@ -81,23 +81,25 @@ def _permutation(n_items, key):
 
 
 class EpochBatchSampler(Sampler):
-    """Batches of a shuffled epoch, drawn from (seed, epoch), for one of several processes.
+    """Batches of a shuffled epoch for one of several processes.
+
+    The order depends only on (seed, epoch).
 
     Arguments
     ---------
     n_items : int
         Number of items in the data set.
     batch_size : int
-        Items a batch and process.
+        Items per batch and process.
     n_batches : int or None
-        Batches an epoch; None for as many whole ones as there are items for. More
-        than that goes through the items again in another order.
+        Batches per epoch; None for as many full batches as there are items for. With more
+        batches, an epoch goes through the items again in another order.
     seed : int
         Seed of the order.
     rank : int
-        Which process this is.
+        Index of this process.
     world_size : int
-        Of how many.
+        Number of processes.
     groups : list of (list of int) or None
         Groups of items that take turns, see `in_turns`; None for one group.
 
@@ -132,14 +134,14 @@ class EpochBatchSampler(Sampler):
         self.set_epoch(1)
 
     def set_epoch(self, epoch, first_batch=0):
-        """Set what the next iteration gives.
+        """Choose the epoch for the next iteration.
 
         Arguments
         ---------
         epoch : int
             The epoch.
         first_batch : int
-            Batches to leave out, since they were trained on before an interruption.
+            Number of batches to skip, which were used before an interruption.
         """
         self.epoch = epoch
         self.first_batch = first_batch
@@ -196,7 +198,7 @@ class RecordedPairs:
 
 
 class TrainingCrops(Dataset):
-    """Training crops of equal length, noisy and clean under the same random gain.
+    """Training crops of equal length; noisy and clean have the same random gain.
 
     Arguments
     ---------
@@ -204,16 +206,15 @@ class TrainingCrops(Dataset):
         The training manifest.
     pairs : callable
         `pairs(row, n_samples, rng) → (noisy, clean)`: `RecordedPairs` or `DynamicMixer`.
-        If it has `describe()`, that is how the model card says what the pairs are.
+        An optional method `describe()` describes the pairs for the model card.
     crop_samples : int
-        Length of a crop.
+        Length of a crop in samples.
     gain : (float, float)
-        Bounds of the uniform gain.
+        Range of the gain (uniform).
     seed : int
         Seed of everything random.
     by_speaker : bool
-        Whether speakers take turns, so that each is heard as often, whatever the number
-        of their files.
+        Whether speakers take turns, so that training uses each speaker equally often.
 
     Example
     -------
@@ -322,35 +323,35 @@ def training_loader(
     world_size=1,
     device="cpu",
 ):
-    """The loader of training batches; its `batch_sampler` sets the epoch.
+    """Make the loader of training batches; its `batch_sampler` sets the epoch.
 
     Arguments
     ---------
     dataset : TrainingCrops
         The data set.
     batch_size : int
-        Items a batch and process.
+        Items per batch and process.
     n_batches : int or None
-        Batches an epoch, see `EpochBatchSampler`.
+        Batches per epoch, see `EpochBatchSampler`.
     num_workers : int
-        Processes that read and mix.
+        Number of processes that read and mix.
     rank : int
-        Which training process this is.
+        Index of this training process.
     world_size : int
-        Of how many.
+        Number of training processes.
     device : torch.device or str
-        Where the batches go: for a GPU they are pinned in memory, so that they are
+        Device that computes. For a GPU, batches are pinned in memory, so that they are
         copied while it computes.
 
     Returns
     -------
     torch.utils.data.DataLoader
-        Gives SpeechBrain `PaddedBatch`es with id, noisy and clean.
+        Loader of SpeechBrain `PaddedBatch`es with id, noisy and clean.
 
     Raises
     ------
     InputError
-        If there is nothing to train on, or a number is too small.
+        If the manifest is empty, or a number is too small.
 
     Example
     -------
@@ -396,27 +397,27 @@ def training_loader(
 
 
 def evaluation_loader(manifest, rank=0, world_size=1, device="cpu"):
-    """The loader of a process's share of whole utterances.
+    """Make the loader of whole utterances; each process gets a share of them.
 
-    One by one: what is padded beside others scores differently.
+    A batch holds one utterance, so that padding can't change the scores.
 
     Arguments
     ---------
     manifest : str or Path
         A manifest for `EvaluationPairs`.
     rank : int
-        Which process this is.
+        Index of this process.
     world_size : int
-        Of how many.
+        Number of processes.
     device : torch.device or str
-        Where the batches go: for a GPU they are pinned in memory, so that they are
+        Device that computes. For a GPU, batches are pinned in memory, so that they are
         copied while it computes.
 
     Returns
     -------
     torch.utils.data.DataLoader
-        Gives SpeechBrain `PaddedBatch`es of one item with id, noisy and clean; its
-        `dataset` has all items.
+        Loader of SpeechBrain `PaddedBatch`es of one item with id, noisy and clean. Its
+        `dataset` has the items of all processes.
 
     Example
     -------
@@ -441,7 +442,7 @@ def evaluation_loader(manifest, rank=0, world_size=1, device="cpu"):
 
 
 def random_start(duration, n_samples, rng):
-    """A random first sample for a crop of a file.
+    """Draw the first sample of a random crop of a file.
 
     Arguments
     ---------
@@ -455,7 +456,7 @@ def random_start(duration, n_samples, rng):
     Returns
     -------
     int
-        0 if the file is shorter than the crop.
+        The first sample; 0 if the file is shorter than the crop.
 
     Example
     -------
@@ -470,7 +471,7 @@ def random_start(duration, n_samples, rng):
 
 
 def read_crop(path, start, n_samples):
-    """Read a crop; a file that ends before is repeated.
+    """Read a crop; if the file ends before the crop does, its samples are repeated.
 
     Arguments
     ---------
@@ -489,7 +490,7 @@ def read_crop(path, start, n_samples):
     Raises
     ------
     InputError
-        If nothing is left of the file from there on.
+        If the file ends before the crop begins.
 
     Example
     -------
@@ -501,7 +502,7 @@ def read_crop(path, start, n_samples):
     samples = audio.read(path, start, n_samples)
     if not len(samples):
         raise InputError(
-            f"{path} ends before sample {start}: it was cut since it was prepared; the "
-            "same command prepares it anew"
+            f"{path} ends before sample {start}: it became shorter after it was prepared; "
+            "run the same command again to prepare it again"
         )
     return np.resize(samples, n_samples)

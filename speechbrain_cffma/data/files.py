@@ -1,4 +1,4 @@
-"""Recordings checked, and copied as WAV at 16 kHz where they are something else.
+"""Check recordings, and convert those that are not mono WAV or FLAC at 16 kHz.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -29,15 +29,15 @@ class AudioFile(NamedTuple):
     Arguments
     ---------
     path : str
-        Where it can be read: the source itself, or its converted copy.
+        Path of the source itself or of its converted copy.
     n_samples : int
-        Its length.
+        Length in samples at 16 kHz.
     source_rate : int
         Sample rate of the source in Hz.
     source_samples : int
-        Length of the source.
+        Length of the source in samples.
     fault : str
-        What is wrong with it, or "".
+        What is wrong with the file, or "".
     """
 
     path: str
@@ -50,24 +50,24 @@ class AudioFile(NamedTuple):
 def prepare_files(sources, targets, n_jobs=-1, label="checking audio"):
     """Check files and convert those that are not mono WAV or FLAC at 16 kHz, in parallel.
 
-    Copies made before are kept, so that an interrupted run goes on: a copy has its
-    source's time of change.
+    Existing copies are kept, so that an interrupted run continues. A copy belongs to its
+    source if both have the same modification time.
 
     Arguments
     ---------
     sources : list of Path
         The files.
     targets : list of Path
-        Where the copy of each goes if it needs one (.wav).
+        Path of the copy (.wav) of each file, if it needs one.
     n_jobs : int
-        Processes; -1 for one a core.
+        Number of processes; -1 for one per core.
     label : str
-        Shown at the progress bar.
+        Label of the progress bar.
 
     Returns
     -------
     list of AudioFile
-        One for each source; faults are noted, not raised.
+        One for each source. A faulty file raises no error but has a `fault`.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def prepare_files(sources, targets, n_jobs=-1, label="checking audio"):
 
 def _prepare_file(source, target):
     try:
-        # Before it is read: what changes meanwhile is not what was copied.
+        # Taken before reading, so that a change in the meantime is noticed.
         time = os.stat(source).st_mtime_ns
         with media.open_source(source) as opened:
             rate = opened.sample_rate
@@ -137,5 +137,5 @@ def _fault(samples):
 
 
 def _is_copy(path, time):
-    """Whether it is the copy of a source that was changed at this time."""
+    """Whether this file is the copy of a source with this modification time."""
     return os.path.exists(path) and os.stat(path).st_mtime_ns == time

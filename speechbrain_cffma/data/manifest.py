@@ -1,8 +1,8 @@
-"""Manifests: the one form in which every data set reaches training and evaluation.
+"""Manifests: lists of files in one form for all data sets.
 
-A CSV with a row an utterance and the columns of `COLUMNS`; what does not apply is
-empty. Training pairs that are mixed on the fly have no `noisy_wav`. Lists of noises
-and of room impulse responses have `ID`, `duration` and `noise_wav` or `rir_wav`.
+A manifest is a CSV with one row per utterance and the columns of `COLUMNS`; cells that
+don't apply are empty. Training pairs that are mixed on the fly have no `noisy_wav`. Lists
+of noises and room impulse responses have `ID`, `duration` and `noise_wav` or `rir_wav`.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -30,14 +30,14 @@ COLUMNS = (
 
 
 def write_manifest(path, rows):
-    """Write a manifest, under a temporary name first.
+    """Write a manifest.
 
     Arguments
     ---------
     path : str or Path
-        The CSV; folders are made.
+        The CSV; its folder is made if needed.
     rows : list of dict
-        Rows with keys of `COLUMNS`.
+        Rows whose keys are in `COLUMNS`.
 
     Example
     -------
@@ -63,12 +63,12 @@ def read_manifest(path):
     Returns
     -------
     list of dict
-        Its rows; `duration` in seconds and `snr` in dB as floats, `snr` None if unknown.
+        The rows; `duration` in seconds and `snr` in dB are floats, an unknown `snr` is None.
 
     Raises
     ------
     InputError
-        If it is missing or has other columns.
+        If the manifest is missing, or lacks a column or a number.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""Mixing of speech, noise and rooms.
+"""Mix speech, noise and rooms.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -17,9 +17,9 @@ from speechbrain_cffma.data.datasets import group_by_speaker, random_start, read
 from speechbrain_cffma.data.manifest import read_manifest
 from speechbrain_cffma.data.noises import babble, shape_spectrum, training_noise
 
-#: Bounds of the number of voices of the recorded babble.
+#: Range of the number of voices in babble of the training speech.
 CROWD = (3, 30)
-#: Bounds of the level of a noise over that of a second one, in dB.
+#: Range of the level of one noise relative to a second noise, in dB.
 SECOND_NOISE = (-10.0, 10.0)
 
 
@@ -34,7 +34,7 @@ def rms(samples):
     Returns
     -------
     float
-        Its level; 0 for silence.
+        The RMS; 0 for silence.
 
     Example
     -------
@@ -45,17 +45,17 @@ def rms(samples):
 
 
 def add_noise(speech, noise, snr):
-    """Add noise at a signal-to-noise ratio over the whole length.
+    """Add noise at a signal-to-noise ratio, measured over the whole length.
 
     Arguments
     ---------
     speech : np.ndarray
         Samples [S].
     noise : np.ndarray
-        Samples [S] of any level.
+        Samples [S] at any level.
     snr : float
-        Signal-to-noise ratio in dB. Speech below -60 dB of full scale counts as
-        -60 dB, so that noise on a silent stretch stays bounded.
+        Signal-to-noise ratio in dB. Speech softer than -60 dB of full scale counts as
+        -60 dB, so that silent speech does not remove the noise.
 
     Returns
     -------
@@ -76,14 +76,14 @@ def add_noise(speech, noise, snr):
 
 
 def reverberate(speech, rir):
-    """Put speech into a room; its direct sound keeps its place and level.
+    """Put speech into a room. Its direct sound keeps its time and level.
 
     Arguments
     ---------
     speech : np.ndarray
         Dry samples [S].
     rir : np.ndarray
-        Room impulse response [R]; its largest sample is taken for the direct sound.
+        Room impulse response [R]. Its largest sample counts as the direct sound.
 
     Returns
     -------
@@ -101,9 +101,9 @@ def reverberate(speech, rir):
 
 
 def random_equalizer(rng, spread):
-    """A random smooth gain over the frequencies: another microphone, voice or place.
+    """A random smooth gain over frequency, which imitates other microphones and voices.
 
-    Training on filtered speech and noise is from https://arxiv.org/abs/1709.08243,
+    The idea to train on filtered speech and noise is from https://arxiv.org/abs/1709.08243,
     Section IV.
 
     Arguments
@@ -111,7 +111,7 @@ def random_equalizer(rng, spread):
     rng : np.random.Generator
         Source of randomness.
     spread : float
-        Standard deviation of the gain in dB, drawn an octave for itself.
+        Standard deviation in dB of the gains, which are drawn independently for each octave.
 
     Returns
     -------
@@ -138,7 +138,7 @@ def random_equalizer(rng, spread):
 
 
 def at_level(noisy, clean, level):
-    """Scale both sides alike, so that the noisy one has a level.
+    """Scale noisy and clean samples by the same gain, so that the noisy ones have a level.
 
     Arguments
     ---------
@@ -147,7 +147,7 @@ def at_level(noisy, clean, level):
     clean : np.ndarray
         Samples [S].
     level : float
-        Root mean square of the noisy side, in dB of full scale.
+        RMS level of the noisy samples, in dB of full scale.
 
     Returns
     -------
@@ -172,46 +172,46 @@ class DynamicMixer:
     Arguments
     ---------
     speech_manifest : str or Path
-        Training speech, also the source of babble and speech-shaped noise.
+        Training speech, which is also the source of babble and speech-shaped noise.
     noise_manifest : str or Path or None
-        Recorded noises; None or an empty one for synthetic noise only.
+        Recorded noises; None or an empty manifest: only synthetic noise.
     rir_manifest : str or Path or None
-        Room impulse responses; None or an empty one for no rooms.
+        Room impulse responses; None or an empty manifest: no rooms.
     snr : (float, float)
-        Bounds of the uniform signal-to-noise ratio in dB.
+        Range of the signal-to-noise ratio in dB (uniform).
     synthetic_share : float
-        Share of synthetic noise where there is recorded noise too.
+        Share of synthetic noise if there is also recorded noise.
     reverberant_share : float
-        Share of pairs that are put into a room. The target stays dry.
+        Share of pairs whose noisy speech is put into a room. The target stays dry.
     with_noise : bool
         False for pairs without noise.
     clean_share : float
-        Share of pairs that are clean on both sides: they have to stay as they are.
+        Share of pairs whose input is the clean target, which the network must not change.
     noise_share : float
-        Share of pairs of noise alone, whose target is silence. It is as loud as it would
-        be beside speech.
+        Share of pairs with only noise, whose target is silence. The noise has the level
+        that it would have with speech.
     speed : (float, float)
-        Bounds of the speed of the speech, and so of its pitch and its band, in steps
-        of 0.05.
+        Range of the speed of the speech, in steps of 0.05. It also changes the pitch.
     equalizer : float
-        Spread in dB of random equalizers, one for the speech and one for the noise of
-        each pair, see `random_equalizer`; 0 for none.
+        Spread in dB of random equalizers, see `random_equalizer`; each pair has one for
+        the speech and one for the noise. 0 for none.
     level : (float, float) or None
-        Bounds of the level of the noisy side, in dB of full scale; None leaves it.
+        Range of the RMS level of the noisy samples, in dB of full scale; None: unchanged.
     simulated_rir_manifest : str or Path or None
-        Simulated rooms, besides those of `rir_manifest` if there are any; None or an empty
-        one for none.
+        Simulated rooms, in addition to those of `rir_manifest`; None or an empty manifest
+        for none.
     simulated_share : float
-        Share of pairs in simulated rooms among those in rooms, where there are both.
+        Share of simulated rooms among all reverberant pairs, if there are rooms of both
+        kinds.
     babble_share : float
-        Share of noise that is babble of 3 to 30 voices of the training speech.
+        Share of noises that are babble of 3 to 30 voices of the training speech.
     second_noise_share : float
-        Share of noise that is two noises at once, at levels that differ by at most 10 dB.
+        Share of noises that are a sum of two, whose levels differ by at most 10 dB.
     noise_augmentations : dict or None
-        Probabilities of what each noise is changed by, see `augmentations.augment`.
+        Probability of each augmentation of the noise, see `augmentations.augment`.
     by_speaker : bool
-        Whether the voices of babble and speech-shaped noise are drawn by speakers, and
-        not by files.
+        Whether the voices of babble and speech-shaped noise are drawn by speaker; False:
+        by file.
 
     Example
     -------
@@ -280,7 +280,7 @@ class DynamicMixer:
         row : dict
             Row of the speech manifest.
         n_samples : int
-            Length of the crop.
+            Length of the crop in samples.
         rng : np.random.Generator
             Source of randomness.
 
@@ -304,14 +304,14 @@ class DynamicMixer:
                 noise = shape_spectrum(noise, random_equalizer(rng, self.equalizer))
             noisy = add_noise(speech, noise, rng.uniform(*self.snr))
             if what < self.clean_share + self.noise_share:
-                # As loud as it would be beside the speech.
+                # The noise keeps the level that it has with speech.
                 noisy, clean = noisy - speech, np.zeros_like(clean)
         if self.level is not None:
             noisy, clean = at_level(noisy, clean, rng.uniform(*self.level))
         return noisy, clean
 
     def _speech_pair(self, row, n_samples, rng):
-        """Speech, in a room or not, and dry."""
+        """The speech of a pair, with or without a room, and the dry speech."""
         slowest, fastest = self.speed
         steps = slowest
         if fastest > slowest:
@@ -325,7 +325,7 @@ class DynamicMixer:
             if self.simulated_rirs and rng.random() < self.simulated_share:
                 rirs = self.simulated_rirs
             rir = audio.read(rirs[rng.integers(len(rirs))]["rir_wav"])
-            # The room still sounds of what was said before the crop.
+            # The room's tail of the speech before the crop reaches into the crop.
             before = min(start, len(rir))
             speech = read_crop(row["clean_wav"], start - before, before + n_read)
             noisy = reverberate(speech, rir)[before:]
@@ -335,7 +335,7 @@ class DynamicMixer:
         return tuple(both[:, :n_samples].astype(np.float32))
 
     def describe(self):
-        """Say how the pairs are made, for the model card.
+        """Describe for the model card how the pairs are made.
 
         Returns
         -------
@@ -392,12 +392,12 @@ class DynamicMixer:
         return text
 
     def noise(self, n_samples, rng):
-        """A crop of recorded or synthetic noise, of no particular level.
+        """Draw recorded or synthetic noise, at any level.
 
         Arguments
         ---------
         n_samples : int
-            Its length.
+            Length of the noise in samples.
         rng : np.random.Generator
             Source of randomness.
 
@@ -416,7 +416,7 @@ class DynamicMixer:
         return augment(self._source(n_samples, rng), self.noise_augmentations, rng)
 
     def _source(self, n_samples, rng):
-        """Noise as it was recorded or made."""
+        """Recorded or synthetic noise before augmentation."""
         if self.babble_share and rng.random() < self.babble_share:
             return babble(n_samples, rng, self._speech, CROWD)
         if not self.noises or rng.random() < self.synthetic_share:
@@ -431,16 +431,16 @@ class DynamicMixer:
 
     @staticmethod
     def crop(row, key, n_samples, rng):
-        """A random crop of a file; a short one is repeated.
+        """Read a random crop of a file; a short file is repeated.
 
         Arguments
         ---------
         row : dict
             Row of a manifest.
         key : str
-            The column that names the file.
+            The column with the path of the file.
         n_samples : int
-            Length of the crop.
+            Length of the crop in samples.
         rng : np.random.Generator
             Source of randomness.
 

@@ -1,6 +1,6 @@
-"""Synthetic noises: kinds for training, and other kinds that are for testing only.
+"""Synthetic noises: some kinds for training, other kinds only for testing.
 
-What the kinds have in common:
+All kinds share these arguments and results:
 
 Arguments
 ---------
@@ -9,12 +9,13 @@ n_samples : int
 rng : np.random.Generator
     Source of randomness.
 speech : callable
-    For the kinds made of speech: `speech(n_samples, rng)` returns a random crop of it.
+    Only for kinds made from speech: `speech(n_samples, rng)` returns a random crop of
+    speech.
 
 Returns
 -------
 np.ndarray
-    Samples [S], float32, of no particular level; `mixing.add_noise` sets the level.
+    Samples [S], float32, at any level; `mixing.add_noise` sets the level.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -27,7 +28,7 @@ from speechbrain_cffma.audio import SAMPLE_RATE
 
 
 def shape_spectrum(samples, gain):
-    """Filter by a gain over frequency, without a change of phase.
+    """Filter samples by a gain for each frequency, without changing the phase.
 
     Arguments
     ---------
@@ -63,7 +64,7 @@ def slow_curve(n_samples, rng, points_per_second, low=0.0, high=1.0):
     rng : np.random.Generator
         Source of randomness.
     points_per_second : float
-        How often it takes a new random value, linear in between.
+        Random values per second; the curve is linear between them.
     low : float
         Lowest value.
     high : float
@@ -87,14 +88,14 @@ def slow_curve(n_samples, rng, points_per_second, low=0.0, high=1.0):
 
 
 def coloured(n_samples, rng):
-    """Noise of a random spectral slope with random bumps, steady or slowly changing.
+    """Noise with a random spectral slope and random bumps, steady or slowly changing.
 
     Example
     -------
     >>> coloured(16000, np.random.default_rng(0)).shape
     (16000,)
     """
-    exponent = rng.uniform(-0.5, 1.2)  # of 1/f amplitude: blue to beyond brown
+    exponent = rng.uniform(-0.5, 1.2)  # amplitude 1/f^exponent: blue to beyond brown
     centres = rng.uniform(np.log(60), np.log(8000), 6)
     heights = rng.normal(0, 6, 6)  # dB
 
@@ -137,7 +138,7 @@ def clicks(n_samples, rng):
     >>> clicks(16000, np.random.default_rng(0)).shape
     (16000,)
     """
-    rate = rng.uniform(2, 25)  # a second
+    rate = rng.uniform(2, 25)  # clicks per second
     pulses = (rng.random(n_samples) < rate / SAMPLE_RATE) * rng.normal(0, 1, n_samples)
     pulses[rng.integers(n_samples)] += 1  # never silent
     frequency = np.exp(rng.uniform(np.log(200), np.log(6000)))
@@ -149,7 +150,7 @@ def clicks(n_samples, rng):
 
 
 def speech_shaped(n_samples, rng, speech):
-    """Noise with the long-term spectrum of a stretch of speech: its phases are drawn anew.
+    """Noise with the long-term spectrum of a stretch of speech and random phases.
 
     Example
     -------
@@ -165,12 +166,12 @@ def speech_shaped(n_samples, rng, speech):
 
 
 def babble(n_samples, rng, speech, voices=(4, 9)):
-    """Several people at once.
+    """Babble: several people speak at once.
 
     Arguments
     ---------
     voices : (int, int)
-        Fewest and most voices.
+        Smallest and largest number of voices.
 
     Example
     -------
@@ -189,7 +190,7 @@ def babble(n_samples, rng, speech, voices=(4, 9)):
 
 
 def wind(n_samples, rng):
-    """Gusts: low noise whose level and cutoff rise and fall together.
+    """Gusts of wind: low-frequency noise whose level and cutoff change together.
 
     Example
     -------
@@ -204,7 +205,7 @@ def wind(n_samples, rng):
 
 
 def siren(n_samples, rng):
-    """A tone with harmonics that sweeps up and down over street noise.
+    """A siren: a tone with harmonics that sweeps up and down, over street noise.
 
     Example
     -------
@@ -221,7 +222,7 @@ def siren(n_samples, rng):
 
 
 def rain(n_samples, rng):
-    """Thousands of drops a second, each a short burst of high noise, on a soft rush.
+    """Rain: thousands of drops per second, short bursts of high noise, over a soft rush.
 
     Example
     -------
@@ -236,7 +237,7 @@ def rain(n_samples, rng):
 
 
 def engine(n_samples, rng):
-    """A motor: firing pulses of a wandering speed through a few body resonances.
+    """A motor: firing pulses at a varying speed, filtered by a few body resonances.
 
     Example
     -------
@@ -256,16 +257,16 @@ def engine(n_samples, rng):
     return shape_spectrum(sound, body)
 
 
-#: Kinds that training uses beside `speech_shaped` and `babble`.
+#: Kinds for training, besides `speech_shaped` and `babble`.
 TRAINING_KINDS = (coloured, hum, clicks)
-#: The kinds made of speech.
+#: Kinds for training that are made from speech.
 SPEECH_KINDS = (speech_shaped, babble)
 #: Kinds that training never uses.
 TEST_KINDS = (wind, siren, rain, engine)
 
 
 def training_noise(n_samples, rng, speech):
-    """A random noise of the kinds for training.
+    """A noise of a random kind for training.
 
     Example
     -------

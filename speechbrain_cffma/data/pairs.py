@@ -1,4 +1,4 @@
-"""Pairs of noisy and clean recordings: found by name, checked, and prepared.
+"""Match noisy recordings with clean references by name, check the pairs and prepare them.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -15,12 +15,12 @@ from speechbrain_cffma.data.files import AudioFile, prepare_files
 from speechbrain_cffma.data.manifest import logger, write_manifest
 from speechbrain_cffma.errors import InputError, printable
 
-#: Training may go on without faulty files while they are fewer than this share.
+#: Training leaves faulty files out if they are fewer than this share; else they are an error.
 MAX_FAULTY_SHARE = 0.01
 
 
 def utterance_ids(paths, folder):
-    """IDs of files: their paths in a folder, without extension.
+    """IDs of files: their paths relative to a folder, without extension.
 
     Arguments
     ---------
@@ -37,7 +37,7 @@ def utterance_ids(paths, folder):
     Raises
     ------
     InputError
-        If two have the same name, such as a.wav and a.flac.
+        If two files get the same ID, such as a.wav and a.flac.
 
     Example
     -------
@@ -48,36 +48,36 @@ def utterance_ids(paths, folder):
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise InputError(
-            f"{folder} has several files of the same name but for the extension: "
-            + ", ".join(twice)
+            f"{folder} has several files whose names differ only in the extension; keep "
+            "one of each: " + ", ".join(twice)
         )
     return names
 
 
 def match_files(names, paths, folder, pair_by=None):
-    r"""Find the twin of each name among the files of a folder.
+    r"""Find the match of each name among the files of a folder.
 
     Arguments
     ---------
     names : list of str
-        Names of files of another folder, from `utterance_ids`.
+        Names of files in another folder, from `utterance_ids`.
     paths : list of Path
         The files.
     folder : str or Path
-        The folder that their names are relative to.
+        The folder of these files; their names are relative to it.
     pair_by : str or None
-        A regular expression. Twins are equal in what it finds in their names: its
-        groups, or all that it matches if it has none. None: in the whole name.
+        A regular expression. Two names match if its groups are equal in both, or, if it
+        has no groups, the text that it finds. None: if the whole names are equal.
 
     Returns
     -------
     dict
-        The path of each name's twin; names without one are not in it.
+        The matching path for each name. Names without a match are left out.
 
     Raises
     ------
     InputError
-        If it is no regular expression, or finds the same in two files of the folder.
+        If `pair_by` is not a regular expression, or finds the same in two files.
 
     Example
     -------
@@ -89,7 +89,7 @@ def match_files(names, paths, folder, pair_by=None):
         pattern = re.compile(r".*" if pair_by is None else str(pair_by))
     except re.error as error:
         raise InputError(
-            f"pair_by is {pair_by!r}, which is no regular expression: {error}"
+            f"pair_by is {pair_by!r}, which is not a regular expression: {error}"
         ) from error
 
     def key(name):
@@ -100,8 +100,8 @@ def match_files(names, paths, folder, pair_by=None):
     for name, path in zip(utterance_ids(paths, folder), paths, strict=True):
         if key(name) in known:
             raise InputError(
-                f"pair_by={pair_by!r} finds the same in {known[key(name)]} and {path}: "
-                "it must tell the files of one folder apart"
+                f"pair_by={pair_by!r} finds the same text in {known[key(name)]} and {path}: "
+                "give an expression that finds another text in each file of a folder"
             )
         if key(name) is not None:
             known[key(name)] = path
@@ -109,30 +109,31 @@ def match_files(names, paths, folder, pair_by=None):
 
 
 def pair_files(noisy_paths, noisy_folder, clean_paths, clean_folder, pair_by=None):
-    """Find the clean twin of each noisy file.
+    """Find the clean reference of each noisy file.
 
     Arguments
     ---------
     noisy_paths : list of Path
         Noisy files.
     noisy_folder : str or Path
-        The folder that their names are relative to.
+        The folder of the noisy files; their names are relative to it.
     clean_paths : list of Path
         Clean files.
     clean_folder : str or Path
-        Likewise.
+        The folder of the clean files; their names are relative to it.
     pair_by : str or None
-        What twins have in common, see `match_files`; None: their paths without extension.
+        Regular expression for the part of the names that must be equal, see `match_files`.
+        None: the paths without extension.
 
     Returns
     -------
     list of (str, Path, Path)
-        ID, noisy and clean path.
+        ID, noisy path and clean path.
 
     Raises
     ------
     InputError
-        If a noisy file has no clean twin: all of them, with their count; or if two
+        If noisy files have no clean reference (the message lists them all), or if two
         files of a folder have the same name.
 
     Example
@@ -149,13 +150,13 @@ def pair_files(noisy_paths, noisy_folder, clean_paths, clean_folder, pair_by=Non
     if alone:
         raise InputError(
             f"{len(alone)} of {len(noisy)} noisy files in {noisy_folder} have no clean "
-            f"twin of the same {'name' if pair_by is None else pair_by} in "
-            f"{clean_folder}: {', '.join(alone)}"
+            f"reference with the same {'name' if pair_by is None else pair_by} in "
+            f"{clean_folder}; add or remove: {', '.join(alone)}"
         )
     unused = len(clean_paths) - len(set(clean.values()))
     if unused:
         logger.warning(
-            "%d files of %s have no noisy twin and are not used", unused, clean_folder
+            "%d files in %s match no noisy file and are not used", unused, clean_folder
         )
     return [(name, path, clean[name]) for name, path in noisy.items()]
 
@@ -166,16 +167,16 @@ def check_matches(ids, noisy, clean):
     Arguments
     ---------
     ids : list of str
-        Names of the pairs.
+        IDs of the pairs.
     noisy : list of AudioFile
         Noisy files.
     clean : list of AudioFile
-        Their clean twins.
+        Their clean references.
 
     Raises
     ------
     InputError
-        If any differ, with the first one's figures and all names.
+        If pairs differ. The message describes the first pair and lists all.
 
     Example
     -------
@@ -199,19 +200,21 @@ def check_matches(ids, noisy, clean):
 
 
 def copies_folder(data_folder, manifest_folder):
-    """Where the 16 kHz copies of a data set go: beside it, for all experiments.
+    """The folder for the 16 kHz copies of a data set.
+
+    It lies in the data set, so that all experiments share it.
 
     Arguments
     ---------
     data_folder : Path
-        The data set.
+        The folder of the data set.
     manifest_folder : Path
-        Where they go if the data set is read-only.
+        The folder that is used instead if the data set is read-only.
 
     Returns
     -------
     Path
-        A folder 16k, which need not exist.
+        The folder 16k in one of these. It need not exist.
 
     Example
     -------
@@ -226,16 +229,16 @@ def copies_folder(data_folder, manifest_folder):
 
 
 class Pair(NamedTuple):
-    """A recorded pair, found and checked.
+    """A recorded pair that has been matched and checked.
 
     Arguments
     ---------
     row : dict
         Its row of a manifest: ID, duration, noisy_wav and clean_wav.
     files : (AudioFile, AudioFile)
-        Noisy and clean, with their faults, if any.
+        The noisy and the clean file, with their faults, if any.
     sources : (Path, Path)
-        The files that these were made of.
+        The original noisy and clean file.
     """
 
     row: dict
@@ -244,31 +247,32 @@ class Pair(NamedTuple):
 
 
 def prepare_pairs(folders, files, copies, n_jobs=-1, pair_by=None):
-    """Pair the files of two folders, check each, and convert what is not 16 kHz mono.
+    """Match the files of two folders, check them, and convert those not at 16 kHz mono.
 
     Arguments
     ---------
     folders : (str or Path, str or Path)
-        Those of the noisy files, in subfolders or not, and of their clean twins; one may
-        be the twin of several.
+        The folder of the noisy files and the folder of their clean references, both with
+        or without subfolders. Several noisy files may share one reference.
     files : dict
         The files of each folder, see `find_sources`.
     copies : (Path, Path)
-        Folders of the converted copies of noisy and of clean files.
+        Folders for the converted copies of noisy and of clean files.
     n_jobs : int
-        Processes; -1 for one a core.
+        Number of processes; -1 for one per core.
     pair_by : str or None
-        What twins have in common, see `match_files`; None: their paths without extension.
+        Regular expression for the part of the names that must be equal, see `match_files`.
+        None: the paths without extension.
 
     Returns
     -------
     list of Pair
-        Their rows, faulty ones too: see `drop_faulty_pairs`.
+        The pairs, including faulty ones: see `drop_faulty_pairs`.
 
     Raises
     ------
     InputError
-        If files don't pair, or twins differ in sample rate or length.
+        If a noisy file has no clean reference, or a pair differs in sample rate or length.
 
     Example
     -------
@@ -310,12 +314,12 @@ def prepare_pairs(folders, files, copies, n_jobs=-1, pair_by=None):
 
 
 def drop_faulty_pairs(pairs, split):
-    """The rows of pairs that can be used, see `drop_faulty`.
+    """The rows of the pairs without faults; see `drop_faulty`.
 
     Arguments
     ---------
     pairs : list of Pair
-        What `prepare_pairs` returns.
+        Pairs from `prepare_pairs`.
     split : str
         "train", "valid" or "test".
 
@@ -327,7 +331,7 @@ def drop_faulty_pairs(pairs, split):
     Raises
     ------
     InputError
-        If an evaluation file, or too many training files, can't be used.
+        If an evaluation file or too many training files are faulty.
 
     Example
     -------
@@ -340,19 +344,19 @@ def drop_faulty_pairs(pairs, split):
 
 
 def write_splits(manifest_folder, parts):
-    """Write the manifest of each part, with its usable pairs.
+    """Write a manifest for each split, without faulty pairs.
 
     Arguments
     ---------
     manifest_folder : str or Path
-        Where they go.
+        Folder for the manifests.
     parts : dict
-        train, valid and test: lists of `Pair`.
+        Lists of `Pair` for train, valid and test.
 
     Raises
     ------
     InputError
-        As of `drop_faulty`, before anything is written.
+        The errors of `drop_faulty`, before anything is written.
 
     Example
     -------
@@ -369,7 +373,10 @@ def write_splits(manifest_folder, parts):
 
 
 def drop_faulty(files, split):
-    """Which files can be used; faults stop evaluation data always, training data from 1 %.
+    """Tell which files are without fault.
+
+    Any fault in evaluation data is an error. Training data may have faults in less than
+    1 % of its files.
 
     Arguments
     ---------
@@ -381,12 +388,12 @@ def drop_faulty(files, split):
     Returns
     -------
     list of bool
-        True where all files of the entry are without fault.
+        True if all files of the entry are without fault.
 
     Raises
     ------
     InputError
-        If there are too many faults: every file with what is wrong.
+        If there are too many faults. The message lists each file and its fault.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""The mark of prepared data: what it was made from, and whether that has changed.
+"""The mark of prepared data, which tells whether a prepare step must run again.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -16,14 +16,14 @@ from speechbrain_cffma.files import atomic_write, state_of
 
 
 class Sources(NamedTuple):
-    """What a prepare step reads, as it was before the step began to read.
+    """The files that a prepare step reads, and their states before it reads them.
 
     Arguments
     ---------
     files : dict
         Lists of the audio files, by folder.
     states : dict
-        `files.state_of` each file, by path.
+        The state of each file (`files.state_of`), by path.
     """
 
     files: dict
@@ -38,7 +38,7 @@ def find_sources(folders, leave_out=(), others=()):
     folders : iterable of (str or Path)
         Folders of audio files; each is searched once.
     leave_out : iterable of (str or Path)
-        Folders in these that are not searched.
+        Subfolders that are not searched.
     others : iterable of (str or Path)
         Further files, such as metadata.
 
@@ -50,7 +50,7 @@ def find_sources(folders, leave_out=(), others=()):
     Raises
     ------
     InputError
-        As of `audio.find_audio`.
+        The errors of `audio.find_audio`.
 
     Example
     -------
@@ -73,23 +73,23 @@ def find_sources(folders, leave_out=(), others=()):
 def is_prepared(save_folder, arguments, states=None):
     """Whether a prepare step has already run with the same arguments and files.
 
-    If not, it says which files have changed, and the mark of the step is removed, since
-    what it wrote is about to be replaced.
+    If not, this function logs which files have changed, and removes the mark: the step is
+    about to replace its manifests.
 
     Arguments
     ---------
     save_folder : str or Path
-        Where its manifests go.
+        Folder of the step's manifests.
     arguments : dict
-        Its arguments.
+        Arguments of the step.
     states : dict
-        Of the files that it reads, see `find_sources`.
+        States of the files that the step reads, see `find_sources`.
 
     Returns
     -------
     bool
-        True if `mark_prepared` was called with equal arguments, none of the files has
-        changed, come or gone since, and the manifests are there.
+        True if `mark_prepared` was called with equal arguments, if no file has been
+        changed, added or removed since then, and if the manifests exist.
 
     Example
     -------
@@ -114,22 +114,22 @@ def is_prepared(save_folder, arguments, states=None):
 
 
 def _say_changes(folder, before, now):
-    """Log which files have changed, come or gone."""
+    """Log which files have been changed, added or removed."""
     if before is None:
         logger.info(
-            "%s was prepared by an older version, or its %s is damaged: preparing it anew",
+            "%s was prepared by an older version, or its %s is damaged: preparing it again",
             folder,
             _marker(folder).name,
         )
         return
     for what, paths in (
         ("changed", [p for p in now if p in before and now[p] != before[p]]),
-        ("are new", [p for p in now if p not in before]),
-        ("have gone", [p for p in before if p not in now]),
+        ("were added", [p for p in now if p not in before]),
+        ("were removed", [p for p in before if p not in now]),
     ):
         if paths:
             logger.warning(
-                "%d files %s since %s was prepared, which is done anew: %s",
+                "%d files %s since %s was prepared; preparing it again: %s",
                 len(paths),
                 what,
                 folder,
@@ -138,7 +138,7 @@ def _say_changes(folder, before, now):
 
 
 def _sources_in(mark):
-    """The states of the files in a mark; None if it holds none."""
+    """The states of the files in a mark; None if the mark is damaged or too old."""
     try:
         sources = json.loads(mark)["sources"]
     except (ValueError, LookupError, TypeError):
@@ -147,18 +147,18 @@ def _sources_in(mark):
 
 
 def prepared_from(save_folder):
-    """What the data of a folder were prepared from.
+    """Read the mark of prepared data.
 
     Arguments
     ---------
     save_folder : str or Path
-        Where the manifests are.
+        Folder of the manifests.
 
     Returns
     -------
     str or None
         The arguments of `mark_prepared` and the states of its files as JSON; None if no
-        prepare step has run to its end.
+        prepare step has finished.
 
     Example
     -------
@@ -174,17 +174,17 @@ def prepared_from(save_folder):
 
 
 def mark_prepared(save_folder, arguments, states=None):
-    """Note that a prepare step has run to its end.
+    """Mark the data of a prepare step that has finished.
 
     Arguments
     ---------
     save_folder : str or Path
-        Where its manifests are.
+        Folder of the step's manifests.
     arguments : dict
-        Its arguments.
+        Arguments of the step.
     states : dict
-        Of the files that it has read, from before: one that has changed meanwhile makes
-        the step run again.
+        States of the files before the step read them. If a file changed in the meantime,
+        the step will run again.
 
     Example
     -------

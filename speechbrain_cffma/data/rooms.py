@@ -1,7 +1,7 @@
-"""Simulated rooms: impulse responses of shoeboxes by the image source method.
+"""Simulated rooms: impulse responses of box-shaped rooms by the image source method.
 
-The method is Allen and Berkley's (Image method for efficiently simulating small-room
-acoustics, JASA 1979), as implemented by pyroomacoustics (arXiv 1710.04196).
+The method is by Allen and Berkley (Image method for efficiently simulating small-room
+acoustics, JASA 1979), as implemented in pyroomacoustics (arXiv 1710.04196).
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -15,48 +15,50 @@ from speechbrain_cffma import audio
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.errors import InputError
 
-#: Bounds of a room's longer wall in metres: no room for testing is one for training.
+#: Ranges of a room's longer wall in metres. Training and test rooms don't overlap.
 TRAIN_LENGTHS = ((3.0, 4.0), (5.0, 6.0), (7.0, 8.0))
 TEST_LENGTHS = ((4.0, 5.0), (6.0, 7.0), (8.0, 9.0))
 
-#: Bounds of the other sides in metres; the shorter wall is at most as long as the longer.
+#: Limits of the other sides in metres; the shorter wall is at most as long as the longer.
 MIN_WIDTH = 2.5
 HEIGHTS = (2.5, 3.5)
-#: Bounds of the distance between speaker and microphone, and theirs from the walls.
+#: Range of the distance between speaker and microphone, and their least distance to the
+#: walls, in metres.
 DISTANCES = (0.5, 2.0)
 WALL_DISTANCE = 0.4
 
 SPEED_OF_SOUND = 343.0
-#: Draws of a room before its reverberation time is taken to be out of reach.
+#: Number of draws after which a reverberation time counts as impossible.
 MAX_DRAWS = 100
 
 
 def simulate_room(rng, lengths=TRAIN_LENGTHS, rt60=(0.2, 0.6)):
-    """The impulse response of a random room, from the direct sound on.
+    """Simulate the impulse response of a random room, beginning with the direct sound.
 
-    Speaker and microphone are a whole number of samples apart. So the direct sound is
-    one sample, and reverberant speech is aligned with dry speech to the sample. A draw
-    in which reflections add up to more than the direct sound is drawn again.
+    Speaker and microphone are a whole number of samples apart. The direct sound is
+    therefore one sample, and reverberant speech is aligned with dry speech. Rooms in which
+    reflections add up to more than the direct sound are drawn again.
 
     Arguments
     ---------
     rng : np.random.Generator
         Source of randomness.
     lengths : sequence of (float, float)
-        Bounds of the longer wall in metres; one pair of them is drawn.
+        Ranges of the longer wall in metres; one range is drawn, then a length from it.
     rt60 : (float, float)
-        Bounds of the uniform reverberation time RT60 in seconds, over which the sound
-        decays by 60 dB (by Sabine's formula).
+        Range of the reverberation time RT60 in seconds (uniform), in which sound decays
+        by 60 dB according to Sabine's formula.
 
     Returns
     -------
     np.ndarray
-        [R], float32, RT60 long. The direct sound is its first and its largest sample, 1.
+        Impulse response [R], float32, of length RT60. The direct sound is its first and
+        its largest sample, 1.
 
     Raises
     ------
     InputError
-        If no room of that size has such a reverberation time.
+        If no room of this size has such a reverberation time.
 
     Example
     -------
@@ -66,7 +68,7 @@ def simulate_room(rng, lengths=TRAIN_LENGTHS, rt60=(0.2, 0.6)):
     """
     import pyroomacoustics
 
-    # One thread: several sum up in an order of their own, and so to other last bits.
+    # One thread: several threads add up in varying order, which changes the last bits.
     pyroomacoustics.constants.set("num_threads", 1)
     for _ in range(MAX_DRAWS):
         size = _draw_size(rng, lengths)
@@ -76,7 +78,7 @@ def simulate_room(rng, lengths=TRAIN_LENGTHS, rt60=(0.2, 0.6)):
             absorption, max_order = pyroomacoustics.inverse_sabine(
                 decay, size, c=SPEED_OF_SOUND
             )
-        except ValueError:  # more than all sound would have to be absorbed
+        except ValueError:  # walls would have to absorb more than all sound
             continue
         room = pyroomacoustics.ShoeBox(
             size,
@@ -89,14 +91,14 @@ def simulate_room(rng, lengths=TRAIN_LENGTHS, rt60=(0.2, 0.6)):
         room.add_microphone(microphone)
         room.compute_rir()
         rir = room.rir[0][0]
-        # Every arrival is that late: half the length of the filter of fractional delays.
+        # The filter for fractional delays adds half its length to every arrival.
         direct = delay + pyroomacoustics.constants.get("frac_delay_length") // 2
         if np.abs(rir).argmax() == direct:
             rir = rir[direct : direct + round(decay * SAMPLE_RATE)]
             return (rir / rir[0]).astype(np.float32)
     raise InputError(
         f"no room with walls of {lengths[0][0]:g} to {lengths[-1][1]:g} m was found for "
-        f"an RT60 of {rt60[0]:g} to {rt60[1]:g} s: give other bounds"
+        f"an RT60 of {rt60[0]:g} to {rt60[1]:g} s: give another range of either"
     )
 
 
@@ -108,22 +110,22 @@ def write_rooms(
     Arguments
     ---------
     folder : str or Path
-        Where they go, as 000.wav and so on.
+        Folder for the files 000.wav, 001.wav and so on.
     n_rooms : int
-        How many.
+        Number of rooms.
     lengths : sequence of (float, float)
-        As of `simulate_room`: `TRAIN_LENGTHS` or `TEST_LENGTHS`.
+        `TRAIN_LENGTHS` or `TEST_LENGTHS`, see `simulate_room`.
     rt60 : (float, float)
-        As of `simulate_room`.
+        See `simulate_room`.
     seed : int
-        Seed of the rooms; each depends on it and on its number alone.
+        Seed. Each room depends only on the seed and on its number.
     n_jobs : int
-        Processes; -1 for one a core.
+        Number of processes; -1 for one per core.
 
     Raises
     ------
     InputError
-        As of `simulate_room`, or if a file can't be written.
+        The errors of `simulate_room`, or if a file can't be written.
 
     Example
     -------
@@ -148,7 +150,7 @@ def _draw_size(rng, lengths):
 
 
 def _draw_places(rng, size):
-    """Places of the microphone and the speaker in metres, and the delay in samples."""
+    """Positions of microphone and speaker in metres, and the delay in samples."""
     bounds = np.array([np.full(3, WALL_DISTANCE), size - WALL_DISTANCE])
     while True:
         microphone = rng.uniform(*bounds)
