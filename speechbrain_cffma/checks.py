@@ -1,6 +1,6 @@
-"""Checks of a stranger's files, before anything is built: JSON, headers and single values.
+"""Checks of downloaded files before a model is built: JSON, headers and single values.
 
-The type of a value is that of its default; only ranges stand in a table here.
+A value must have the type of its default. Ranges are in a table here.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -11,15 +11,15 @@ import re
 
 from speechbrain_cffma.errors import InputError, one_line, quoted
 
-#: A model's config.json takes 10 kB, the header of its weights 100 kB.
+#: Limits: a model's config.json has about 10 kB, the header of its weights 100 kB.
 MAX_CONFIG_BYTES = 64 << 10
 MAX_HEADER_BYTES = 1 << 20
 MAX_NUMBER = 1 << 20
 MAX_ITEMS = 100
-#: I64 counts the batches of a batch norm.
+#: I64 is the type of a batch norm's counter.
 WEIGHT_TYPES = ("F16", "BF16", "F32", "F64", "I64")
 
-#: Least and largest value by the name of the key, where 1 to MAX_NUMBER is not it.
+#: Minimum and maximum by the name of the key; other keys have 1 and MAX_NUMBER.
 RANGES = (
     (r"level", (-200, 200)),
     (r"suppression", (0, 200)),
@@ -34,7 +34,7 @@ RANGES = (
     (r"initializer_range|mask_.*_min_masks", (0, MAX_NUMBER)),
 )
 
-#: What the tensors of the parts are called whose number a key gives.
+#: For each key that gives a number of parts: how the names of their tensors begin.
 PARTS = {
     "n_blocks": r"blocks\.(\d+)\.",
     "blocks": r"blocks\.(\d+)\.",
@@ -48,14 +48,14 @@ PARTS = {
 
 
 def read_json(path, max_bytes=MAX_CONFIG_BYTES):
-    """Read a configuration; what is too large, ambiguous or no mapping is refused.
+    """Read a configuration. Large files, duplicate keys and non-mappings are refused.
 
     Arguments
     ---------
     path : Path
         The file.
     max_bytes : int
-        Larger files are not read.
+        Maximum size; larger files are refused.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def read_json(path, max_bytes=MAX_CONFIG_BYTES):
     Raises
     ------
     InputError
-        If it can't be read, or is something else.
+        If the file can't be read or is not a configuration.
     """
     try:
         with open(path, "rb") as file:
@@ -74,10 +74,10 @@ def read_json(path, max_bytes=MAX_CONFIG_BYTES):
             raise ValueError(f"it is larger than {max_bytes >> 10} KiB")
         config = json.loads(content, object_pairs_hook=_without_duplicates)
         if not isinstance(config, dict):
-            raise TypeError("it is no mapping")
+            raise TypeError("it is not a JSON object")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{path.name} is not the configuration of a model [{one_line(error)}]"
+            f"{path.name} is not a model's configuration [{one_line(error)}]"
         ) from error
     return config
 
@@ -87,12 +87,12 @@ def _without_duplicates(pairs):
     if len(mapping) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {quoted(twice)} stands there twice")
+        raise ValueError(f"the key {quoted(twice)} occurs twice")
     return mapping
 
 
 def read_header(path):
-    """Shapes of the tensors of a safetensors file, of which nothing else is read.
+    """Read the shapes of the tensors in a safetensors file, but not their values.
 
     Arguments
     ---------
@@ -107,7 +107,7 @@ def read_header(path):
     Raises
     ------
     InputError
-        If it is missing, damaged, or holds something else than floating-point numbers.
+        If the file is missing or damaged, or holds types other than `WEIGHT_TYPES`.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -128,28 +128,28 @@ def read_header(path):
     for key, kind in types.items():
         if kind not in WEIGHT_TYPES:
             raise InputError(
-                f"{path.name}: {quoted(key)} is of type {kind}: use one of "
+                f"{path.name}: {quoted(key)} has type {kind}: it must be one of "
                 f"{', '.join(WEIGHT_TYPES)}"
             )
     return shapes
 
 
 def check_value(key, value, default):
-    """Refuse a value of another type than its default, or out of range.
+    """Check that a value has the type of its default and is in range.
 
     Arguments
     ---------
     key : str
-        The value's whole path.
+        The value's full path.
     value : bool or int or float or str or list or dict or None
-        What the configuration gives.
+        The value in the configuration.
     default : bool or int or float or str or tuple or None
-        Of the type that it must be; None stands for a number that may be left out.
+        The default, which gives the type. None stands for an optional number.
 
     Raises
     ------
     InputError
-        If it does not fit.
+        If the type or the range is wrong.
 
     Example
     -------
@@ -160,7 +160,7 @@ def check_value(key, value, default):
     >>> check_value("model.mask_estimator.dropout", 7, 0.1)
     Traceback (most recent call last):
     ...
-    speechbrain_cffma.errors.InputError: model.mask_estimator.dropout is 7: it must be 0 to 1
+    speechbrain_cffma.errors.InputError: model.mask_estimator.dropout is 7: it must be from 0 to 1
     """
     if default is None and value is None:
         return
@@ -174,7 +174,9 @@ def check_value(key, value, default):
         raise InputError(f"{key} is {quoted(value)}: it must be {said}")
     if kind is list:
         if not 1 <= len(value) <= MAX_ITEMS:
-            raise InputError(f"{key} has {len(value)} values: 1 to {MAX_ITEMS} can be")
+            raise InputError(
+                f"{key} has {len(value)} values: it must have 1 to {MAX_ITEMS}"
+            )
         for index, item in enumerate(value):
             check_value(f"{key}.{index}", item, default[0])
     elif said.endswith("number"):
@@ -182,32 +184,34 @@ def check_value(key, value, default):
         bounds = (pair for names, pair in RANGES if re.fullmatch(names, name))
         low, high = next(bounds, (1, MAX_NUMBER))
         if not low <= value <= high:
-            raise InputError(f"{key} is {quoted(value)}: it must be {low} to {high}")
+            raise InputError(
+                f"{key} is {quoted(value)}: it must be from {low} to {high}"
+            )
 
 
 def check_count(key, number, shapes):
-    """Compare a number of blocks or layers with the tensors of the file.
+    """Compare a configured number of blocks or layers with the tensors of the weights.
 
     Arguments
     ---------
     key : str
-        The whole path of the key that gives the number.
+        The full path of the key that gives the number.
     number : int
-        How many parts there are to be.
+        The configured number.
     shapes : dict or None
-        What `read_header` returns; None where there are no weights.
+        The shapes that `read_header` returns; None if there are no weights.
 
     Raises
     ------
     InputError
-        If they are not as many.
+        If the weights have another number of parts.
 
     Example
     -------
     >>> check_count("model.n_blocks", 2, {"blocks.0.norm.weight": (8,)})
     Traceback (most recent call last):
     ...
-    speechbrain_cffma.errors.InputError: model.n_blocks asks for 2, and the weights are another architecture: they hold 1
+    speechbrain_cffma.errors.InputError: model.n_blocks is 2, but the weights are of another architecture: they have 1
     """
     if shapes is None:
         return
@@ -219,8 +223,8 @@ def check_count(key, number, shapes):
     held = len({match[1] for match in found if match})
     if number != held:
         raise InputError(
-            f"{key} asks for {number}, and the weights are another architecture: "
-            f"they hold {held}"
+            f"{key} is {number}, but the weights are of another architecture: "
+            f"they have {held}"
         )
 
 
@@ -230,7 +234,7 @@ def check_shapes(shapes, model, optional=()):
     Arguments
     ---------
     shapes : dict
-        What `read_header` returns.
+        The shapes that `read_header` returns.
     model : torch.nn.Module
         The model.
     optional : sequence of str
@@ -239,7 +243,7 @@ def check_shapes(shapes, model, optional=()):
     Raises
     ------
     InputError
-        If some are missing, unknown or of another shape.
+        If a tensor is missing, unknown or has another shape.
 
     Example
     -------

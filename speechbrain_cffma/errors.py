@@ -66,8 +66,7 @@ def reason(error):
 
 
 def printable(text):
-    """Escape control characters and characters that can't be encoded, as file names may
-    hold.
+    """Escape control characters and undecodable bytes, which file names may hold.
 
     Arguments
     ---------

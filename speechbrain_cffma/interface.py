@@ -15,19 +15,18 @@ from speechbrain_cffma.inference.mixin import InferenceMixin
 
 
 class EnhancerInterface(InferenceMixin, Pretrained):
-    """`enhance`, `enhance_batch`, `enhance_stream` and `enhance_file` where SpeechBrain's
-    run_opts put the model.
+    """SpeechBrain's inference interface, with the methods of `InferenceMixin`.
 
-    custom.py of a model folder names it, so that this is all it takes:
+    A model folder's custom.py names this class, so one call loads the model:
 
         foreign_class(source="FOLDER_OR_HUB_ID", run_opts={"device": "cuda:0"})
 
     Arguments
     ---------
     modules : dict
-        With enhance_model, a `CFFMAEnhancer`.
+        `enhance_model` is a `CFFMAEnhancer`.
     hparams : dict
-        Of the folder's hyperparams.yaml.
+        Content of the folder's hyperparams.yaml.
     **options
         `run_opts` and `freeze_params`, see `speechbrain.inference.interfaces.Pretrained`.
 
@@ -41,22 +40,22 @@ class EnhancerInterface(InferenceMixin, Pretrained):
     """
 
     MODULES_NEEDED = ["enhance_model"]
-    # SpeechBrain's, which has no type hints.
+    # Set by SpeechBrain, which has no type hints.
     mods: Any
     device: Any
 
     @property
     def spectrogram(self):
-        """The model's transform, which `InferenceMixin` needs."""
+        """The model's spectrogram transform, which `InferenceMixin` needs."""
         return self.mods.enhance_model.spectrogram
 
     def enhance_batch(
         self, noisy: torch.Tensor, lengths: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Enhance a padded batch, each utterance as it would be alone.
+        """Enhance a padded batch; each utterance is enhanced as if it were alone.
 
-        SpeechBrain's own `WaveformEnhancement.enhance_batch` takes `lengths`, too, but
-        does not hand them on.
+        SpeechBrain's own `WaveformEnhancement.enhance_batch` takes `lengths` too, but
+        ignores them.
 
         Arguments
         ---------
@@ -68,12 +67,12 @@ class EnhancerInterface(InferenceMixin, Pretrained):
         Returns
         -------
         torch.Tensor
-            Enhanced waveforms [B, S], 0 where they are padded.
+            Enhanced waveforms [B, S]; the padding is 0.
 
         Raises
         ------
         InputError
-            If the waveforms can't be enhanced, or lengths are not relative.
+            If the waveforms can't be enhanced, or a length is not between 0 and 1.
 
         Example
         -------
@@ -90,7 +89,7 @@ class EnhancerInterface(InferenceMixin, Pretrained):
             lengths = torch.as_tensor(lengths, device=self.device)
             if not ((lengths >= 0) & (lengths <= 1)).all():
                 raise InputError(
-                    "lengths are relative, from 0 to 1, not " + str(lengths.tolist())
+                    f"lengths must be relative, from 0 to 1, not {lengths.tolist()}"
                 )
         with for_inference(self):
             enhanced, _ = self(noisy, lengths)
@@ -111,7 +110,7 @@ class EnhancerInterface(InferenceMixin, Pretrained):
         lengths : torch.Tensor or None
             Relative lengths [B].
         suppression : float or None
-            Another bound in dB than the network's own; `math.inf` for none.
+            Maximum attenuation in dB; None for the network's own, `math.inf` for none.
 
         Returns
         -------

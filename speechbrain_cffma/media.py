@@ -1,8 +1,8 @@
 """Audio files of any length and format, read and written block by block.
 
-Here is what there is to know of formats. libsndfile reads and writes audio; what it
-refuses, such as the sound of videos, is read by PyAV (`pip install
-'speechbrain-cffma[video]'`), which knows a format by its content, whatever its name.
+This module holds all knowledge about formats. libsndfile reads and writes audio. PyAV
+(`pip install 'speechbrain-cffma[video]'`) reads what libsndfile can't, such as the sound
+of videos; it recognizes a format by its content, not by the file's name.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -29,14 +29,14 @@ from speechbrain_cffma.wav import FOUR_GIB, with_true_sizes
 
 #: Stands for standard input or output.
 STANDARD = Path("-")
-#: Names of what is open already, though it may be a file.
+#: Names of streams that are open already, even if they lead to a file.
 STREAM = re.compile(r"/dev/(std(in|out|err)|fd/\d+)|/proc/[^/]+/fd/\d+")
-#: What is read and written at once. libsndfile's Vorbis writer needs small blocks.
+#: Samples per block. libsndfile's Vorbis writer needs small blocks.
 BLOCK = 65536
 
-# --- what can be written, all by libsndfile ---
+# --- formats that can be written, all by libsndfile ---
 
-#: libsndfile's containers by the extensions of what is written.
+#: libsndfile's name of the container for each file extension.
 CONTAINERS = {
     ".wav": "WAV",
     ".wave": "WAV",
@@ -54,7 +54,7 @@ CONTAINERS = {
     ".au": "AU",
     ".snd": "AU",
 }
-#: Bytes a sample, where it is a number of its own.
+#: Bytes per sample, for formats in which each sample is stored as a number.
 SAMPLE_BYTES = {
     "PCM_S8": 1,
     "PCM_U8": 1,
@@ -66,20 +66,20 @@ SAMPLE_BYTES = {
     "FLOAT": 4,
     "DOUBLE": 8,
 }
-#: More than 16 bits.
+#: Sample formats with more than 16 bits.
 FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32"}
-#: Codecs that keep the length: ADPCM, GSM and the like fill their last block.
+#: Codecs that keep the length. Others, such as ADPCM and GSM, pad their last block.
 EXACT = {"VORBIS", "OPUS", "MPEG_LAYER_III", "ALAC_16", *FINE, *SAMPLE_BYTES}
-#: Sample rates in Hz of the codecs that don't take any.
+#: Sample rates in Hz that a codec accepts; codecs without an entry accept any.
 RATES = {
     "OPUS": (8000, 12000, 16000, 24000, 48000),
     "MPEG_LAYER_III": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
 }
-#: The most channels, by container.
+#: Maximum number of channels of a container.
 CHANNELS = {"MP3": 2, "FLAC": 8}
 #: Tags that libsndfile knows.
 TAGS = "title artist album date comment genre tracknumber copyright license".split()
-#: The bytes of the longest tag that libsndfile writes, by container; others have none.
+#: Maximum bytes of a tag that libsndfile writes; other containers have no tags.
 TAG_BYTES = {
     "WAV": 1900,
     "RF64": 1900,
@@ -89,16 +89,16 @@ TAG_BYTES = {
     "OGG": 2**20,
     "MP3": 2**20,
 }
-#: In which libsndfile garbles letters beyond ASCII.
+#: Containers in which libsndfile garbles non-ASCII letters.
 ASCII_TAGS = ("MP3", "AIFF")
-#: libsndfile's command by which an RF64 that fits into a WAV becomes one.
+#: libsndfile's command that turns an RF64 into a WAV if it fits.
 RF64_AUTO_DOWNGRADE = 0x1210
 
-# --- what can be read ---
+# --- formats that can be read ---
 
 #: Audio that libsndfile reads.
 SNDFILE_AUDIO = {*CONTAINERS, ".bwf", ".sph", ".voc"}
-#: Audio for PyAV.
+#: Audio that only PyAV reads.
 AV_AUDIO = set(
     ".aac .ac3 .amr .ape .asf .dts .eac3 .m4a .m4b .m4r .mka .mp2 .mpc .ra .spx .tta "
     ".weba .wma .wv".split()
@@ -109,7 +109,8 @@ VIDEO = set(
     ".3g2 .3gp .avi .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .rm .ts "
     ".vob .webm .wmv".split()
 )
-#: FFmpeg's readers of them. Others open what a file names: playlists, other hosts.
+#: FFmpeg's readers for these formats. Others would open what a file names: playlists,
+#: other hosts.
 DEMUXERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,dtshd,eac3,flac,flv,loas,matroska,mov,mp3,"
     "mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,rm,tak,tta,voc,w64,wav,wtv,wv,xwma"
@@ -119,26 +120,26 @@ AV_SUBTYPES = {"u8": "PCM_U8", "s32": "PCM_24", "flt": "FLOAT", "dbl": "DOUBLE"}
 
 
 class Source(NamedTuple):
-    """An open file.
+    """A file that is open for reading.
 
     Arguments
     ---------
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     channels : int
-        Their number C.
+        Number of channels C.
     seconds : float
-        Length as its header tells it; 0 if it does not.
+        Length according to the header; 0 if the header has none.
     format : str
-        libsndfile's name of the container; "" where PyAV reads it.
+        libsndfile's name of the container; "" if PyAV reads it.
     subtype : str
         libsndfile's name of the sample format.
     blocks : iterator of np.ndarray
         Its samples as blocks [C, n], float32 in [-1, 1].
     tags : mapping
-        Those of `TAGS` that it has.
+        The `TAGS` that it has.
     name : str
-        What messages call it.
+        Its name in messages.
     """
 
     sample_rate: int
@@ -155,16 +156,16 @@ class Source(NamedTuple):
 def open_source(path, start=0, n_samples=sys.maxsize):
     """Open a file for reading.
 
-    A video whose sound begins late begins with silence, so that both stay together.
+    If a video's sound begins late, silence is put before it, so that both stay in sync.
 
     Arguments
     ---------
     path : str or Path
         An audio file, a video or a named pipe; "-" is standard input.
     start : int
-        Its first sample.
+        First sample to read.
     n_samples : int
-        How many samples at most.
+        Maximum number of samples.
 
     Yields
     ------
@@ -174,9 +175,9 @@ def open_source(path, start=0, n_samples=sys.maxsize):
     Raises
     ------
     InputError
-        If it can't be read, or has no sound.
+        If the file can't be read or has no sound.
     InstallError
-        If it is for PyAV, which is not installed.
+        If the file needs PyAV, and PyAV is not installed.
 
     Example
     -------
@@ -203,7 +204,7 @@ def open_source(path, start=0, n_samples=sys.maxsize):
 
 @contextmanager
 def _seekable(path, name):
-    """The file, open; what comes through a pipe is kept in a temporary file."""
+    """Open a file; data from a pipe is copied to a temporary file."""
     is_standard = Path(path) == STANDARD
     if is_standard and sys.stdin is None:
         raise InputError(f"{name} can't be read: it is closed")
@@ -216,7 +217,7 @@ def _seekable(path, name):
                 kept = stack.enter_context(tempfile.TemporaryFile())
                 shutil.copyfileobj(file, kept)
                 kept.flush()
-                # Where libsndfile begins is where the unbuffered file is.
+                # Unbuffered, since libsndfile begins at the position of the descriptor.
                 file = open(kept.fileno(), "rb", buffering=0, closefd=False)
         except OSError as error:
             raise InputError(f"{name} can't be read ({reason(error)})") from error
@@ -225,15 +226,15 @@ def _seekable(path, name):
 
 def _open_by_sndfile(file):
     whole = with_true_sizes(file)
-    # By its number, since Ctrl-C is lost in a method that libsndfile calls.
+    # By its descriptor: Ctrl-C is lost in Python methods that libsndfile calls.
     is_as_it_was = whole is file
     return _Reader(file.fileno() if is_as_it_was else whole, closefd=False)
 
 
 class _Reader(soundfile.SoundFile):
-    """A file that is read from one block to the next.
+    """A file that is read sequentially.
 
-    soundfile would seek after each, which fails in a FLAC of unknown length.
+    soundfile would seek after each block, which fails in a FLAC of unknown length.
     """
 
     def seekable(self):
@@ -247,7 +248,7 @@ def _sndfile_source(sound, name, start, n_samples):
         except soundfile.LibsndfileError as error:
             raise InputError(f"{name} has no sample {start}") from error
     rate = sound.samplerate
-    # A FLAC that was never closed tells the highest number there is.
+    # The header of a FLAC that was never closed gives the largest possible number.
     frames = 0 if sound.frames == sys.maxsize else sound.frames
     return Source(
         rate,
@@ -274,21 +275,21 @@ def _sndfile_blocks(sound, n_samples):
 
 
 def _tags(metadata):
-    """Those of `TAGS` in what a file tells of itself."""
+    """The `TAGS` among a file's metadata."""
     tags = {key.lower(): value for key, value in metadata.items()}
     tags.setdefault("tracknumber", tags.get("track", ""))
     return {key: tags[key] for key in TAGS if tags.get(key)}
 
 
 def _open_by_av(file, name, refusal):
-    """Open a file by PyAV, which libsndfile refused for a reason."""
+    """Open a file with PyAV; `refusal` is libsndfile's reason for refusing it."""
     is_known = Path(name).suffix.lower() in SNDFILE_AUDIO
     file.seek(0)
     try:
         import av
     except ModuleNotFoundError as error:
         raise (InputError if is_known else InstallError)(
-            f"{name} can't be read ({refusal}) PyAV reads more formats: "
+            f"{name} can't be read ({refusal}): to read more formats, "
             "pip install 'speechbrain-cffma[video]'"
         ) from error
     try:
@@ -308,7 +309,7 @@ def _av_source(container, name, start, n_samples):
     stream = container.streams.audio[0]
     codec = stream.codec_context
     if codec is None or not (codec.format and stream.rate and stream.channels):
-        raise InputError(f"{name} can't be read (PyAV can't tell its codec)")
+        raise InputError(f"{name} can't be read (its codec is unknown to PyAV)")
     return Source(
         stream.rate,
         stream.channels,
@@ -322,7 +323,7 @@ def _av_source(container, name, start, n_samples):
 
 
 def _av_subtype(codec):
-    """What holds a sound as finely as its codec."""
+    """The sample format with the resolution of a codec."""
     if not codec.codec.lossless:
         return "PCM_16"
     if codec.name.startswith("pcm_s32"):
@@ -333,7 +334,7 @@ def _av_subtype(codec):
 def _av_blocks(container, stream):
     import av
 
-    # Planes of floats, one a channel.
+    # Planar floats: one array row per channel.
     planar = av.AudioResampler("fltp", stream.layout, stream.rate)
     begin = (container.start_time or 0) / av.time_base
     is_first = True
@@ -344,11 +345,10 @@ def _av_blocks(container, stream):
             is_first = False
             for part in planar.resample(frame):
                 yield part.to_ndarray()
-        # What it holds back where the frames are not at the stream's rate (HE-AAC).
+        # Samples that it still holds if frames differ from the stream's rate (HE-AAC).
         for part in planar.resample(None):
             yield part.to_ndarray()
-    # A ValueError where the frames change their form, an IndexError where a further
-    # stream begins.
+    # ValueError: the frames change their format. IndexError: another stream begins.
     except (av.FFmpegError, ValueError, IndexError) as error:
         raise InputError(f"it can't be read to its end ({reason(error)})") from error
 
@@ -361,7 +361,7 @@ def _silence(stream, seconds):
 
 
 def _part(blocks, start, n_samples):
-    """The samples of blocks [C, n] from one on, and so many at most."""
+    """At most `n_samples` samples of blocks [C, n], from sample `start` on."""
     for block in blocks:
         part = block[:, start : start + n_samples]
         start = max(0, start - block.shape[1])
@@ -376,18 +376,18 @@ def _part(blocks, start, n_samples):
 
 
 class Target:
-    """A file that is being written.
+    """A file that is open for writing.
 
     Arguments
     ---------
     file : soundfile.SoundFile
-        Open for writing.
+        The file.
     """
 
     def __init__(self, file):
         self.file = file
         self.has_full_scale = file.subtype not in ("FLOAT", "DOUBLE")
-        #: Samples a channel that were written.
+        #: Samples per channel that were written.
         self.n_samples = 0
 
     def write(self, block):
@@ -396,7 +396,7 @@ class Target:
         Arguments
         ---------
         block : np.ndarray
-            Samples [C, n]; within [-1, 1] where the format has a full scale.
+            Samples [C, n], within [-1, 1] if the format has a full scale.
         """
         self.n_samples += block.shape[1]
         for start in range(0, block.shape[1], BLOCK):
@@ -405,20 +405,20 @@ class Target:
 
 @contextmanager
 def open_target(path, source, subtype=None):
-    """Open a file for writing; it appears when the block ends, and not upon an error.
+    """Open a file for writing. It appears when the block ends without an error.
 
-    A WAV that grows beyond the 4 GiB of its header becomes RF64.
+    A WAV that exceeds the 4 GiB of its header becomes RF64.
 
     Arguments
     ---------
     path : str or Path
-        The file; its extension gives the format. Folders are made. Also a named pipe;
-        "-" is standard output, which gets a WAV.
+        The file; its extension gives the format. Missing folders are created. It may be
+        a named pipe; "-" writes a WAV to standard output.
     source : Source
-        What it is made of: it has the same sample rate, channels and tags, and if its
-        container has them, the same kind of samples.
+        The source file. The target gets its sample rate, channels and tags, and its
+        sample format if the container supports it.
     subtype : str or None
-        libsndfile's name of another sample format, such as "FLOAT".
+        libsndfile's name of a sample format, such as "FLOAT"; None for the source's.
 
     Yields
     ------
@@ -428,7 +428,7 @@ def open_target(path, source, subtype=None):
     Raises
     ------
     InputError
-        If it can't be written, or in no such format.
+        If the file can't be written, or not in this format.
 
     Example
     -------
@@ -459,25 +459,25 @@ def open_target(path, source, subtype=None):
                 raise
             if target.n_samples and not _has_sample(output, target.n_samples - 1):
                 _write_more(output)
-                raise InputError(f"{name} can't be written: its end did not arrive")
+                raise InputError(f"{name} can't be written: its end is missing")
     except (soundfile.LibsndfileError, OSError) as error:
         raise InputError(f"{name} can't be written ({reason(error)})") from error
 
 
 def called(path, standard="standard output"):
-    """What messages call a file.
+    """Return the name of a file for messages.
 
     Arguments
     ---------
     path : str or Path
         The file.
     standard : str
-        What "-" stands for.
+        The name of "-".
 
     Returns
     -------
     str
-        Its path, or that.
+        The path, or `standard` for "-".
 
     Example
     -------
@@ -488,14 +488,14 @@ def called(path, standard="standard output"):
 
 
 def _write_more(output):
-    """Raise the error that libsndfile met; it says "System error." or nothing."""
+    """Write on, to raise the system's error, which libsndfile does not report."""
     output.seek(0, io.SEEK_END)
-    for _ in range(2):  # A disk that is nearly full takes a part.
+    for _ in range(2):  # A nearly full disk accepts a part.
         output.write(bytes(BLOCK))
 
 
 def _has_sample(output, sample):
-    """Whether a file that was written has a sample: some headers promise more."""
+    """Whether a written file has a sample. Some headers promise more than there is."""
     output.seek(0)
     try:
         with soundfile.SoundFile(output.fileno(), closefd=False) as file:
@@ -509,7 +509,7 @@ def _has_sample(output, sample):
 
 @contextmanager
 def _output(path, name):
-    """Where the bytes of a file go until they are complete."""
+    """Open a temporary file whose bytes become the output when they are complete."""
     if not is_pipe(path):
         with atomic_write(path) as partial, open(partial, "w+b", buffering=0) as output:
             yield output
@@ -520,7 +520,7 @@ def _output(path, name):
     with tempfile.TemporaryFile(buffering=0) as output:
         yield output
         output.seek(0)
-        # Not by sys.stdout: Python would try once more when it ends.
+        # Not by sys.stdout: Python would try to write again when it exits.
         place = sys.stdout.fileno() if is_standard else path
         with open(place, "wb", closefd=not is_standard) as pipe:
             shutil.copyfileobj(output, pipe)
@@ -529,15 +529,17 @@ def _output(path, name):
 def is_pipe(path):
     """Whether a path is standard input or output, a named pipe or a device.
 
+    Such a path can be read only once, and is written in place.
+
     Arguments
     ---------
     path : str or Path
-        Anything.
+        Any path.
 
     Returns
     -------
     bool
-        If so, it is read once, and written in place.
+        Whether it is one.
 
     Example
     -------
@@ -558,7 +560,7 @@ def _shrink_to_wav(file):
 
 
 def _tags_for(container, tags):
-    """The tags that a container takes."""
+    """The tags that a container can store."""
     longest = TAG_BYTES.get(container, 0)
     return {
         key: text
@@ -572,22 +574,22 @@ def _tags_for(container, tags):
 
 
 def container_of(path):
-    """libsndfile's name of the container that a file is written as.
+    """Choose the container for a file by its extension.
 
     Arguments
     ---------
     path : str or Path
-        A file, by its extension; pipes without one get a WAV.
+        The file. Pipes without an extension get a WAV.
 
     Returns
     -------
     str
-        Such as "FLAC".
+        libsndfile's name of the container, such as "FLAC".
 
     Raises
     ------
     InputError
-        If there is none.
+        If no container has this extension.
 
     Example
     -------
@@ -599,7 +601,7 @@ def container_of(path):
         return "WAV"
     if extension not in CONTAINERS:
         raise InputError(
-            f"{path} can't be written: its extension is none of "
+            f"{path} can't be written: its extension must be one of "
             + ", ".join(sorted(CONTAINERS))
         )
     return CONTAINERS[extension]
@@ -612,19 +614,21 @@ def _format_of(path, name, source, subtype):
         is_opus = Path(path).suffix.lower() == ".opus"
         subtype = "OPUS" if is_opus else _subtype_for(container, source.subtype)
     elif not _can_hold(container, subtype):
-        raise InputError(f"{name} can't be written: it can't hold {subtype} samples")
+        raise InputError(
+            f"{name} can't be written: {container} can't store {subtype} samples"
+        )
     fault = _misfit(container, subtype, source)
     if fault:
         raise InputError(f"{name} can't be written: {fault}")
     if container == "WAV" and subtype in SAMPLE_BYTES:
-        # The length that a header tells is not always that of what comes.
+        # The length in a header may be wrong, so leave a margin.
         n_bytes = _n_bytes(source, subtype)
         container = "WAV" if 0 < n_bytes < FOUR_GIB / 4 else "RF64"
     return container, subtype
 
 
 def _subtype_for(container, subtype):
-    """The sample format in which a container keeps one best."""
+    """The sample format of a container that is closest to another one."""
     if subtype in EXACT and _can_hold(container, subtype):
         return subtype
     if subtype in FINE and _can_hold(container, "PCM_24"):
@@ -633,30 +637,30 @@ def _subtype_for(container, subtype):
 
 
 def _can_hold(container, subtype):
-    # libsndfile says of MP3 in WAV that it can be written.
+    # libsndfile wrongly says that it can write MP3 in WAV.
     if subtype == "MPEG_LAYER_III" and container != "MP3":
         return False
     return soundfile.check_format(container, subtype)
 
 
 def _misfit(container, subtype, source):
-    """What a target can't take of its source, or ""."""
+    """Why a target can't hold its source, or "" if it can."""
     rates = RATES.get(subtype, [source.sample_rate])
     if source.sample_rate not in rates:
         codec = "Opus" if subtype == "OPUS" else container
         kilohertz = ", ".join(f"{rate / 1000:g}" for rate in rates)
         return (
-            f"{codec} takes {kilohertz} kHz, not {source.sample_rate / 1000:g}: "
+            f"{codec} supports {kilohertz} kHz, not {source.sample_rate / 1000:g}: "
             "choose .ogg, .flac or .wav"
         )
     most = CHANNELS.get(container, source.channels)
     if source.channels > most:
         return (
-            f"{container} takes {most} channels at most, not {source.channels}: "
+            f"{container} supports at most {most} channels, not {source.channels}: "
             "choose .ogg or .wav"
         )
     if container == "AIFF" and _n_bytes(source, subtype) >= FOUR_GIB:
-        return "AIFF ends at 4 GiB: choose .wav, .caf or .flac"
+        return "AIFF files end at 4 GiB: choose .wav, .caf or .flac"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Spectrograms and masks as pictures: in figures of training, in reports, on the page.
+"""Draw spectrograms and masks for training plots, reports and the page.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -11,15 +11,15 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-#: Range of a spectrogram below the loudest point of all signals of a file, in dB.
+#: Dynamic range of a spectrogram in dB, below the loudest point of a file's signals.
 RANGE = 80
-#: matplotlib's names of the colour maps for levels and for masks.
+#: matplotlib's colour maps for levels and for masks.
 COLORS = "magma"
 MASK_COLORS = "viridis"
 
 
 def levels(magnitudes):
-    """Levels of spectrograms on one scale.
+    """Convert magnitudes of several signals to levels on a common scale.
 
     Arguments
     ---------
@@ -29,8 +29,8 @@ def levels(magnitudes):
     Returns
     -------
     list of np.ndarray
-        Levels [T, F] of each: 1 at the loudest point of all signals, 0 at `RANGE` dB
-        below it, and negative below that.
+        Levels [T, F] of each signal: 1 at the loudest point of all signals, 0 at `RANGE`
+        dB below it, and negative below that.
 
     Example
     -------
@@ -39,17 +39,17 @@ def levels(magnitudes):
     (1.0, 0.5)
     """
     decibels = [20 * np.log10(magnitude + 1e-10) for magnitude in magnitudes]
-    top = max(-120.0, *(level.max() for level in decibels))  # silence is dark
+    top = max(-120.0, *(level.max() for level in decibels))  # keeps silence dark
     return [(level - top) / RANGE + 1 for level in decibels]
 
 
 def image(values, colors=COLORS, size=(560, 224)):
-    """A picture of values over time and frequency.
+    """Draw values over time and frequency as an image for a page.
 
     Arguments
     ---------
     values : np.ndarray
-        Levels or a mask [T, F], of which those from 0 to 1 are told apart.
+        Levels or a mask [T, F]; values are clipped to 0 to 1.
     colors : str
         matplotlib's name of a colour map.
     size : tuple of int
@@ -58,7 +58,7 @@ def image(values, colors=COLORS, size=(560, 224)):
     Returns
     -------
     str
-        An image (data URI): time to the right, frequency to the top.
+        The image as a data URI: time runs to the right, frequency to the top.
 
     Example
     -------
@@ -73,7 +73,7 @@ def image(values, colors=COLORS, size=(560, 224)):
 
 
 def gradient(colors=COLORS):
-    """The colours of values from 0 to 1, as a CSS background.
+    """Return the colours of values from 0 to 1 as a CSS background.
 
     Arguments
     ---------
@@ -83,7 +83,7 @@ def gradient(colors=COLORS):
     Returns
     -------
     str
-        A linear gradient to the right.
+        A linear gradient from left to right.
 
     Example
     -------
@@ -96,19 +96,19 @@ def gradient(colors=COLORS):
 
 
 def data_uri(buffer, kind):
-    """The content of a file as an address, to be put into a page.
+    """Encode a file's content as a data URI, to embed it in a page.
 
     Arguments
     ---------
     buffer : io.BytesIO
         The content.
     kind : str
-        Its media type.
+        Its media type, such as "image/webp".
 
     Returns
     -------
     str
-        A data URI.
+        The data URI.
 
     Example
     -------
@@ -126,16 +126,16 @@ def draw(axis, values, extent, colors=COLORS):
     axis : matplotlib.axes.Axes
         Where to draw.
     values : np.ndarray
-        Levels or a mask [T, F], of which those from 0 to 1 are told apart.
+        Levels or a mask [T, F]; the colours cover 0 to 1.
     extent : tuple of float
-        Left, right, bottom and top in the units of the axes.
+        Left, right, bottom and top, in the units of the axes.
     colors : str
         matplotlib's name of a colour map.
 
     Returns
     -------
     matplotlib.image.AxesImage
-        For a colour bar.
+        The image, which a colour bar needs.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""The registry of lobes, and their configurations in what JSON can hold.
+"""The registry of lobes, and their configurations as JSON values.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -9,7 +9,7 @@ import inspect
 from speechbrain_cffma import checks
 from speechbrain_cffma.errors import InputError, one_line, quoted
 
-#: No network nests its lobes deeper.
+#: Maximum depth of nested lobes.
 MAX_DEPTH = 16
 
 SEQUENCE_LOBES = (
@@ -32,7 +32,7 @@ FUSIONS = (
     "MSCFF",
     "SpectrogramOnly",
 )
-#: Which lobes an argument may be; in a list, it is a list of such.
+#: The lobes that an argument may be. If they are in a list, it must be a list of them.
 ROLES = {
     "embedding": ("NoEmbedding", "SSLEmbedding"),
     "ssl": ("SSL",),
@@ -45,11 +45,11 @@ ROLES = {
     "blocks": [SEQUENCE_LOBES],
     "sub_blocks": [SEQUENCE_LOBES],
 }
-#: The lobes that a configuration may name, by name: filled by `lobe`.
+#: The lobes that a configuration may name, by name; `lobe` adds to it.
 LOBES = {}
-#: Parts that are not ours: name -> (is_one, describe, build), filled by `foreign`.
+#: Parts from other libraries: name -> (is_one, describe, build); `foreign` adds to it.
 _FOREIGN = {}
-#: What torch and Python raise of parts that don't fit one another.
+#: Exceptions that torch and Python raise if parts don't fit together.
 MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # fmt: skip
 
 
@@ -59,12 +59,12 @@ def lobe(cls):
     Arguments
     ---------
     cls : type
-        The lobe. It keeps its arguments as attributes of the same names.
+        The lobe. It must keep its arguments as attributes of the same names.
 
     Returns
     -------
     type
-        The same.
+        The lobe itself.
 
     Example
     -------
@@ -82,19 +82,19 @@ def foreign(name, is_one, describe, build):
     Arguments
     ---------
     name : str
-        Its name in a configuration.
+        Name of the part in a configuration.
     is_one : callable
-        `is_one(module)` tells whether a module is such a part.
+        `is_one(module)` returns whether a module is such a part.
     describe : callable
         `describe(module)` returns its configuration.
     build : callable
-        `build(key, arguments, shapes)` makes one, as `from_config` does.
+        `build(key, arguments, shapes)` builds one, as `from_config` does.
     """
     _FOREIGN[name] = (is_one, describe, build)
 
 
 def config_of(value):
-    """Describe a lobe by its name and arguments, in what JSON can hold.
+    """Describe a lobe by its name and arguments, as JSON values.
 
     Each lobe keeps its arguments as attributes of the same names.
 
@@ -106,7 +106,7 @@ def config_of(value):
     Returns
     -------
     dict or list or int or float or str or bool or None
-        `from_config` makes an equal lobe of it, with new weights.
+        The configuration, from which `from_config` builds an equal lobe with new weights.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def config_of(value):
     name = type(value).__name__
     if LOBES.get(name) is not type(value):
         raise InputError(
-            f"a model with {name} can't be saved as a folder: it is none of "
+            f"a model with {name} can't be saved as a folder: use only "
             f"{', '.join(sorted(LOBES))}"
         )
     arguments = {n: config_of(getattr(value, n)) for n in _arguments(type(value))}
@@ -144,10 +144,10 @@ def from_config(config, shapes=None):
     Arguments
     ---------
     config : dict or list or int or float or str or bool or None
-        What `config_of` returns.
+        The configuration that `config_of` returns.
     shapes : dict or None
-        The shapes of the weights that are to be loaded, by name: then the number of
-        blocks and layers is compared with them before anything is built.
+        The shapes of the weights to load, by name. If given, the numbers of blocks and
+        layers are compared with them before anything is built.
 
     Returns
     -------
@@ -157,7 +157,7 @@ def from_config(config, shapes=None):
     Raises
     ------
     InputError
-        If it names a lobe or argument that there isn't, or a value that does not fit.
+        If it names an unknown lobe or argument, or a value has the wrong type or range.
 
     Example
     -------
@@ -173,7 +173,7 @@ def from_config(config, shapes=None):
 
 
 def _build(config, key, shapes):
-    """`from_config` of a part; `key` is its path. All is checked from the top down."""
+    """Build a part whose path is `key`, checking it before its own parts."""
     if isinstance(config, list):
         return [_build(item, f"{key}.{i}", shapes) for i, item in enumerate(config)]
     if not isinstance(config, dict):
@@ -187,7 +187,7 @@ def _build(config, key, shapes):
     lobe = LOBES.get(name) if isinstance(name, str) else None
     if lobe is None:
         raise InputError(
-            f"{key}.lobe names the lobe {quoted(name)}, which there isn't: "
+            f"{key}.lobe is {quoted(name)}: it must be one of "
             f"{', '.join(sorted(LOBES))}"
         )
     _check_arguments(lobe, key, arguments, shapes)
@@ -198,7 +198,7 @@ def _build(config, key, shapes):
         raise InputError(f"{key}: {error}") from error
     except MISFITS as error:
         raise InputError(
-            f"{key}: no {name} can be built of these arguments [{one_line(error)}]"
+            f"{key}: {name} can't be built from these arguments [{one_line(error)}]"
         ) from error
 
 
@@ -210,7 +210,7 @@ def _check_arguments(lobe, key, arguments, shapes):
     unknown = sorted(set(arguments) - set(_arguments(lobe)))
     if unknown:
         raise InputError(
-            f"{key} gives {lobe.__name__} an unknown argument: {quoted(unknown[0])}"
+            f"{key}: {lobe.__name__} has an unknown argument: {quoted(unknown[0])}"
         )
     for name in _arguments(lobe):
         path, default = f"{key}.{name}", parameters[name].default
@@ -236,7 +236,7 @@ def _check_arguments(lobe, key, arguments, shapes):
 
 
 def check_role(key, value, names):
-    """Check that an argument is the kind of lobe that is needed there.
+    """Check that an argument is one of the lobes that it may be.
 
     Arguments
     ---------
@@ -245,7 +245,7 @@ def check_role(key, value, names):
     value : object
         Its configuration.
     names : tuple of str or list
-        The lobes that it may be; in a list, it is a list of such.
+        The lobes that it may be. A list of one tuple asks for a list of such lobes.
 
     Raises
     ------
@@ -265,6 +265,6 @@ def check_role(key, value, names):
 
 
 def _arguments(lobe):
-    """The names that its own constructor takes; without one none (`Module` takes any)."""
+    """The argument names of a lobe's own constructor; none if it has only `Module`'s."""
     parameters = inspect.signature(lobe).parameters.values()
     return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]

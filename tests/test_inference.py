@@ -659,7 +659,7 @@ class TestFiles:
             ("text.wav", "b.wav", "text.wav can't be read"),
             ("text.mp4", "b.wav", "text.mp4 can't be read"),
             ("empty.wav", "b.wav", "empty.wav: it holds no samples"),
-            ("a.wav", "b.txt", "b.txt can't be written: its extension is none of"),
+            ("a.wav", "b.txt", "b.txt can't be written: its extension must be one of"),
             ("a.wav", "text.wav/b.wav", "text.wav/b.wav can't be written"),
             ("odd.wav", "b.opus", "b.opus can't be written"),
             ("slow.wav", "b.wav", "slow.wav: a sample rate of 4000 Hz can't be used"),

@@ -43,7 +43,7 @@ def test_it_may_be_packed_in_bfloat16(interface, batch):
 
 
 def test_numbers_of_samples_are_no_lengths(interface, batch):
-    with pytest.raises(InputError, match="lengths are relative, from 0 to 1, not"):
+    with pytest.raises(InputError, match="lengths must be relative, from 0 to 1, not"):
         interface.enhance_batch(batch, [16000, 11680, 4960])
 
 

@@ -272,20 +272,25 @@ class TestSampleFormat:
                 "b.opus",
                 {"sample_rate": 44100},
                 None,
-                "Opus takes 8, .* not 44.1: choos",
+                "Opus supports 8, .* not 44.1: choos",
             ),
             (
                 "b.mp3",
                 {"sample_rate": 96000},
                 None,
-                "MP3 takes 8, .* 48 kHz, not 96: ",
+                "MP3 supports 8, .* 48 kHz, not 96: ",
             ),
-            ("b.mp3", {"channels": 6}, None, "MP3 takes 2 channels at most, not 6"),
-            ("b.flac", {"channels": 9}, None, "FLAC takes 8 channels at most, not 9"),
-            ("b.wav", {}, "MPEG_LAYER_III", "it can't hold MPEG_LAYER_III samples"),
-            ("b.wav", {}, "NONE", "it can't hold NONE samples"),
-            ("b.aiff", {"seconds": 2e5}, None, "AIFF ends at 4 GiB: choose .wav"),
-            ("b.m4a", {}, None, "its extension is none of .aif, .aifc"),
+            ("b.mp3", {"channels": 6}, None, "MP3 supports at most 2 channels, not 6"),
+            (
+                "b.flac",
+                {"channels": 9},
+                None,
+                "FLAC supports at most 8 channels, not 9",
+            ),
+            ("b.wav", {}, "MPEG_LAYER_III", "WAV can't store MPEG_LAYER_III samples"),
+            ("b.wav", {}, "NONE", "WAV can't store NONE samples"),
+            ("b.aiff", {"seconds": 2e5}, None, "AIFF files end at 4 GiB: choose .wav"),
+            ("b.m4a", {}, None, "its extension must be one of .aif, .aifc"),
         ],
     )
     def test_what_a_target_can_not_take_is_one_line(
@@ -448,7 +453,9 @@ class TestFullDisk:
     def test_samples_that_do_not_arrive_are_missed(self, tmp_path):
         """Whatever the reason: the last one is looked for."""
         with (  # noqa: PT012 (what raises is the end of the inner block)
-            pytest.raises(InputError, match="a.wav can't be written: its end did not"),
+            pytest.raises(
+                InputError, match="a.wav can't be written: its end is missing"
+            ),
             media.open_target(tmp_path / "a.wav", made_of()) as target,
         ):
             target.write(SAMPLES[None])

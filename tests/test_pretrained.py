@@ -292,9 +292,7 @@ def test_weights_that_lack_a_layer(folder):
         del config["weights_sha256"]
 
     edit_config(folder, add_a_block)
-    with pytest.raises(
-        InputError, match="n_blocks asks for 3, .* another architecture"
-    ):
+    with pytest.raises(InputError, match="n_blocks is 3, .* another architecture"):
         CFFMAEnhancer.from_pretrained(folder)
 
 
@@ -312,8 +310,8 @@ def test_a_folder_without_configuration(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "config.json is not the configuration"),
-        ("[]", "config.json is not the configuration"),
+        ("{", "config.json is not a model's configuration"),
+        ("[]", "config.json is not a model's configuration"),
         ("{}", "model is None: it must be a lobe, CFFMAEnhancer"),
         ('{"model": 3}', "model is 3: it must be a lobe, CFFMAEnhancer"),
     ],

@@ -333,7 +333,7 @@ def test_thousands_of_lobes_are_not_built(copied, parts):
     below[parts] = [{"lobe": "SelectiveTimeAttention"}] * 1000
     config["model"]["mask_estimator"] = {**PARTS_OF_ALL_ROLES, "enhancer": stack}
     (copied / "config.json").write_text(json.dumps(config))
-    assert "locks asks for" in refusal(copied)
+    assert "locks is 1000, but the weights are" in refusal(copied)
 
 
 def test_a_configuration_of_a_gigabyte_is_not_read(copied):
@@ -405,7 +405,7 @@ def test_weights_of_any_floating_type_are_computed_in_float32(copied, dtype):
 
 def test_weights_of_whole_numbers_are_refused(copied):
     edit_weights(copied, lambda w: {**w, BIAS: w[BIAS].to(torch.int32)})
-    assert f"'{BIAS}' is of type I32" in refusal(copied)
+    assert f"'{BIAS}' has type I32" in refusal(copied)
 
 
 def test_a_tensor_too_many_or_too_few_is_named(copied):
