@@ -326,7 +326,7 @@ class TestFailures:
             (["-", "talks", "-o", "out"], "must be the only input"),
             (["talks", "-o", "-"], "is one file: name a folder"),
             (["talks", "-o", "out", "--model=nowhere"], "'nowhere' is neither"),
-            (["talks", "-o", "out", "--device=gpu9"], "there is no device 'gpu9'"),
+            (["talks", "-o", "out", "--device=gpu9"], "can't run on the device 'gpu9'"),
         ],
     )
     def test_what_can_t_be_meant_is_one_line(self, enhance, folder, arguments, message):

@@ -85,7 +85,7 @@ class TestModel:
     def test_in_another_precision_is_refused(self, tiny_enhancer):
         tiny_enhancer.pack("fp32")
         with pytest.raises(
-            InputError, match="is packed in fp32 already: load it again"
+            InputError, match="is already packed in fp32: load it again"
         ):
             tiny_enhancer.pack("bf16")
 

@@ -347,7 +347,7 @@ def test_half_precision_on_a_cpu_is_one_line(arguments, tmp_path, capsys, option
 @pytest.mark.parametrize("device", ["cuda:99", "mps:99", "gpu", "meta"])
 def test_a_device_that_is_not_there_is_one_line(arguments, tmp_path, capsys, device):
     error = fails([*arguments(tmp_path / "out"), f"--device={device}"], capsys)
-    assert f"there is no device '{device}' to run on, try --device cpu" in error
+    assert f"can't run on the device '{device}': try --device cpu" in error
     assert not (tmp_path / "out").exists()
 
 

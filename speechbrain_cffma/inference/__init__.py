@@ -1,4 +1,4 @@
-"""A signal of any kind and length through a model.
+"""Inference: enhance signals of any kind and length.
 
 Authors
  * The speechbrain-cffma developers 2026

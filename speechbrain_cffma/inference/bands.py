@@ -1,4 +1,4 @@
-"""One window at any sample rate: resampled for the network, with the band above 8 kHz.
+"""Enhance one window at any sample rate, with or without the band above 8 kHz.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -20,7 +20,7 @@ CROSSOVER = 400
 
 
 def min_samples(spectrogram):
-    """The shortest waveform at 16 kHz that both transform and SSL model take.
+    """Return the minimum length that both the transform and the SSL model accept.
 
     Arguments
     ---------
@@ -30,7 +30,7 @@ def min_samples(spectrogram):
     Returns
     -------
     int
-        Number of samples; shorter waveforms are filled up with zeros.
+        Number of samples at 16 kHz; shorter waveforms are zero-padded.
 
     Example
     -------
@@ -42,7 +42,7 @@ def min_samples(spectrogram):
 
 
 def enhance_rows(model, rows, sample_rate, suppression, high_band):
-    """Enhance waveforms as wholes, at any sample rate.
+    """Enhance waveforms at any sample rate, each in a single pass.
 
     Arguments
     ---------
@@ -51,11 +51,11 @@ def enhance_rows(model, rows, sample_rate, suppression, high_band):
     rows : torch.Tensor
         Waveforms [B, S], float32 on the CPU.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     suppression : float or None
-        Upper bound in dB on the attenuation; None for the model's own.
+        Maximum attenuation in dB; None for the model's own.
     high_band : bool
-        Whether to keep what lies above 8 kHz.
+        Whether to keep the band above 8 kHz.
 
     Returns
     -------
@@ -87,15 +87,15 @@ def enhance_rows(model, rows, sample_rate, suppression, high_band):
 
 
 def _resample(wav, old, new):
-    """Change the sample rate of [B, S] in the frequency domain, without aliasing.
+    """Resample [B, S] in the frequency domain, without aliasing.
 
-    Any pair of whole rates is exact, also where a filter bank for their ratio would
-    not fit into memory.
+    It is exact for any pair of integer rates, even if a polyphase filter for their
+    ratio would not fit into memory.
     """
     if old == new:
         return wav
-    # Whole seconds have a whole number of samples at both rates. Zeros behind keep
-    # the end from ringing into the beginning.
+    # Whole seconds have an integer number of samples at both rates. The zeros after the
+    # signal keep its end from ringing into its beginning.
     seconds = math.ceil(wav.shape[1] / old + 0.1)
     edge = min(old, new) / 2
     spectrum = torch.fft.rfft(wav, n=seconds * old)[:, : int(seconds * edge) + 1]
@@ -108,14 +108,14 @@ def _resample(wav, old, new):
 
 
 def _top_bins(spectrogram, sample_rate):
-    """The bins of the top 1 kHz of what both the signal and the network have."""
+    """The bins of the top 1 kHz of the band that signal and network share."""
     bins_per_hz = spectrogram.n_fft / SAMPLE_RATE
     last = int(min(sample_rate, SAMPLE_RATE) / 2 * bins_per_hz)
     return slice(last - round(1000 * bins_per_hz), last + 1)
 
 
 def _at_samples(gain, hop, n_samples):
-    """Smooth gains [B, T] over 5 frames, and draw lines between them: [B, n_samples]."""
+    """Smooth gains [B, T] over 5 frames and interpolate them linearly: [B, n_samples]."""
     gain = avg_pool1d(gain, 5, stride=1, padding=2, count_include_pad=False)
     # On the CPU, since not every device has float64.
     position = torch.arange(n_samples, dtype=torch.float64) / hop

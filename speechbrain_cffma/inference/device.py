@@ -1,4 +1,4 @@
-"""Where a model computes, and in which precision.
+"""The device and the precision of inference.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -12,22 +12,22 @@ from speechbrain_cffma.errors import InputError, one_line
 
 
 def device_named(name: str) -> torch.device:
-    """The device to run on.
+    """Return the device of a name, and check that it works.
 
     Arguments
     ---------
     name : str
-        Such as "cpu" or "cuda:1"; "auto" takes a GPU if there is one.
+        A device, such as "cpu" or "cuda:1"; "auto" uses a GPU if there is one.
 
     Returns
     -------
     torch.device
-        A device that works.
+        The device.
 
     Raises
     ------
     InputError
-        If there is no such device.
+        If the device does not exist or does not work.
 
     Example
     -------
@@ -37,31 +37,31 @@ def device_named(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.ones(1, device=name).item()  # "meta" has no values
-    # Torch raises various types for unknown, absent and broken devices.
+        torch.ones(1, device=name).item()  # fails on "meta"
+    # Torch raises various types for unknown, missing and broken devices.
     except Exception as error:
         raise InputError(
-            f"there is no device {name!r} to run on, try --device cpu [{one_line(error)}]"
+            f"can't run on the device {name!r}: try --device cpu [{one_line(error)}]"
         ) from error
     return torch.device(name)
 
 
-#: What a network can be packed in, beside "auto".
+#: The precisions of packed weights; "auto" chooses one of them.
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def has_bf16(device):
-    """Whether a device computes in bfloat16, rather than through float32.
+    """Whether a device computes in bfloat16 natively, rather than emulating it.
 
     Arguments
     ---------
     device : torch.device
-        A CPU, a GPU or another.
+        Any device.
 
     Returns
     -------
     bool
-        On the CPU, whether it has the instructions of AVX-512 or AMX for it.
+        For a CPU, whether it has the AVX-512 or AMX instructions for bfloat16.
 
     Example
     -------
@@ -69,16 +69,16 @@ def has_bf16(device):
     False
     """
     if device.type == "cuda":
-        with torch.cuda.device(device):  # the question is of the current one
+        with torch.cuda.device(device):  # torch asks the current one
             return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
-        return False  # torch before 2.11 does not tell
+        return False  # unknown before torch 2.11
     features = torch.cpu.get_capabilities()
     return any(features.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def device_of(model):
-    """The device that a model's parameters are on.
+    """Return the device of a model.
 
     Arguments
     ---------
@@ -88,7 +88,7 @@ def device_of(model):
     Returns
     -------
     torch.device
-        Of its first parameter.
+        The device of its first parameter.
 
     Example
     -------
@@ -100,12 +100,12 @@ def device_of(model):
 
 @contextmanager
 def for_inference(model):
-    """Call a model as `enhance` does: in eval mode, without gradients, as it is packed.
+    """Run a model in eval mode, without gradients, in the precision that it is packed in.
 
     Arguments
     ---------
     model : InferenceMixin
-        The enhancer. Afterwards each module has its own mode again.
+        The enhancer. Afterwards each module is put back into its previous mode.
 
     Yields
     ------

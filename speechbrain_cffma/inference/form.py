@@ -1,4 +1,4 @@
-"""The form in which samples come, and in which they go out again.
+"""The form of samples: array or tensor, type, device and shape.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -16,12 +16,12 @@ FULL_SCALE = {torch.int16: 2**15, torch.int32: 2**31}
 
 
 class Form:
-    """How samples come in, so that they go out alike.
+    """The form of the input, so that the output gets the same form.
 
     Arguments
     ---------
     block : np.ndarray or torch.Tensor
-        The first block.
+        The first block of the signal.
     """
 
     def __init__(self, block):
@@ -35,21 +35,21 @@ class Form:
         self.n_samples = 0
         if not (self.dtype in FULL_SCALE or self.dtype.is_floating_point):
             raise InputError(
-                f"samples of type {self.dtype} can't be enhanced: use floats, int16 or int32"
+                f"samples of type {self.dtype} can't be enhanced: use float, int16 or int32"
             )
         if not 1 <= block.dim() <= 3 or 0 in self.shape:
             raise InputError(
-                "a waveform is [samples], [channels, samples] or [batch, channels, "
-                f"samples], not of shape {tuple(block.shape)}"
+                "a waveform must have shape [samples], [channels, samples] or [batch, "
+                f"channels, samples], not {tuple(block.shape)}"
             )
 
     def rows(self, block):
-        """Checked samples [rows, n], float32 in [-1, 1], on the CPU."""
+        """Check a block and return its samples [rows, n], float32 in [-1, 1], on the CPU."""
         block = self._tensor(block)
         if (block.dtype, block.shape[:-1]) != (self.dtype, self.shape):
             raise InputError(
-                f"a block of {block.dtype} {tuple(block.shape)} does not go on with "
-                f"{self.dtype} {(*self.shape, '...')}"
+                f"a block is {block.dtype} {tuple(block.shape)}: it must be {self.dtype} "
+                f"{(*self.shape, '...')}, as the first block"
             )
         samples = block.detach().cpu().float() / FULL_SCALE.get(self.dtype, 1)
         faults = (~torch.isfinite(samples)).nonzero()
@@ -58,12 +58,14 @@ class Form:
             names = ("item", "channel")[2 - len(row) :]
             place = "".join(f", {n} {i}" for n, i in zip(names, row, strict=True))
             value = samples[tuple(faults[0])].item()
-            raise InputError(f"sample {self.n_samples + sample}{place} is {value}")
+            raise InputError(
+                f"sample {self.n_samples + sample}{place} is {value}: it must be finite"
+            )
         self.n_samples += block.shape[-1]
         return samples.reshape(math.prod(self.shape), block.shape[-1])
 
     def restore(self, rows):
-        """Samples [rows, n] in the form in which they came."""
+        """Return samples [rows, n] in the form of the input."""
         samples = rows.reshape(*self.shape, rows.shape[1])
         if self.dtype in FULL_SCALE:
             scale = FULL_SCALE[self.dtype]
@@ -80,5 +82,5 @@ class Form:
             return torch.tensor(np.array(block, dtype=native, order="C"))
         except TypeError as error:
             raise InputError(
-                f"samples of type {block.dtype} can't be enhanced"
+                f"samples of type {block.dtype} can't be enhanced: use float, int16 or int32"
             ) from error

@@ -8,19 +8,19 @@ import math
 
 from torch.nn.functional import avg_pool1d, max_pool1d
 
-#: How far around a peak beyond full scale the gain comes down, in seconds.
+#: The gain is lowered this many seconds before and after a peak beyond full scale.
 LIMITER_REACH = 0.005
 
 
 class PeakWarning(UserWarning):
-    """Peaks beyond full scale were turned down, for a format that can't hold them."""
+    """Peaks beyond full scale were turned down, since the format can't store them."""
 
 
 class PeakLimiter:
-    """Turns peaks beyond full scale down, and the 5 ms around them, smoothly.
+    """Smoothly turns down peaks beyond full scale and the 5 ms around them.
 
-    Each window is limited before it is joined to the next: a cross-fade of two signals
-    within full scale is within it too.
+    Each window is limited before it is joined to the next one. A cross-fade of two
+    signals within full scale stays within full scale.
 
     Example
     -------
@@ -40,7 +40,7 @@ class PeakLimiter:
     @property
     def excess(self):
         """The highest peak so far, in dB beyond full scale; 0 if there was none."""
-        # The last step of 16 bits is neither heard nor worth a word.
+        # An excess of one 16-bit step is inaudible, so it is not reported.
         return 20 * math.log10(self._peak) if self._peak > 1 + 2**-15 else 0.0
 
     def __call__(self, wav, sample_rate):
@@ -51,7 +51,7 @@ class PeakLimiter:
         wav : torch.Tensor
             Samples [B, S], full scale 1.0.
         sample_rate : int
-            In Hz.
+            Sample rate in Hz.
 
         Returns
         -------
@@ -64,8 +64,8 @@ class PeakLimiter:
         self._peak = max(self._peak, peak)
         reach = round(LIMITER_REACH * sample_rate)
         gain = 1 / wav.abs().clamp(min=1)
-        # The lowest gain around each sample, and the mean of that, is nowhere above
-        # what its own sample needs.
+        # The minimum of the gain around each sample, and then its moving average, never
+        # exceed the gain that the sample needs.
         lowest = -max_pool1d(-gain, 2 * reach + 1, stride=1, padding=reach)
         smooth = avg_pool1d(
             lowest, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False

@@ -1,12 +1,12 @@
-"""Use of a trained network: arrays, streams and files of any rate, type and length.
+"""Enhance arrays, streams and files of any sample rate, type and length.
 
-There is one mechanism. A signal is cut into windows that overlap (`Windows`); each
-goes through the network alone, as a whole file would, and neighbours are cross-faded.
-A signal of one window is processed as a whole.
+All of them use the same algorithm. A signal is cut into overlapping windows
+(`Windows`), the network enhances each window separately, and neighbours are
+cross-faded. A signal that fits into one window is processed as a whole.
 
-The network sees 0 to 8 kHz, at 16 kHz. At other sample rates this band is resampled,
-and what is left over, which at higher rates is all above 8 kHz, is kept with the gain
-that the mask gives to the top of the band.
+The network processes 0 to 8 kHz, at a sample rate of 16 kHz. Signals at other sample
+rates are resampled for it. What this resampling removes, at higher rates the band above
+8 kHz, is scaled by the mask's gain at the top of the network's band and added again.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -34,35 +34,36 @@ if TYPE_CHECKING:
 else:
     Module = object
 
-#: A signal, of the kind in which it was given.
+#: A signal: an array or a tensor; the output is of the same kind as the input.
 Samples = TypeVar("Samples", np.ndarray, torch.Tensor)
-#: The lowest and the highest that are taken, in Hz.
+#: Minimum and maximum sample rate in Hz.
 SAMPLE_RATES = (8000, 192000)
 
 
 class InferenceMixin(Module):
-    """Gives an enhancer `enhance`, `enhance_stream` and `enhance_file`.
+    """Adds `enhance`, `enhance_stream` and `enhance_file` to an enhancer.
 
-    The enhancer, called with a waveform and `suppression`, gives a waveform and its log1p
-    magnitude, and has a `spectrogram`. It runs where its parameters are, in eval mode,
-    and in float32 unless packed otherwise; its own training mode is left as it was.
+    The enhancer must have a `spectrogram`. When it is called with a waveform and
+    `suppression`, it must return a waveform and its log1p magnitude. It runs on the
+    device of its parameters, in eval mode, and in float32 unless it is packed in another
+    precision. Afterwards it is in its previous mode again.
     """
 
-    #: The precision that `pack` has fixed the weights in.
+    #: The precision of the packed weights; None if they are not packed.
     packed: str | None = None
 
     def pack(self, precision: str = "auto") -> "Self":
-        """Fix the weights for faster inference, in place.
+        """Prepare the weights for faster inference, in place.
 
-        Those of linear layers and convolutions are converted once rather than for each
-        window, on x86 processors into the layout that their matrix products read. A
-        packed model can't be trained, saved, moved or copied any more.
+        The weights of linear layers and convolutions are converted once rather than for
+        each window. On x86 CPUs they are stored in the layout that matrix products read.
+        A packed model can no longer be trained, saved, moved or copied.
 
         Arguments
         ---------
         precision : str
-            "fp32"; "bf16" for the network in mixed precision; "auto" for bf16 where the
-            device computes in it, and fp32 where it would be emulated.
+            "fp32"; "bf16" for mixed precision; "auto" for bf16 if the device supports it
+            natively, else fp32.
 
         Returns
         -------
@@ -72,7 +73,7 @@ class InferenceMixin(Module):
         Raises
         ------
         InputError
-            If there is no such precision, or it is packed in another already.
+            If the precision is unknown, or the model is already packed in another one.
 
         Example
         -------
@@ -83,7 +84,7 @@ class InferenceMixin(Module):
         if precision == "auto":
             precision = "bf16" if has_bf16(device_of(self)) else "fp32"
         if precision not in PRECISIONS:
-            raise InputError(f"the precision is auto, fp32 or bf16, not {precision}")
+            raise InputError(f"precision must be auto, fp32 or bf16, not {precision}")
         if self.packed is None:
             from speechbrain_cffma.inference.packed import pack_weights
 
@@ -91,7 +92,7 @@ class InferenceMixin(Module):
             self.packed = precision
         elif self.packed != precision:
             raise InputError(
-                f"the model is packed in {self.packed} already: load it again to pack "
+                f"the model is already packed in {self.packed}: load it again to pack "
                 f"it in {precision}"
             )
         return self
@@ -99,7 +100,7 @@ class InferenceMixin(Module):
     def enhance(
         self, wav: Samples, sample_rate: int = SAMPLE_RATE, **options: Any
     ) -> Samples:
-        """Enhance a waveform, each channel by itself.
+        """Enhance a waveform; each channel is enhanced separately.
 
         Arguments
         ---------
@@ -107,22 +108,22 @@ class InferenceMixin(Module):
             Samples [S], [C, S] or [B, C, S]: float16, float32 or float64, full scale
             1.0, or int16 or int32.
         sample_rate : int
-            In Hz, 8000 to 192000.
+            Sample rate in Hz, 8000 to 192000.
         **options
-            Those of `enhance_stream`. `batch_size` is 1 on the CPU and 8 elsewhere
-            unless it is given.
+            The options of `enhance_stream`. The default of `batch_size` is 1 on the CPU
+            and 8 on other devices.
 
         Returns
         -------
         np.ndarray or torch.Tensor
-            Of the same kind, type, shape and sample rate. What integers can't hold is
-            never clipped: a peak beyond full scale is turned down, with 5 ms around it
-            and a `PeakWarning`.
+            Enhanced samples of the same kind, type, shape and sample rate. Integers are
+            never clipped: peaks beyond full scale and the 5 ms around them are turned
+            down, with a `PeakWarning`.
 
         Raises
         ------
         InputError
-            If the samples are of another type or shape or not finite.
+            If the samples have another type or shape or are not finite.
 
         Example
         -------
@@ -133,7 +134,8 @@ class InferenceMixin(Module):
         wav = wav if isinstance(wav, torch.Tensor) else np.asarray(wav)
         if wav.ndim > 1 and wav.shape[-2] > max(64, wav.shape[-1]):
             raise InputError(
-                f"a waveform is [channels, samples], not {tuple(wav.shape)}: transpose it"
+                "a waveform must have shape [channels, samples], not "
+                f"{tuple(wav.shape)}: transpose it"
             )
         options = {"batch_size": self._batch_size(), **options}
         blocks: list[Any] = [
@@ -155,40 +157,43 @@ class InferenceMixin(Module):
         windows: Windows = WINDOWS,
         limiter: PeakLimiter | None = None,
     ) -> Iterator[Samples]:
-        """Enhance a signal that comes in blocks.
+        """Enhance a signal that arrives in blocks.
 
-        A sample comes out `windows.latency` seconds after it went in, or earlier: when
-        its window is complete. `enhance` and `enhance_file` give the same samples.
+        A sample is returned when its window is complete, at most `windows.latency`
+        seconds after it arrived. `enhance` and `enhance_file` return the same samples.
 
         Arguments
         ---------
         blocks : iterable of np.ndarray or torch.Tensor
-            Consecutive blocks of any sizes, as `enhance` takes them.
+            Consecutive blocks of any size, in the forms that `enhance` accepts.
         sample_rate : int
-            In Hz, 8000 to 192000.
+            Sample rate in Hz, 8000 to 192000.
         suppression : float or None
-            Upper bound in dB on what each time and frequency is attenuated by; 0 gives
-            the input back, `math.inf` is no bound. None for the network's own.
+            Maximum attenuation in dB of each time-frequency bin; 0 returns the input,
+            `math.inf` sets no limit. None for the network's own.
         high_band : bool
-            Above 16 kHz, whether to keep what lies over 8 kHz, with the gain of the
-            band's top 1 kHz; else it is cut.
+            At sample rates above 16 kHz, whether to keep the band above 8 kHz, scaled by
+            the mask's gain from 7 to 8 kHz; otherwise it is removed.
         batch_size : int
-            Windows and channels that go through the network together. To fill a
-            batch, windows wait: each but the first adds `windows.hop` to the latency.
+            Number of windows and channels per batch. Each further window in a batch adds
+            `windows.hop` to the latency.
         windows : Windows
             How the signal is cut.
         limiter : PeakLimiter or None
-            What keeps floats within full scale; None lets them be. Integers have one.
+            Keeps float samples within full scale; with None they may exceed it. Integer
+            samples are always limited.
 
         Yields
         ------
         np.ndarray or torch.Tensor
-            Blocks of the same kind, type and channels; a window's length each.
+            Enhanced blocks of the same kind, type and channels, `windows.hop` long; the
+            last one takes the rest.
 
         Raises
         ------
         InputError
-            If an option or a block can't be used; a sample that is not finite is named.
+            If an option or a block can't be used. The message names a sample that is not
+            finite.
 
         Example
         -------
@@ -198,7 +203,7 @@ class InferenceMixin(Module):
         >>> [len(block) for block in stream]
         [8000, 8000, 16000]
         """
-        # Options are checked now, the blocks as they come.
+        # Options are checked now, blocks when they arrive.
         _check_options(sample_rate, suppression, batch_size, windows)
         sample_rate = int(sample_rate)
 
@@ -215,40 +220,42 @@ class InferenceMixin(Module):
         progress: Callable[[float], object] | None = None,
         **options: Any,
     ) -> float:
-        """Enhance a file, reading and writing as it goes: memory does not grow with length.
+        """Enhance a file block by block, with a memory use that is independent of length.
 
-        Sample rate, channels and levels are kept, and the tags and the sample format
-        where the target's container has them. ADPCM and the like become 16-bit, since
-        they would change the length. The target appears when it is complete. Where its
-        format has a full scale (all but float), nothing is clipped: a peak beyond it is
-        turned down, with 5 ms around it.
+        Sample rate, channels and levels are kept. Tags and sample format are kept if the
+        target's container supports them. ADPCM and similar codecs become 16-bit, since
+        they would change the length. The target appears when it is complete. All formats
+        but float have a full scale. In them nothing is clipped: peaks beyond full scale
+        and the 5 ms around them are turned down.
 
         Arguments
         ---------
         source : str or Path
-            What libsndfile reads; with the package av also other audio and the sound of
-            a video. "-" is standard input.
+            A file that libsndfile reads; with the package av also other audio or a video.
+            "-" is standard input.
         target : str or Path
-            Its extension gives the format, one of `media.CONTAINERS`: WAV (beyond 4 GiB
-            RF64), FLAC, OGG, Opus, MP3, AIFF, CAF and others. "-" is standard output.
+            The file to write. Its extension gives the format, one of `media.CONTAINERS`:
+            WAV (above 4 GiB RF64), FLAC, OGG, Opus, MP3, AIFF, CAF and others. "-" is
+            standard output.
         subtype : str or None
-            Another sample format, by libsndfile's name, such as "FLOAT" or "PCM_24".
+            libsndfile's name of a sample format, such as "FLOAT" or "PCM_24"; None for
+            the source's.
         progress : callable or None
-            Called as `progress(seconds)` with what has been written since the last call.
+            Called as `progress(seconds)` with the duration written since the last call.
         **options
-            Those of `enhance_stream`. `batch_size` is 1 on the CPU and 8 elsewhere
-            unless it is given.
+            The options of `enhance_stream`. The default of `batch_size` is 1 on the CPU
+            and 8 on other devices.
 
         Returns
         -------
         float
-            By how many dB the highest peak was turned down; if it is not 0, there is a
-            `PeakWarning` too.
+            By how many dB the highest peak was turned down; if it is not 0, a
+            `PeakWarning` is given too.
 
         Raises
         ------
         InputError
-            If a file can't be read, written or used, with its name.
+            If a file can't be read, written or enhanced. The message names the file.
 
         Example
         -------
@@ -274,7 +281,7 @@ class InferenceMixin(Module):
                     if progress:
                         progress(block.shape[-1] / noisy.sample_rate)
                 if not enhanced.n_samples:
-                    raise InputError("it holds no samples")
+                    raise InputError("the file has no samples")
             except InputError as error:
                 raise InputError(f"{noisy.name}: {error}") from error
         excess = limiter.excess if limiter else 0.0
@@ -295,13 +302,15 @@ def _check_options(sample_rate, suppression, batch_size, windows):
     lowest, highest = SAMPLE_RATES
     if sample_rate != int(sample_rate) or not lowest <= sample_rate <= highest:
         raise InputError(
-            f"a sample rate of {sample_rate} Hz can't be used: {lowest} to {highest} Hz can"
+            f"the sample rate is {sample_rate} Hz: it must be a whole number from {lowest} "
+            f"to {highest}"
         )
     if suppression is not None and not suppression >= 0:
-        raise InputError(f"suppression is a number of dB from 0 on, not {suppression}")
+        raise InputError(f"suppression must be at least 0 dB, not {suppression}")
     if batch_size < 1:
-        raise InputError(f"a batch has at least one window, not {batch_size}")
+        raise InputError(f"batch_size must be at least 1, not {batch_size}")
     if not windows.hop >= 0.1 or min(windows) < 0 or windows.fade > windows.hop:
         raise InputError(
-            f"windows need a hop of at least 0.1 s, and a fade no longer: {windows}"
+            "windows need a hop of at least 0.1 s and a fade that is not longer, not "
+            f"{windows}"
         )

@@ -1,4 +1,4 @@
-"""Weights that are fixed for inference, in the form that the processor's kernels read.
+"""Weights prepared for fast inference, in the layout that the CPU's kernels read.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -9,20 +9,20 @@ from torch import nn
 
 from speechbrain_cffma.errors import InputError
 
-#: What reads its layers' weights itself, rather than calling them.
+#: Modules that read their layers' weights directly, rather than calling the layers.
 OPAQUE = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weight lies in oneDNN's own layout.
+    """A linear layer whose weight is stored in oneDNN's own layout.
 
-    A plain one is brought into it at each call. A packed one can't be trained, saved
-    or moved.
+    A plain linear layer converts its weight to this layout at each call. A packed layer
+    can't be trained, saved or moved.
 
     Arguments
     ---------
     linear : torch.nn.Linear
-        On the CPU, in float32 or bfloat16, which the product is computed in.
+        The layer, on the CPU. Its type, float32 or bfloat16, is that of the product.
 
     Example
     -------
@@ -32,7 +32,7 @@ class PackedLinear(nn.Module):
     True
     """
 
-    #: The layout is chosen for so many rows, and serves any number.
+    #: The layout is optimal for this many rows and works for any number.
     ROWS = 512
 
     def __init__(self, linear):
@@ -50,7 +50,7 @@ class PackedLinear(nn.Module):
 
     def _refuse(self, *args, **kwargs):
         raise InputError(
-            "a packed model can't be moved, copied or saved: do so before pack()"
+            "a packed model can't be moved, copied or saved: do it before pack()"
         )
 
     _apply = _save_to_state_dict = _load_from_state_dict = _refuse
@@ -58,15 +58,15 @@ class PackedLinear(nn.Module):
 
 
 def pack_weights(model, dtype):
-    """Fix the weights of a model's linear layers and convolutions over time, in place.
+    """Prepare a model's linear layers and convolutions for inference, in place.
 
     Arguments
     ---------
     model : torch.nn.Module
-        The rest of it is brought to float32. In bfloat16 it must be called under
-        autocast from then on.
+        The model. Its other parts become float32. After packing in bfloat16 it must be
+        called under autocast.
     dtype : torch.dtype
-        What they are kept and computed in.
+        Type in which these layers are stored and computed.
 
     Example
     -------
@@ -84,7 +84,7 @@ def pack_weights(model, dtype):
                 module.to(dtype)
                 if can_pack(module.weight):
                     setattr(parent, name, PackedLinear(module))
-            elif hasattr(module, "fixed"):  # a convolution with a form for inference
+            elif hasattr(module, "fixed"):  # a convolution with an inference form
                 setattr(parent, name, module.fixed().to(dtype))
             elif isinstance(module, nn.Conv1d):
                 module.to(dtype)
@@ -93,16 +93,17 @@ def pack_weights(model, dtype):
 
 
 def can_pack(weight):
-    """Whether oneDNN's layouts can be used: on x86 processors, for bfloat16 those with AVX-512.
+    """Whether oneDNN's layout can be used: on x86 CPUs, for bfloat16 only with AVX-512.
 
     Arguments
     ---------
     weight : torch.Tensor
-        Of a linear layer.
+        Weight of a linear layer.
 
     Returns
     -------
     bool
+        Whether it can be packed.
 
     Example
     -------

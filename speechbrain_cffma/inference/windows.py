@@ -1,4 +1,4 @@
-"""A signal of any length as a stream of overlapping windows.
+"""Enhance a signal of any length as a stream of overlapping windows.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -14,8 +14,8 @@ import torch
 from speechbrain_cffma.inference.form import FULL_SCALE, Form
 from speechbrain_cffma.inference.limiter import PeakLimiter, PeakWarning
 
-#: What the last window has at least, in seconds, of a signal that is long enough: with
-#: less to hear, what it gives is further from what the whole would give.
+#: Minimum length of the last window in seconds, if the signal is long enough. With less
+#: context its output would differ more from that of the whole signal.
 SHORTEST = 4.0
 
 
@@ -27,22 +27,22 @@ class _Lengths(NamedTuple):
 
 
 class Windows(_Lengths):
-    """How a long signal is cut, in seconds.
+    """How a long signal is cut into windows; all lengths are in seconds.
 
     Window k begins `left_context` seconds before k·hop and ends `fade` + `lookahead`
-    seconds after (k+1)·hop. Its output is used from k·hop on, faded in over `fade`
-    seconds, while the window before fades out.
+    seconds after (k+1)·hop. Its output is used from k·hop on. It is faded in over `fade`
+    seconds while the previous window is faded out.
 
     Arguments
     ---------
     hop : float
-        From one window to the next.
+        Distance from one window to the next.
     fade : float
         Length of the cross-fade.
     left_context : float
-        What the network hears before the part that is used.
+        Input before the part of the output that is used.
     lookahead : float
-        What it hears after that part.
+        Input after that part.
     past, future : float or None
         The names of `left_context` and `lookahead` in version 0.1.0.
 
@@ -66,7 +66,7 @@ class Windows(_Lengths):
         past: float | None = None,
         future: float | None = None,
     ) -> "Windows":
-        """Take the lengths by their names of now or of before."""
+        """Accept the lengths by their current or their former names."""
         left_context = left_context if past is None else past
         lookahead = lookahead if future is None else future
         return super().__new__(cls, hop, fade, left_context, lookahead)
@@ -83,7 +83,7 @@ class Windows(_Lengths):
 
     @property
     def latency(self) -> float:
-        """Seconds from a sample's arrival until the one that completes its window."""
+        """Maximum time in seconds from a sample's input to its output."""
         return self.hop + self.fade + self.lookahead
 
 
@@ -100,18 +100,18 @@ class _InSamples(NamedTuple):
     fade: int
     past: int
     future: int
-    #: 20 ms: windows begin at its multiples, where the frames of a whole file do.
+    #: 20 ms. The last window begins at a multiple, as the frames of the whole file do.
     frame: float
-    #: Of the last window, in a signal that has it.
+    #: Minimum length of the last window, if the signal is long enough.
     shortest: int
 
 
 class _Window(NamedTuple):
-    """A part of a signal, or what the network makes of it."""
+    """A window of a signal, noisy or enhanced."""
 
     #: Samples [rows, n].
     samples: torch.Tensor
-    #: Where the part that is used begins.
+    #: Where the used part begins.
     lead: int
     is_last: bool
 
@@ -130,20 +130,20 @@ def stream(blocks, enhance_rows, sample_rate, windows, batch_size, limiter):
     blocks : iterable of (np.ndarray or torch.Tensor)
         Consecutive blocks of the signal, samples last.
     enhance_rows : callable
-        Enhances waveforms [B, S], float32 on the CPU, as wholes.
+        Enhances waveforms [B, S], float32 on the CPU, each in a single pass.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     windows : Windows
         How the signal is cut.
     batch_size : int
-        Windows that go through the network together.
+        Number of windows per batch.
     limiter : PeakLimiter or None
-        None for one of its own where the samples are integers.
+        The limiter. With None, integer samples get a new limiter, and floats none.
 
     Yields
     ------
     np.ndarray or torch.Tensor
-        Enhanced blocks in the form of those that came.
+        Enhanced blocks in the form of the input.
     """
     blocks = iter(blocks)
     first = next(blocks, None)
@@ -164,16 +164,16 @@ def stream(blocks, enhance_rows, sample_rate, windows, batch_size, limiter):
     if is_integer and limiter.excess:
         warnings.warn(
             f"peaks up to {limiter.excess:.1f} dB beyond full scale were turned down; "
-            "floats keep them",
+            "use float samples to keep them",
             PeakWarning,
             stacklevel=3,
         )
 
 
 def _cut(blocks, windows):
-    """Cut the signal that the blocks [rows, n] make up into windows.
+    """Cut consecutive blocks [rows, n] of a signal into windows.
 
-    The last one reaches back further where it would hear too little.
+    If the last window would be too short, it begins earlier.
     """
     hop, fade, past, future, frame, shortest = windows
     ahead = hop + fade + future
@@ -182,14 +182,14 @@ def _cut(blocks, windows):
     for block in blocks:
         held.append(block)
         end += block.shape[1]
-        # A window that ends with the signal is the last: wait for one sample more.
+        # A window that ends with the signal is the last one, so wait for one more sample.
         while end > used_from + ahead:
             signal = held[0] if len(held) == 1 else torch.cat(held, dim=1)
             first = max(0, used_from - past)
             samples = signal[:, first - begin : used_from + ahead - begin]
             yield _Window(samples, used_from - first, is_last=False)
             used_from += hop
-            # The last window may begin a frame before the one that was cut now.
+            # The last window may begin one frame before the current one.
             keep = max(begin, first - math.ceil(frame))
             held, begin = [signal[:, keep - begin :]], keep
     if end:
@@ -200,10 +200,10 @@ def _cut(blocks, windows):
 
 
 def _enhance_windows(windows, enhance_rows, batch_size):
-    """Put windows of one length through the network together, once a batch is full."""
+    """Enhance windows of equal length in batches."""
 
     def enhanced():
-        # Joined outside of inference mode, they are tensors as any others.
+        # Concatenated outside inference mode, so that the result is a normal tensor.
         rows = torch.cat([window.samples for window in group])
         rows = torch.cat([enhance_rows(part) for part in rows.split(batch_size)])
         for window, samples in zip(group, rows.chunk(len(group)), strict=True):
@@ -223,10 +223,10 @@ def _enhance_windows(windows, enhance_rows, batch_size):
 
 
 def _join(windows, lengths):
-    """Cross-fade enhanced windows to consecutive blocks [rows, n]."""
+    """Cross-fade enhanced windows into consecutive blocks [rows, n]."""
     hop, fade = lengths.hop, lengths.fade
     fade_in = torch.sin(torch.linspace(0, math.pi / 2, fade + 2)[1:-1]) ** 2
-    fading = None  # the beginning of what comes next, as the window before has it
+    fading = None  # end of the previous window, which fades out
     for samples, lead, is_last in windows:
         samples = samples[:, lead:]
         if fading is not None:
