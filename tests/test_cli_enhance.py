@@ -171,8 +171,8 @@ class TestFiles:
 
     def test_what_is_no_audio_by_its_extension_is_told(self, enhance, caplog):
         assert enhance("talks", "-o", "out")[0] == 0
-        (told,) = [r.getMessage() for r in caplog.records if "left out" in r.message]
-        assert told == "talks: 1 left out, no audio by their extensions (.txt)"
+        (told,) = [r.getMessage() for r in caplog.records if "skipped" in r.message]
+        assert told == "talks: 1 skipped, no audio extension (.txt)"
 
     def test_suppression_of_0_db_gives_the_input(self, enhance):
         assert enhance("talks/a.wav", "-o", "b.wav", "--suppression", 0)[0] == 0
@@ -277,7 +277,7 @@ class TestFailures:
         assert named == {
             f"{s}/{name}" for s in sources for name in ("a.wav", "day1/b.flac")
         }
-        assert f"would be made of {copy / 'a.wav'} too" in failures[0]
+        assert f"{copy / 'a.wav'} would also be written to" in failures[0]
 
     @pytest.mark.parametrize("output", ["talks", "talks/a.wav", "link"])
     def test_no_input_is_replaced(self, folder, monkeypatch, output):
@@ -316,15 +316,15 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["talks", "-o", "talks"], "talks is input and output"),
-            (["talks", "-o", "b.wav"], "b.wav is one file: name a folder"),
-            (["talks", "-o", "b.m4a"], "b.m4a is one file: name a folder"),
+            (["talks", "-o", "talks"], "talks is both input and output"),
+            (["talks", "-o", "b.wav"], "b.wav is one file: choose a folder"),
+            (["talks", "-o", "b.m4a"], "b.m4a is one file: choose a folder"),
             (["talks/a.wav", "-o", "b.m4a"], "b.m4a can't be written: its extension"),
             (["talks/a.wav", "-o", "talks/notes.txt"], "notes.txt can't be written"),
-            (["talks", "talks/a.wav", "-o", "b.wav"], "name a folder for several"),
+            (["talks", "talks/a.wav", "-o", "b.wav"], "choose a folder for several"),
             (["model", "-o", "out"], "the folder model has no audio files"),
             (["-", "talks", "-o", "out"], "must be the only input"),
-            (["talks", "-o", "-"], "is one file: name a folder"),
+            (["talks", "-o", "-"], "is one file: choose a folder"),
             (["talks", "-o", "out", "--model=nowhere"], "'nowhere' is neither"),
             (["talks", "-o", "out", "--device=gpu9"], "can't run on the device 'gpu9'"),
         ],

@@ -1,6 +1,6 @@
-"""Enhance files and folders of files, one after the other.
+"""Enhance files and folders, one file after the other.
 
-What is there already is not made again, and a file that fails costs only itself.
+Files that are already enhanced are skipped. If a file fails, the others go on.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -38,16 +38,17 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of the jobs.
+    """The outcome of several jobs.
 
     Arguments
     ---------
     enhanced : list of Job
-        Those that went well.
+        Jobs that succeeded.
     skipped : list of Job
-        Those whose target was there, and newer than its source.
+        Jobs whose target existed and was newer than its source.
     limited : dict
-        By how many dB the highest peak was turned down, by the target's name, where any was.
+        By how many dB the highest peak of a target was turned down, by the target's name.
+        Targets without such a peak are not listed.
     failures : list of str
         A line for each file that failed, with its name and the reason.
     """
@@ -64,20 +65,21 @@ def plan(inputs, output):
     Arguments
     ---------
     inputs : list of str or Path
-        Files, folders and pipes; "-" alone is standard input. Folders are searched with
-        their subfolders, but for the output. A file that is given twice is one job.
+        Files, folders and pipes, or only "-" for standard input. Folders are searched
+        with their subfolders, except the output. A file that is given twice is one job.
     output : str or Path
-        A folder, in which the tree of each input folder is kept; for a single file
-        also a file, by its extension, or "-" for a WAV to standard output. In a folder, files keep their names; what can't be
-        written as what it was, such as a video, becomes a WAV.
+        A folder, which gets the subfolders of the inputs. For a single input also a
+        file, recognized by its extension, or "-" for a WAV to standard output. Files in
+        a folder keep their names, but formats that can't be written, such as videos,
+        become WAV.
 
     Returns
     -------
     jobs : list of Job
-        In the order of the inputs.
+        The jobs, in the order of the inputs.
     failures : list of str
-        A line for each file that is no job: it is missing, would replace an input, or
-        has the same target as another file.
+        A line for each file that gets no job, since it is missing, would replace an
+        input, or has the same target as another file.
 
     Raises
     ------
@@ -95,20 +97,20 @@ def plan(inputs, output):
     """
     inputs, output = [Path(path) for path in inputs], Path(output)
     if media.STANDARD in inputs and len(inputs) > 1:
-        raise InputError("'-', standard input, must be the only input")
+        raise InputError("'-' (standard input) must be the only input")
     is_file = _is_file(output)
     if is_file and len(inputs) == 1 and not os.path.isdir(inputs[0]):
         media.container_of(output)
         jobs = [Job(inputs[0], output)]
     elif is_file:
-        raise InputError(f"{output} is one file: name a folder for several")
+        raise InputError(f"{output} is one file: choose a folder for several inputs")
     else:
         jobs = [job for path in inputs for job in _jobs_of(path, output)]
     return _check_jobs(jobs)
 
 
 def _is_file(output):
-    """Whether an output is one file, by what it is or by its extension."""
+    """Whether an output is a file: it exists as one, or its extension says so."""
     if os.path.isdir(output):
         return False
     is_named = output.suffix.lower() in {*media.AUDIO, *media.VIDEO}
@@ -116,22 +118,22 @@ def _is_file(output):
 
 
 def mark_output(inputs, output):
-    """Mark a folder for enhanced files that lies in a folder of noisy ones.
+    """Mark an output folder that lies in an input folder.
 
-    Who enhances or prepares that folder later means the recordings, and not what was
-    made of them: `audio.find_audio` leaves marked folders out.
+    Later commands that use the input folder are meant for the recordings, not for the
+    enhanced files, so `audio.find_audio` skips marked folders.
 
     Arguments
     ---------
     inputs : list of str or Path
-        As of `plan`.
+        The inputs, as for `plan`.
     output : str or Path
-        Likewise; a folder that lies elsewhere is not marked.
+        The output, as for `plan`. A folder that lies elsewhere is not marked.
 
     Raises
     ------
     InputError
-        If it can't be written.
+        If the folder can't be written.
 
     Example
     -------
@@ -154,7 +156,7 @@ def mark_output(inputs, output):
     try:
         output.mkdir(parents=True, exist_ok=True)
         (output / ENHANCED_FILE).write_text(
-            "Enhanced by cffma: searches of the folders above leave this one out.\n",
+            "Enhanced by cffma: searches of the parent folders skip this folder.\n",
             encoding="utf-8",
         )
     except OSError as error:
@@ -166,13 +168,13 @@ def _jobs_of(path, output):
         name = "stdin" if path == media.STANDARD else path.name
         return [Job(path, output / _writable(name))]
     if path.resolve() == output.resolve():
-        raise InputError(f"{path} is input and output: choose another output")
+        raise InputError(f"{path} is both input and output: choose another output")
     others = []
     found = find_audio(path, media.AUDIO | media.VIDEO, [output], others)
     if others:
         kinds = sorted({other.suffix.lower() or "no extension" for other in others})
         logger.warning(
-            "%s: %d left out, no audio by their extensions (%s)",
+            "%s: %d skipped, no audio extension (%s)",
             path,
             len(others),
             ", ".join(kinds),
@@ -181,8 +183,8 @@ def _jobs_of(path, output):
 
 
 def _check_jobs(jobs):
-    """Jobs that don't get in each other's way, and a line for each of the others."""
-    sources, failures = {}, []  # the sources of each target, by what identifies them
+    """Jobs without conflicts, and a line for each of the other jobs."""
+    sources, failures = {}, []  # target -> identity of a source -> source
     for source, target in jobs:
         try:
             sources.setdefault(target, {}).setdefault(_identity(source), source)
@@ -195,8 +197,8 @@ def _check_jobs(jobs):
             others = [str(other) for other in of_target.values() if other != source]
             if others:
                 failures.append(
-                    f"{source}: {target} would be made of {' and '.join(others)} too: "
-                    "rename one, or enhance it alone, to a file named by -o"
+                    f"{source}: {' and '.join(others)} would also be written to {target}: "
+                    "rename one, or enhance it alone with -o FILE"
                 )
             elif not media.is_pipe(target) and _is_one_of(target, inputs):
                 failures.append(
@@ -208,7 +210,7 @@ def _check_jobs(jobs):
 
 
 def _identity(path):
-    """Equal for all paths to a file."""
+    """A value that is the same for all paths to a file."""
     if path == media.STANDARD:
         return path
     status = os.stat(path)
@@ -218,7 +220,7 @@ def _identity(path):
 def _is_one_of(path, files):
     try:
         return _identity(path) in files
-    except OSError:  # It is not there, or its name is too long: writing it says so.
+    except OSError:  # It is missing or its name is too long, which writing reports.
         return False
 
 
@@ -229,23 +231,23 @@ def _writable(name):
 
 
 def enhance_all(jobs, load_enhancer, overwrite=False, **options):
-    """Enhance files, with a bar of the audio time and the speed.
+    """Enhance files, with a progress bar of seconds of audio and speed.
 
     Arguments
     ---------
     jobs : list of Job
-        What to enhance.
+        The files to enhance.
     load_enhancer : callable
-        Gives the `CFFMAEnhancer`; called if there is anything to do.
+        Returns the `CFFMAEnhancer`. It is called only if there is a file to enhance.
     overwrite : bool
-        Enhance also those whose target is there, and newer than its source.
+        Whether to enhance files again whose target exists and is newer than its source.
     **options
-        Those of `InferenceMixin.enhance_file`.
+        The options of `InferenceMixin.enhance_file`.
 
     Returns
     -------
     Outcome
-        What became of them; failures are noted, not raised.
+        The outcome of all jobs. Failures are listed, not raised.
 
     Example
     -------
@@ -264,7 +266,7 @@ def enhance_all(jobs, load_enhancer, overwrite=False, **options):
         _AudioBar([job.source for job in waiting]) as progress,
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore", PeakWarning)  # told at the end
+        warnings.simplefilter("ignore", PeakWarning)  # reported at the end
         for job in waiting:
             progress.begin(job.source)
             try:
@@ -273,7 +275,7 @@ def enhance_all(jobs, load_enhancer, overwrite=False, **options):
                 )
             except CFFMAError as error:
                 outcome.failures.append(str(error))
-            except Exception as error:  # One file's failure is not that of all.
+            except Exception as error:  # The other files go on.
                 outcome.failures.append(f"{job.source}: {one_line(error)}")
             else:
                 outcome.enhanced.append(job)
@@ -288,21 +290,21 @@ def _is_done(job):
         return False
     try:
         return os.stat(job.target).st_mtime >= os.stat(job.source).st_mtime
-    except OSError:  # One of them is gone, which its turn tells.
+    except OSError:  # One of them is gone, which is reported later.
         return False
 
 
 class _AudioBar(tqdm):
-    """A bar of seconds of audio.
+    """A progress bar in seconds of audio.
 
-    Files are opened one by one, so that the first begins at once: the seconds of those
-    to come are estimated by their sizes.
+    Files are opened one by one, so that the first one starts at once. The duration of
+    the remaining files is estimated from their sizes.
     """
 
     def __init__(self, paths):
-        self.coming = sum(map(_size, paths))  # bytes
-        self.opened = 0  # bytes
-        self.seconds = 0.0  # of the opened files
+        self.coming = sum(map(_size, paths))  # bytes of the remaining files
+        self.opened = 0  # bytes of the opened files
+        self.seconds = 0.0  # duration of the opened files
         super().__init__(
             total=0,
             desc="enhancing",
@@ -312,7 +314,7 @@ class _AudioBar(tqdm):
         )
 
     def begin(self, path):
-        """Go on to a file."""
+        """Start a file."""
         size, seconds = _size(path), _seconds(path)
         self.coming = max(0, self.coming - size)
         if seconds:
@@ -323,27 +325,27 @@ class _AudioBar(tqdm):
         self.refresh()
 
     def advance(self, seconds):
-        """Go on by what has been enhanced."""
-        self.total = max(self.total, self.n + seconds)  # Headers may tell too little.
+        """Advance by a number of enhanced seconds."""
+        self.total = max(self.total, self.n + seconds)  # Headers may be too low.
         self.update(seconds)
         speed = self.n / max(self.format_dict["elapsed"], 1e-3)
         self.set_postfix_str(f"{speed:.1f} x real time")
 
     def end(self):
-        """Go on to the end of the file, also where it failed."""
+        """Advance to the end of the file, even if it failed."""
         self.update(self.seconds - self.n)
 
 
 def _size(path):
     try:
         return os.stat(path).st_size
-    except OSError:  # It is gone, which is reported when it is its turn.
+    except OSError:  # It is gone, which is reported at its turn.
         return 0
 
 
 def _seconds(path):
-    """The length of a file; 0 if it can't be read, which is reported when it is its turn."""
-    if media.is_pipe(path):  # It can be read once.
+    """The length of a file in seconds; 0 if it can't be read, which is reported later."""
+    if media.is_pipe(path):  # It can be read only once.
         return 0
     try:
         with media.open_source(path) as source:

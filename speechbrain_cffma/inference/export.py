@@ -1,8 +1,8 @@
-"""A trained network as an ONNX file, for programs without torch.
+"""Export a trained network as an ONNX file, for programs without torch.
 
-The graph goes from the noisy waveform and its log1p magnitude to the mask. The Fourier
-transform and its inverse, which ONNX does not have, are left to the program:
-examples/enhance_onnx.py is one in NumPy.
+The graph computes the mask from the noisy waveform and its log1p magnitude. ONNX lacks
+the Fourier transform and its inverse, so the program must compute them;
+examples/enhance_onnx.py does so in NumPy.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -26,14 +26,14 @@ from speechbrain_cffma.inference.bands import min_samples
 
 #: The largest difference between the masks of PyTorch and onnxruntime.
 TOLERANCE = 1e-4
-#: Batches and seconds that they are compared on: from the shortest, which is filled up
-#: with zeros, to a window of `enhance_file`.
+#: Batch sizes and seconds for this comparison: from a short input, which is zero-padded,
+#: to a window of `enhance_file`.
 CHECKS = ((1, 0.01), (3, 0.7), (1, 2.57), (2, 16.0))
-#: Operators that onnxruntime knows from 1.18 on.
+#: Version of the operators; onnxruntime 1.18 and later support it.
 OPSET = 20
-#: What one file holds: 2 GiB with the graph.
+#: Maximum size of the weights: one file holds 2 GiB with the graph.
 MAX_WEIGHT_BYTES = 2_000_000_000
-#: The axes of any length, by input.
+#: The axes of variable length of each input.
 DYNAMIC_AXES = {
     "noisy": {0: "batch", 1: "samples"},
     "log_magnitude": {0: "batch", 1: "frames"},
@@ -44,37 +44,40 @@ DYNAMIC_AXES = {
 def export_onnx(enhancer, path):
     """Write a network as an ONNX file, and check that onnxruntime computes the same.
 
-    Inputs are `noisy` [batch, samples] and `log_magnitude` [batch, frames, freqs], as
-    `LogSpectrogram` gives it; the output is `mask` [batch, frames, freqs]. A network
-    with a refiner also takes the real and imaginary part of `phase` [batch, frames,
-    freqs, 2], and gives the enhanced `spectrum` [batch, frames, freqs, 2] instead. Batch and
-    length are free. A network of the spectrogram alone has the same inputs. The file's
-    metadata tells how to transform: sample_rate, min_samples (to which shorter
-    waveforms must be filled up), n_fft, hop_length, win_length (of a periodic Hamming
-    window) and eps; level, in dB, to which a waveform must be brought, and suppression, the
-    bound in dB on what is attenuated, if the network has them; also version, that of
-    this package, and license if the model's card names one.
+    The inputs are `noisy` [batch, samples] and `log_magnitude` [batch, frames, freqs], as
+    computed by `LogSpectrogram`. The output is `mask` [batch, frames, freqs]. A network
+    with a refiner has a further input `phase` [batch, frames, freqs, 2] (real and
+    imaginary part), and its output is the enhanced `spectrum` [batch, frames, freqs, 2].
+    Batch size and length are variable. A network without an SSL model has the same
+    inputs.
+
+    The file's metadata describes the transforms: sample_rate, min_samples (shorter
+    waveforms must be zero-padded to it), n_fft, hop_length, win_length (of a periodic
+    Hamming window) and eps. If the network has them, it also has level (RMS level in dB
+    that a waveform must be scaled to) and suppression (maximum attenuation in dB).
+    version is the version of this package, and license is given if the model's card
+    names one.
 
     Arguments
     ---------
     enhancer : CFFMAEnhancer
-        The network; it stays as it is.
+        The network; it is not changed.
     path : str or Path
-        The file. It appears when it has been checked.
+        The file. It appears after the check.
 
     Returns
     -------
     float
-        The largest difference between the masks of PyTorch and onnxruntime; with a
-        refiner between the spectra, relative to the loudest bin.
+        The largest difference between the masks of PyTorch and onnxruntime. With a
+        refiner, the largest difference between the spectra, relative to the largest bin.
 
     Raises
     ------
     InputError
-        If the network can't be exported, the file not be written, or the difference is
-        above 1e-4.
+        If the network can't be exported, the file can't be written, or the difference
+        exceeds 1e-4.
     InstallError
-        If a package for it is missing.
+        If a package is missing.
 
     Example
     -------
@@ -91,8 +94,9 @@ def export_onnx(enhancer, path):
     n_bytes = sum(weight.nbytes for weight in network.parameters())
     if n_bytes > MAX_WEIGHT_BYTES:
         raise InputError(
-            f"weights of {n_bytes / 1e9:.1f} GB do not fit into one ONNX file, which "
-            f"holds {MAX_WEIGHT_BYTES / 1e9:.1f} GB: use a smaller SSL model"
+            f"{path} can't be written: weights of {n_bytes / 1e9:.1f} GB do not fit into "
+            f"one ONNX file (at most {MAX_WEIGHT_BYTES / 1e9:.1f} GB): use a smaller SSL "
+            "model"
         )
     try:
         with atomic_write(path) as partial:
@@ -103,14 +107,14 @@ def export_onnx(enhancer, path):
             onnx.save_model(program.model_proto, partial, format="protobuf")
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3  # errors
-            # By its bytes: onnxruntime takes only paths that are UTF-8.
+            # From bytes, since onnxruntime accepts only UTF-8 paths.
             session = onnxruntime.InferenceSession(partial.read_bytes(), options)
             difference = _largest_difference(network, enhancer.spectrogram, session)
-            # Also where it is not a number.
+            # `not <=` also catches NaN.
             if not difference <= TOLERANCE:
                 raise InputError(
-                    f"{path} is not written: onnxruntime's output differs from PyTorch's "
-                    f"by {difference:.1e}, and {TOLERANCE:.0e} is allowed"
+                    f"{path} is not written: the outputs of onnxruntime and PyTorch differ "
+                    f"by {difference:.1e}, more than {TOLERANCE:.0e}"
                 )
     except OSError as error:
         raise InputError(f"{path} can't be written ({reason(error)})") from error
@@ -142,20 +146,20 @@ class _Network(nn.Module):
         return self.refiner(noisy, masked, hidden)
 
     def arguments(self, spectrogram, noisy):
-        """What `forward` takes for waveforms [B, S]."""
+        """The arguments of `forward` for waveforms [B, S]."""
         log_magnitude, phase = spectrogram(noisy)
         arguments = (noisy, log_magnitude, torch.view_as_real(phase))
         return arguments[: len(self.inputs)]
 
 
 def _packages():
-    """What this needs beside the lobes."""
+    """Import the packages that only the export needs."""
     try:
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401  torch.onnx imports it
 
-        # Otherwise an LSTM is exported for one length.
+        # Without it, an LSTM is exported for a single length.
         from torch.export._patches import register_lstm_while_loop_decomposition
     except ModuleNotFoundError as error:
         raise InstallError(
@@ -167,7 +171,7 @@ def _packages():
 
 @contextmanager
 def _quiet():
-    """Without the exporter's remarks on how it works; errors are raised."""
+    """Hide the exporter's log messages and warnings; errors are raised."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -194,7 +198,7 @@ def _program(network, spectrogram):
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise InputError(
-            f"this network can't be exported [{one_line(error.__cause__ or error)}]"
+            f"the network can't be exported [{one_line(error.__cause__ or error)}]"
         ) from error
 
 
@@ -219,7 +223,7 @@ def _metadata(enhancer):
 
 
 def _largest_difference(network, spectrogram, session):
-    """Between the outputs of PyTorch and of an onnxruntime session, over `CHECKS`."""
+    """The largest difference between PyTorch's and onnxruntime's outputs, over `CHECKS`."""
     differences = []
     for batch, seconds in CHECKS:
         noisy = _noisy_speech(batch, round(seconds * SAMPLE_RATE))
@@ -231,13 +235,13 @@ def _largest_difference(network, spectrogram, session):
         inputs = zip(network.inputs, map(torch.Tensor.numpy, arguments), strict=True)
         (output,) = session.run([network.output], dict(inputs))
         difference = (torch.from_numpy(output) - expected).abs().max()
-        # A mask is at most 1.
+        # This scales spectra only, since a mask is at most 1.
         differences.append(difference / expected.abs().max().clamp(min=1))
     return torch.stack(differences).max().item()
 
 
 def _noisy_speech(batch, n_samples):
-    """Noise, in every other item, from the first, behind voiced syllables."""
+    """Noise [B, S]; every other item, from the first on, also has voiced syllables."""
     time = torch.arange(n_samples) / SAMPLE_RATE
     harmonics = torch.arange(1, 31).unsqueeze(1)
     voice = (torch.sin(2 * math.pi * 120 * harmonics * time) / harmonics).sum(0)
