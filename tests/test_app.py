@@ -239,7 +239,7 @@ class TestAddress:
             yield server.getsockname()[1]
 
     def test_a_port_that_is_taken_is_an_error(self, taken):
-        with pytest.raises(InputError, match=f"127.0.0.1:{taken} can't be listened on"):
+        with pytest.raises(InputError, match=f"can't listen on 127.0.0.1:{taken} "):
             serve(None, port=taken)
 
     def test_without_a_port_the_next_free_one_is_taken(self, taken, monkeypatch):
@@ -249,7 +249,7 @@ class TestAddress:
         assert _free_port("127.0.0.1", serving.PORTS) == free
 
     def test_another_machine_s_address_is_an_error(self):
-        with pytest.raises(InputError, match="192.0.2.1:7860 can't be listened on"):
+        with pytest.raises(InputError, match="can't listen on 192.0.2.1:7860 "):
             serve(None, host="192.0.2.1", port=7860)
 
 
@@ -286,7 +286,7 @@ class TestProcess:
         self, start, tmp_path, noisy
     ):
         process, (warning, address) = start("--host=0.0.0.0")
-        assert warning.startswith("warning: everybody who reaches 0.0.0.0:")
+        assert warning.startswith("warning: everybody who can reach 0.0.0.0:")
         url = address.split()[0].replace("0.0.0.0", "127.0.0.1")
         body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
         request = urllib.request.Request(

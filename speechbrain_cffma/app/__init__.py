@@ -1,4 +1,4 @@
-"""The page of `cffma app`.
+"""The browser page of `cffma app`.
 
 Authors
  * The speechbrain-cffma developers 2026

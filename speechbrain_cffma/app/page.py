@@ -1,7 +1,7 @@
-"""The page of `cffma app`: drop or record speech, hear it enhanced, see what was done.
+"""The page of `cffma app`: drop or record speech, hear and see it enhanced.
 
-It works offline and keeps nothing: what is uploaded and what becomes of it lies in one
-temporary folder, from which each file goes with the page that it belongs to.
+The page works offline and keeps nothing. Uploaded and enhanced files are in one
+temporary folder and are deleted when their page is closed.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
         f"the page needs the package {error.name}: pip install 'speechbrain-cffma[app]'"
     ) from error
 
-#: The largest upload holds 48 kHz stereo as 32-bit samples.
+#: Size limit of uploads: 48 kHz stereo with 32-bit samples.
 BYTES_PER_MINUTE = 60 * 48000 * 2 * 4
 
 
@@ -36,23 +36,23 @@ SCRIPT = f"() => {{\n{_text('evaluation/players.js')}{_text('app/page.js')}}}"
 
 
 def build(enhancer, recordings, max_minutes=10, **options):
-    """Make the page.
+    """Build the page.
 
     Arguments
     ---------
     enhancer : CFFMAEnhancer
         The network.
     recordings : Recordings
-        Where files are kept track of.
+        Keeps track of the files.
     max_minutes : float
-        Longest recording.
+        Maximum length of a recording in minutes.
     **options
-        Those of `InferenceMixin.enhance_file`.
+        The options of `InferenceMixin.enhance_file`.
 
     Returns
     -------
     gr.Blocks
-        The page, to be launched.
+        The page; call its `launch` to serve it.
 
     Example
     -------
@@ -63,7 +63,7 @@ def build(enhancer, recordings, max_minutes=10, **options):
     """
 
     def show(noisy, slider, request: gr.Request, progress=gr.Progress()):  # noqa: B008
-        """The enhanced player, the download, the figure and the line below."""
+        """Values of the enhanced player, the download, the figure and the status line."""
         session = request.session_hash
         if noisy is None:
             recordings.end(session)
@@ -78,7 +78,7 @@ def build(enhancer, recordings, max_minutes=10, **options):
 
         try:
             if not noisy.exists():
-                raise InputError("it was removed: drop it again")
+                raise InputError("the file was removed: drop it again")
             result = enhance(
                 enhancer,
                 noisy,
@@ -90,7 +90,7 @@ def build(enhancer, recordings, max_minutes=10, **options):
             )
         except CFFMAError as error:
             return _nothing(_message(error, noisy))
-        except Exception as error:  # One recording's failure is not the page's end.
+        except Exception as error:  # The page goes on after a failure.
             return _nothing(f"{noisy.name}: {one_line(error)}")
         return (
             str(result.enhanced),
@@ -106,8 +106,8 @@ def build(enhancer, recordings, max_minutes=10, **options):
         title="Speech enhancement", analytics_enabled=False, fill_width=True
     ) as page:
         gr.HTML(
-            "<h1>Speech enhancement</h1><p>Drop or record speech, and hear it without "
-            "the noise. Nothing is sent to other services, and nothing is kept once "
+            "<h1>Speech enhancement</h1><p>Drop or record speech to remove its noise. "
+            "Your recordings are not sent to other services, and they are deleted when "
             "you close this page.</p>"
         )
         player = {"buttons": [], "waveform_options": {"show_recording_waveform": False}}
@@ -117,7 +117,7 @@ def build(enhancer, recordings, max_minutes=10, **options):
                     label="Noisy",
                     sources=["upload", "microphone"],
                     type="filepath",
-                    editable=False,  # that would convert it
+                    editable=False,  # editing would convert the file
                     elem_id="noisy",
                     **player,
                 )
@@ -127,8 +127,8 @@ def build(enhancer, recordings, max_minutes=10, **options):
                     NO_BOUND if enhancer.suppression is None else enhancer.suppression,
                     step=1,
                     label="Suppression (dB)",
-                    info="How far noise may be turned down. 0 leaves the recording as it "
-                    "is; the right end sets no limit.",
+                    info="Maximum attenuation of the noise. 0 leaves the recording "
+                    "unchanged; the right end sets no limit.",
                     elem_id="suppression",
                 )
             with gr.Column(min_width=300):
@@ -158,13 +158,12 @@ def build(enhancer, recordings, max_minutes=10, **options):
 
 
 def theme():
-    """The look of the page: fonts of the system, so that none is fetched, and colours
-    that can be read.
+    """Return the theme of the page: system fonts, to fetch none, and readable colours.
 
     Returns
     -------
     gradio.themes.Default
-        For `launch`.
+        The theme, an argument of `launch`.
     """
     theme = gr.themes.Default(
         primary_hue="blue",
@@ -181,7 +180,7 @@ def theme():
 
 
 def _nothing(message):
-    """The page without a result, and why."""
+    """Values of an empty page, with the reason in the status line."""
     return (
         None,
         gr.DownloadButton(value=None, interactive=False),
@@ -196,6 +195,6 @@ def _status(text, kind=""):
 
 
 def _message(error, noisy):
-    """An error's line, with the name of the recording in place of its path."""
+    """An error's message, with the recording's name instead of its path."""
     message = str(error).replace(str(noisy), noisy.name)
     return message if noisy.name in message else f"{noisy.name}: {message}"

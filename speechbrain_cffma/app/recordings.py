@@ -1,4 +1,4 @@
-"""The recordings of a visit, which are removed with the page.
+"""The recordings of open pages, which are removed when their page is closed.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -10,12 +10,12 @@ from pathlib import Path
 
 
 class Recordings:
-    """The files of the pages that are open, each of which has one recording at a time.
+    """The files of the open pages. Each page has one recording at a time.
 
     Arguments
     ---------
     folder : str or Path
-        Where enhanced files lie.
+        Folder for enhanced files.
 
     Example
     -------
@@ -34,28 +34,28 @@ class Recordings:
         self._enhanced = {}
 
     def begin(self, session, noisy):
-        """Note the recording of a page; if it had another one, that goes.
+        """Register a page's recording; a previous recording is removed.
 
         Arguments
         ---------
         session : str
             The page.
         noisy : Path
-            What was uploaded.
+            The uploaded file.
         """
         if self._noisy.get(session) != noisy:
             self.end(session)
         self._noisy[session] = noisy
 
     def is_open(self, session):
-        """Whether a page is still there, with its recording."""
+        """Whether a page is open and has a recording."""
         return session in self._noisy
 
     def new_folder(self, session):
-        """A folder for what a page's recording becomes now.
+        """Create a folder for the next enhanced file of a page.
 
-        Players know their files by name, so that each needs a new one. The page shows
-        the one before until this is done; older ones go.
+        Players identify files by name, so each file needs a new one. The page shows the
+        previous file until the new one is complete; older files are removed.
         """
         folders = self._enhanced.setdefault(session, [])
         while len(folders) > 1:
@@ -64,20 +64,20 @@ class Recordings:
         return folders[-1]
 
     def end(self, session):
-        """Remove the files of a page, for it was closed or has another recording."""
+        """Remove the files of a page, since it was closed or has another recording."""
         for folder in self._enhanced.pop(session, []):
             _remove(folder)
         noisy = self._noisy.pop(session, None)
-        # The same file, dropped on two pages, is stored once.
+        # A file that is dropped on two pages is stored once.
         if noisy and noisy not in self._noisy.values():
             noisy.unlink(missing_ok=True)
 
     def end_all(self):
-        """Remove the files of all pages; what is at work stops."""
+        """Remove the files of all pages, which stops running work."""
         for session in list(self._noisy):
             self.end(session)
 
 
 def _remove(folder):
-    # What is at work in it may remove its own file at the same time.
+    # Running work may remove its own file at the same time.
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Enhance one recording, and draw what was done to it.
+"""Enhance one recording and draw its spectrograms and mask.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -18,12 +18,12 @@ from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.inference.limiter import PeakWarning
 from speechbrain_cffma.pictures import MASK_COLORS, RANGE, gradient, image, levels
 
-#: The slider's right end in dB, which stands for no bound.
+#: The slider's right end in dB; it stands for no limit.
 NO_BOUND = 40
 
 
 class Result(NamedTuple):
-    """What the page shows of a recording.
+    """What the page shows for a recording.
 
     Arguments
     ---------
@@ -32,7 +32,7 @@ class Result(NamedTuple):
     figure : str
         Spectrograms and mask, as HTML.
     summary : str
-        What happened, in one line.
+        One line with length, format, speed and limited peaks.
     """
 
     enhanced: Path
@@ -41,7 +41,7 @@ class Result(NamedTuple):
 
 
 def enhance(enhancer, noisy, folder, max_minutes=10, progress=None, **options):
-    """Enhance a recording and draw what was done.
+    """Enhance a recording and draw its spectrograms and mask.
 
     Arguments
     ---------
@@ -50,18 +50,18 @@ def enhance(enhancer, noisy, folder, max_minutes=10, progress=None, **options):
     noisy : Path
         The recording.
     folder : Path
-        Where the enhanced one goes, as NAME_enhanced.wav.
+        Folder for the enhanced file, NAME_enhanced.wav.
     max_minutes : float
-        What is longer is refused.
+        Maximum length in minutes; longer recordings are refused.
     progress : callable or None
-        Called as `progress(share)` with what has been done, from 0 to 1.
+        Called as `progress(share)` with the finished share, from 0 to 1.
     **options
-        Those of `InferenceMixin.enhance_file`.
+        The options of `InferenceMixin.enhance_file`.
 
     Returns
     -------
     Result
-        What to show.
+        What the page shows.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def enhance(enhancer, noisy, folder, max_minutes=10, progress=None, **options):
 
     begin = time.perf_counter()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PeakWarning)  # in the summary
+        warnings.simplefilter("ignore", PeakWarning)  # reported in the summary
         excess = enhancer.enhance_file(noisy, enhanced, progress=advance, **options)
     elapsed = time.perf_counter() - begin
     layout = {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
@@ -104,22 +104,23 @@ def enhance(enhancer, noisy, folder, max_minutes=10, progress=None, **options):
 
 
 def _check(path, max_minutes):
-    """Length in seconds, sample rate and channels of a recording that can be used."""
+    """Check a recording; return its length in seconds, sample rate and channels."""
     n_samples, is_silent = 0, True
     with media.open_source(path) as source:
         rate = source.sample_rate
         for block in source.blocks:
             n_samples += block.shape[1]
             is_silent = is_silent and bool((np.abs(block) < SILENCE).all())
-            # The header of some files tells no length.
+            # Some headers have no length.
             if n_samples > max_minutes * 60 * rate:
                 raise InputError(
-                    f"it is longer than {max_minutes:g} minutes, the most that this page takes"
+                    f"the recording is longer than {max_minutes:g} minutes, the maximum for "
+                    "this page: cut it"
                 )
     if n_samples < MIN_SAMPLES / SAMPLE_RATE * rate:
-        raise InputError("it is shorter than 25 ms")
+        raise InputError("the recording is shorter than 25 ms")
     if is_silent:
-        raise InputError("it is silent")
+        raise InputError("the recording is silent")
     return n_samples / rate, rate, source.channels
 
 
@@ -129,21 +130,22 @@ _PANEL = """<figure><figcaption>{title}</figcaption>
 
 
 def draw(noisy, enhanced, seconds):
-    """Draw the spectrograms of a recording before and after, and the mask.
+    """Draw the noisy and the enhanced spectrogram of a recording, and the mask.
 
     Arguments
     ---------
     noisy : Path
         The recording.
     enhanced : Path
-        What became of it.
+        The enhanced recording.
     seconds : float
-        The length of both.
+        The length of both in seconds.
 
     Returns
     -------
     str
-        HTML: the three over the same time, the spectrograms on one scale.
+        HTML with three images over the same time axis. The spectrograms have the same
+        level scale.
 
     Example
     -------
@@ -159,7 +161,7 @@ def draw(noisy, enhanced, seconds):
     size = (1120, 224)
     shown = levels([np.expm1(spectrum) for spectrum in (before, after)])
     images = [image(level, size=size) for level in shown]
-    # Rounding to 16 bits leaves something where the noisy signal is next to nothing.
+    # The ratio can exceed 1 in near-silence, by rounding to 16 bits; `image` clips it.
     images.append(image(after / before, MASK_COLORS, size))
     panels = (
         ("Noisy", "Spectrogram of the noisy recording"),

@@ -15,35 +15,35 @@ from speechbrain_cffma.app.page import BYTES_PER_MINUTE, CSS, SCRIPT, build, the
 from speechbrain_cffma.app.recordings import Recordings
 from speechbrain_cffma.errors import InputError
 
-#: Taken when no port is named, or the next one that is free.
+#: Ports to try, in this order, if none is given.
 PORTS = range(7860, 7960)
 
 
 def serve(
     enhancer, host="127.0.0.1", port=None, max_minutes=10, open_page=False, **options
 ):
-    """Show the page until Ctrl-C, or until the process is asked to end.
+    """Serve the page until Ctrl-C, or until the process gets SIGTERM or SIGHUP.
 
     Arguments
     ---------
     enhancer : CFFMAEnhancer
         The network.
     host : str
-        The address to listen on. All but this machine's own, 127.0.0.1, are open to
-        others.
+        The address to listen on. With addresses other than 127.0.0.1, other computers
+        can use the page.
     port : int or None
-        None for the first free one of `PORTS`.
+        The port; None for the first free one of `PORTS`.
     max_minutes : float
-        Longest recording.
+        Maximum length of a recording in minutes.
     open_page : bool
         Whether to open the page in the browser.
     **options
-        Those of `InferenceMixin.enhance_file`.
+        The options of `InferenceMixin.enhance_file`.
 
     Raises
     ------
     InputError
-        If the address can't be listened on.
+        If the server can't listen on the address and port.
     """
     port = _free_port(host, [port] if port else PORTS)
     with _temporary_folder() as folder:
@@ -69,11 +69,13 @@ def serve(
                 pwa=False,
             )
             if not _is_loopback(host):
-                print(f"warning: everybody who reaches {host}:{port} can use this page")
-            print(f"{url} (Ctrl-C ends it)", flush=True)
+                print(
+                    f"warning: everybody who can reach {host}:{port} can use this page"
+                )
+            print(f"{url} (stop with Ctrl-C)", flush=True)
             page.server.thread.join()
         except KeyboardInterrupt:
-            print("ended", flush=True)
+            print("stopped", flush=True)
         finally:
             recordings.end_all()
             page.close(verbose=False)
@@ -87,7 +89,10 @@ def _free_port(host, ports):
             fault = error
         else:
             return port
-    raise InputError(f"{host}:{port} can't be listened on ({os.strerror(fault.errno)})")
+    raise InputError(
+        f"can't listen on {host}:{port} ({os.strerror(fault.errno)}): choose another "
+        "--host or --port"
+    )
 
 
 def _is_loopback(host):
@@ -99,11 +104,11 @@ def _is_loopback(host):
 
 @contextmanager
 def _temporary_folder():
-    """The folder of all that is uploaded and made, removed also upon SIGTERM and SIGHUP."""
+    """A folder for uploaded and enhanced files, removed even on SIGTERM and SIGHUP."""
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
-    # What is at work may still remove its own file.
+    # Running work may still remove its own file.
     with tempfile.TemporaryDirectory(
         prefix="cffma-", ignore_cleanup_errors=True
     ) as folder:

@@ -1,4 +1,4 @@
-"""What the network sees of a file, however long it is, in a size that can be drawn.
+"""The spectrogram of a file of any length, reduced to a size that can be drawn.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -12,26 +12,26 @@ from speechbrain_cffma import media
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.lobes import LogSpectrogram
 
-#: Columns of a longer file are means over several frames.
+#: In longer files, each column is the mean of several frames.
 MAX_COLUMNS = 1000
 
 
 def log_spectrum(path, seconds):
-    """The log1p magnitude of a file, read block by block.
+    """Compute the log1p magnitude of a file, block by block.
 
     Arguments
     ---------
     path : str or Path
         An audio file or a video; its channels are averaged.
     seconds : float
-        Its length, which the header of some does not tell.
+        Its length in seconds, which some headers lack.
 
     Returns
     -------
     np.ndarray
-        log1p magnitude [T, F], T at most `MAX_COLUMNS`, every 40 Hz up to 8 kHz or half
-        the sample rate. The mask of the network is about that of the enhanced file
-        divided by that of the noisy one.
+        log1p magnitude [T, F]: at most `MAX_COLUMNS` columns, and bins every 40 Hz up to
+        8 kHz or half the sample rate. The ratio of the enhanced and the noisy file's
+        log1p magnitude approximates the network's mask.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def log_spectrum(path, seconds):
         for chunk in _chunks(source.blocks, hop * n_together):
             n_frames = -(-len(chunk) // hop)
             chunk = pad(torch.from_numpy(chunk), (0, max(0, n_fft - len(chunk))))
-            # Magnitudes as they are at 16 kHz, where the windows have fewer samples.
+            # Scaled to the magnitudes at 16 kHz, where a window has fewer samples.
             log_magnitude, _ = spectrogram(chunk[None] * (SAMPLE_RATE / rate))
             frames = log_magnitude[:, :n_frames, :n_bins].transpose(1, 2)
             columns.append(avg_pool1d(frames, n_pooled, ceil_mode=True)[0].T.numpy())
@@ -66,7 +66,7 @@ def log_spectrum(path, seconds):
 
 
 def _chunks(blocks, n_samples):
-    """Blocks [C, n] as mono chunks of a length; the last one is shorter."""
+    """Blocks [C, n] as mono chunks of `n_samples`; the last one may be shorter."""
     held = np.zeros(0, dtype="float32")
     for block in blocks:
         held = np.concatenate([held, block.mean(axis=0)])

@@ -1,7 +1,7 @@
-"""The card of a model: README.md in its folder, in the form of the HuggingFace hub.
+"""The model card: README.md in the model's folder, in the HuggingFace hub's format.
 
-Its text is in card.md; here are the facts that fill it. None of them names a
-path of the machine.
+The text is in card.md; this module computes the facts that fill it. No fact contains a
+path of this computer.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -27,15 +27,15 @@ def model_card(enhancer, run=None, results=None):
     enhancer : CFFMAEnhancer
         The model.
     run : dict or None
-        What `describe_training` returns, and of the checkpoint steps, epoch and score,
-        with the metric it is of; None says nothing of a training.
+        The facts that `describe_training` returns, with the checkpoint's steps, epoch,
+        metric and score. With None the card does not mention training.
     results : dict or None
-        What `describe_results` returns; None says that there was no test.
+        The facts that `describe_results` returns; None if the model was not tested.
 
     Returns
     -------
     str
-        Metadata in YAML, and text in Markdown.
+        The card: metadata in YAML and text in Markdown.
 
     Example
     -------
@@ -64,19 +64,19 @@ def model_card(enhancer, run=None, results=None):
 
 
 def read_card(card):
-    """Read a card that anyone may have written, or that there is not.
+    """Split a card into text and metadata. The card may be missing or malformed.
 
     Arguments
     ---------
     card : str or None
-        Its text.
+        The card; None if there is none.
 
     Returns
     -------
     text : str
-        Without the metadata.
-    data : dict
-        The metadata, as `ModelCardData`; nothing where it can't be read.
+        The text without the metadata.
+    data : ModelCardData or dict
+        The metadata; empty if it can't be read.
 
     Example
     -------
@@ -101,13 +101,13 @@ def _network(enhancer):
     refiner = enhancer.refiner
     return {
         "ssl": ssl
-        and f"{type(ssl).__name__}, {config.num_hidden_layers} layers of "
+        and f"{type(ssl).__name__}, {config.num_hidden_layers} layers with "
         f"{config.hidden_size} channels",
         "ssl_type": config and config.model_type,
         "fusion": type(enhancer.mask_estimator.fusion).__name__,
         "enhancer": type(enhancer.mask_estimator.enhancer).__name__,
         "refiner": refiner
-        and f"{' and '.join(map(str, refiner.channels))} channels, a filter of "
+        and f"{' and '.join(map(str, refiner.channels))} channels, a filter over "
         f"{refiner.n_taps} frames",
         "n_parameters": parameters["all"],
         "n_head": parameters["head"],
@@ -115,7 +115,7 @@ def _network(enhancer):
 
 
 def _eval_results(results, dataset):
-    """The mean scores of the enhanced test files, in the hub's form."""
+    """The mean scores of the enhanced test files, in the hub's format."""
     return [
         EvalResult(
             task_type="audio-to-audio",

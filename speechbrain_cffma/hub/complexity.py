@@ -1,4 +1,4 @@
-"""How large a network is, and how much it computes.
+"""Parameters and multiply-adds of a network.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -19,12 +19,12 @@ def count_parameters(enhancer):
     Arguments
     ---------
     enhancer : CFFMAEnhancer
-        Or any module whose `embedding` has `ssl_parameters`.
+        The enhancer, or any module whose `embedding` has `ssl_parameters`.
 
     Returns
     -------
     dict
-        head (all but the SSL model), all and trainable.
+        Number of parameters: head (all except the SSL model), all, and trainable.
 
     Example
     -------
@@ -45,28 +45,28 @@ def count_parameters(enhancer):
 def multiply_adds(module, *inputs):
     """Count the multiply-adds of a call on the CPU.
 
-    Those of matrix products, convolutions, attention and LSTMs; not those of
-    element-wise operations, norms and Fourier transforms, which are few beside them.
+    Matrix products, convolutions, attention and LSTMs are counted. Element-wise
+    operations, norms and Fourier transforms are not, since they add little.
 
     Arguments
     ---------
     module : torch.nn.Module
         A module in eval mode.
     *inputs : torch.Tensor
-        What it is called with.
+        The arguments of the call.
 
     Returns
     -------
     int
-        The number.
+        Number of multiply-adds.
 
     Example
     -------
     >>> multiply_adds(torch.nn.Linear(8, 4), torch.rand(10, 8))
     320
     """
-    # With gradients and the plain attention torch calls nothing that fuses operations
-    # into one which its counter does not know.
+    # With gradients and plain attention, torch calls no fused operations, which its
+    # counter does not know.
     with (
         torch.enable_grad(),
         sdpa_kernel(SDPBackend.MATH),
@@ -79,19 +79,19 @@ def multiply_adds(module, *inputs):
 
 
 def multiply_adds_per_audio(enhancer, seconds=10):
-    """Count the multiply-adds of enhancing one recording.
+    """Count the multiply-adds that enhancing one recording takes.
 
     Arguments
     ---------
     enhancer : CFFMAEnhancer
         The enhancer, in eval mode, on the CPU.
     seconds : float
-        Length of the recording; the cost of attention grows with its square.
+        Length of the recording. The cost of attention grows with its square.
 
     Returns
     -------
     int
-        The number.
+        Number of multiply-adds.
 
     Example
     -------
@@ -108,7 +108,7 @@ def multiply_adds_per_audio(enhancer, seconds=10):
 
 
 def _lstm_flop(x_shape, input_weights_shape, hidden_weights_shape, *_, **__):
-    """Of one layer and direction; torch's counter has no formula for it."""
+    """Operations of one layer and direction; torch's counter has no formula for LSTMs."""
     frames = math.prod(x_shape[:2])
     weights = math.prod(input_weights_shape) + math.prod(hidden_weights_shape)
     return 2 * frames * weights

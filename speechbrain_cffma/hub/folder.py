@@ -1,13 +1,13 @@
-"""A trained model as a folder, here or on the HuggingFace hub.
+"""Save and load a trained model as a folder, here or on the HuggingFace hub.
 
-config.json names the lobes and their arguments, model.safetensors holds the weights.
-Only lobes of a fixed registry are built, so that loading a stranger's folder executes
-nothing of it. README.md is the model's card.
+config.json names the lobes and their arguments, and model.safetensors holds the weights.
+Only lobes from a fixed registry are built, so loading a downloaded folder executes no
+code from it. README.md is the model card.
 
 Two more files are for SpeechBrain's own interfaces: hyperparams.yaml for
-`WaveformEnhancement.from_hparams`, and custom.py for `foreign_class`. They do execute:
-HyperPyYAML whatever the YAML names, and `foreign_class` the Python file. Use these
-routes for folders that you trust.
+`WaveformEnhancement.from_hparams`, and custom.py for `foreign_class`. These interfaces do
+execute code: HyperPyYAML calls whatever the YAML names, and `foreign_class` runs the
+Python file. Use them only for folders that you trust.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -47,16 +47,17 @@ else:
 CARD_FILE = "README.md"
 HYPERPARAMS_FILE = "hyperparams.yaml"
 INTERFACE_FILE = "custom.py"
-#: The name of the model that comes with the package, in a folder of `pretrained`.
+#: The name of the bundled model, a folder in `pretrained`.
 DEFAULT_MODEL = "default"
 _BUNDLED = Path(__file__).parents[1] / "pretrained" / DEFAULT_MODEL
-#: A longer card is none.
+#: Maximum size of a card.
 MAX_CARD_BYTES = 1 << 20
 
 HYPERPARAMS = """\
 # Loads this model with SpeechBrain's stock interface:
 #   WaveformEnhancement.from_hparams(source="this folder or its hub id")
-# The same as config.json; without SpeechBrain's YAML: CFFMAEnhancer.from_pretrained(...)
+# It has the same content as config.json. CFFMAEnhancer.from_pretrained(...) loads it
+# without this YAML.
 sample_rate: 16000
 enhance_model: !apply:speechbrain_cffma.pretrained.from_config
     config: {config}
@@ -68,13 +69,13 @@ pretrainer: !new:speechbrain_cffma.pretrained.WeightsPretrainer
 """
 
 INTERFACE = """\
-# What SpeechBrain loads by foreign_class(source="this folder or its hub id").
+# SpeechBrain's foreign_class(source="this folder or its hub id") loads this file.
 from speechbrain_cffma.interface import EnhancerInterface as CustomInterface  # noqa: F401
 """
 
 
 def _load(cls, folder):
-    """The model of a folder: checked, built and tried out without memory, then filled."""
+    """Check a folder, build its model on the meta device, and then load the weights."""
     import torch
 
     if not (folder / CONFIG_FILE).is_file():
@@ -98,28 +99,28 @@ def _load(cls, folder):
 
 
 def _try_out(model):
-    """Whether the parts of an enhancer on the meta device fit one another."""
+    """Check that the parts of an enhancer, which is on the meta device, fit together."""
     import torch
 
     spectrogram = model.spectrogram
     bins = spectrogram.n_fft // 2 + 1
     if model.mask_estimator.n_freqs != bins:
         raise InputError(
-            f"model.spectrogram.n_fft is {spectrogram.n_fft}, which gives {bins} "
-            f"frequencies: mask_estimator.n_freqs is {model.mask_estimator.n_freqs}"
+            f"model.mask_estimator.n_freqs is {model.mask_estimator.n_freqs}: it must be "
+            f"{bins}, since spectrogram.n_fft is {spectrogram.n_fft}"
         )
     hop_length = getattr(model.embedding, "hop_length", spectrogram.hop_length)
     if hop_length != spectrogram.hop_length:
         raise InputError(
-            f"model.embedding.hop_length is {hop_length}: spectrogram.hop_length is "
-            f"{spectrogram.hop_length}"
+            f"model.embedding.hop_length is {hop_length}: it must be "
+            f"{spectrogram.hop_length}, as spectrogram.hop_length"
         )
     try:
         with torch.inference_mode():
             model.eval()(torch.empty(1, 1600 + spectrogram.n_fft))
     except MISFITS as error:
         raise InputError(
-            f"model: its lobes do not fit one another [{one_line(error)}]"
+            f"the model's lobes do not fit together [{one_line(error)}]"
         ) from error
 
 
@@ -139,7 +140,7 @@ def _read_card(path):
 
 
 def _fill_buffers(model):
-    """Compute the buffers that no file holds, such as a window, of a model made on meta."""
+    """Compute the buffers that are not in the weights, such as an STFT window."""
     for module in model.modules():
         for name in module._non_persistent_buffers_set:
             if getattr(module, name).is_meta:
@@ -147,9 +148,9 @@ def _fill_buffers(model):
 
 
 class PretrainedMixin(Module):
-    """Gives an enhancer `from_pretrained`, `save_pretrained` and `push_to_hub`."""
+    """Adds `from_pretrained`, `save_pretrained` and `push_to_hub` to an enhancer."""
 
-    #: Text of the model card that it was loaded with.
+    #: Text of the model card from the folder that the model was loaded from.
     card: str | None = None
 
     @classmethod
@@ -161,34 +162,36 @@ class PretrainedMixin(Module):
         local_files_only: bool = False,
         token: str | None = None,
     ) -> "Self":
-        """Load the default model, or one from a folder or the HuggingFace hub, of which nothing is executed.
+        """Load the bundled model, or one from a folder or the HuggingFace hub.
+
+        No code from the model's folder is executed.
 
         Arguments
         ---------
         source : str or Path
-            A folder that `save_pretrained` or a training run wrote, or a hub id.
-            A folder needs no network. "default" is the model that comes with the
-            package; a folder of that name is "./default".
+            A folder that `save_pretrained` or a training run wrote, or a hub id. Loading
+            a folder needs no network. "default" is the bundled model; for a folder of
+            that name write "./default".
         revision : str or None
             Branch, tag or commit on the hub.
         cache_dir : str or Path or None
-            Where downloads are kept. What is there is not fetched again while the
-            hub has no other commit.
+            Folder for downloads. A model is downloaded again only if the hub has a newer
+            commit.
         local_files_only : bool
-            Use downloads of before only.
+            Whether to use only earlier downloads.
         token : str or None
             Token for private models.
 
         Returns
         -------
         torch.nn.Module
-            The model in eval mode, on the CPU. Its `card` is the text of its model
-            card, if it has one.
+            The model in eval mode, on the CPU. Its `card` is the text of its model card,
+            or None.
 
         Raises
         ------
         InputError
-            If it can't be found, or is truncated, altered or of another kind.
+            If the model can't be found, or is truncated, altered or of another class.
         """
         is_default = source == DEFAULT_MODEL
         folder = _BUNDLED if is_default else Path(source)
@@ -207,18 +210,18 @@ class PretrainedMixin(Module):
     def save_pretrained(
         self, folder: str | Path, card: str | None = None, half: bool = False
     ) -> Path:
-        """Write the model as a folder. Its files replace those of a model that is there.
+        """Write the model as a folder, replacing a model that is there.
 
         Arguments
         ---------
         folder : str or Path
             The folder to write.
         card : str or None
-            Text of its model card; None for the one that it was loaded with, or else
-            one that describes the network and how to use it.
+            Text of the model card; None for the card that the model was loaded with, or
+            else a card that describes the network and its use.
         half : bool
-            Write the weights in half precision: half as large a file. What loads it
-            computes in float32 again.
+            Whether to write the weights in half precision, which halves the file. A
+            loaded model computes in float32 again.
 
         Returns
         -------
@@ -228,7 +231,8 @@ class PretrainedMixin(Module):
         Raises
         ------
         InputError
-            If it is packed, see `InferenceMixin.pack`, or a part is not in the registry.
+            If the model is packed (see `InferenceMixin.pack`) or a part is not in the
+            registry.
         """
         from safetensors.torch import save
 
@@ -272,15 +276,16 @@ class PretrainedMixin(Module):
         Arguments
         ---------
         repo_id : str
-            Such as "me/my-model"; the repository is made if there is none.
+            Id on the hub, such as "me/my-model". A missing repository is created.
         private : bool
             Whether a new repository is private.
         revision : str or None
-            The branch to commit to, made if there is none; None for the main one.
+            The branch to commit to; None for the main branch. A missing branch is
+            created.
         token : str or None
-            Token with permission to write; None for that of `hf auth login`.
+            Token with write permission; None for the token of `hf auth login`.
         commit_message : str
-            First line of the commit's message.
+            First line of the commit message.
 
         Returns
         -------
@@ -290,7 +295,7 @@ class PretrainedMixin(Module):
         Raises
         ------
         InputError
-            If the hub can't be reached or does not permit it.
+            If the hub can't be reached or the token has no permission.
         """
         from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -301,14 +306,14 @@ class PretrainedMixin(Module):
                 api.create_repo(repo_id, private=private, exist_ok=True)
                 if revision is not None:
                     api.create_branch(repo_id, branch=revision, exist_ok=True)
-                # Not upload_folder, which may make several commits of one folder.
+                # Not upload_folder, which may split a folder into several commits.
                 commit = api.create_commit(
                     repo_id,
                     [CommitOperationAdd(path.name, path) for path in files],
                     commit_message=commit_message,
                     revision=revision,
                 )
-            # Whatever the network or the hub may raise; the remedy is in its status.
+            # The network and the hub raise many types; the status tells what to do.
             except Exception as error:
                 raise InputError(
                     f"the model can't be uploaded to {repo_id!r} on the hub: "
@@ -318,7 +323,7 @@ class PretrainedMixin(Module):
 
 
 def _download(source, **options):
-    """The folder of a model of the hub, in the cache; what it can execute is not fetched."""
+    """Download a model from the hub into the cache, without its executable files."""
     from huggingface_hub import snapshot_download
 
     needed = [CONFIG_FILE, WEIGHTS_FILE]
@@ -326,7 +331,7 @@ def _download(source, **options):
         folder = Path(
             snapshot_download(source, allow_patterns=[*needed, CARD_FILE], **options)
         )
-    # Whatever the network or the hub may raise; the remedy is in its status.
+    # The network and the hub raise many types; the status tells what to do.
     except Exception as error:
         raise InputError(
             f"{source!r} is neither a local folder nor a model that can be downloaded now: "
@@ -335,16 +340,16 @@ def _download(source, **options):
     for name in needed:
         if not (folder / name).is_file():
             raise InputError(
-                f"{source!r} on the hub has no {name}: it is no model of "
-                "speechbrain-cffma, or was not uploaded as a whole"
+                f"{source!r} on the hub has no {name}: choose a model of "
+                "speechbrain-cffma that was uploaded completely"
             )
     return folder
 
 
 def _remedy(error):
-    """What to do about an error of the hub's client."""
+    """What a user can do about an error of the hub's client."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return {
-        401: "check the name, and log in by `hf auth login` or give a token",
-        403: "the token does not permit it",
+        401: "check the name, and log in with `hf auth login` or pass a token",
+        403: "use a token that permits it",
     }.get(status, "check the name and the connection")

@@ -1,6 +1,6 @@
-"""The weights of a model folder, for SpeechBrain's `from_hparams`.
+"""Load the weights of a model folder for SpeechBrain's `from_hparams`.
 
-Apart from the rest of the hub: it needs all of SpeechBrain.
+A module of its own, since it is slow to import: it needs all of SpeechBrain.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -14,10 +14,10 @@ from speechbrain_cffma.hub.weights import WEIGHTS_FILE, load_weights
 
 
 class WeightsPretrainer(Pretrainer):
-    """Finds the weights beside hyperparams.yaml, for SpeechBrain's `from_hparams`.
+    """Loads the weights next to hyperparams.yaml, for SpeechBrain's `from_hparams`.
 
-    SpeechBrain's own takes either `<key>.ckpt` there or a path that is relative to
-    the working directory, and loads what fits without a word about the rest.
+    SpeechBrain's own `Pretrainer` loads `<key>.ckpt` from there or a path relative to the
+    working directory, and silently ignores weights that don't fit.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""The weights of a model folder: checked and loaded.
+"""Check and load the weights of a model folder.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -12,21 +12,21 @@ from speechbrain_cffma.errors import InputError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-#: What to do about a configuration and weights that do not fit.
-OF_ONE_MODEL = f"get {CONFIG_FILE} and {WEIGHTS_FILE} again, both of one model"
+#: What to do if the configuration and the weights do not fit.
+OF_ONE_MODEL = f"get {CONFIG_FILE} and {WEIGHTS_FILE} again, both from the same model"
 
 
 def load_weights(model, path, sha256=None):
-    """Load a safetensors file into a model; every weight must be there and fit.
+    """Load a safetensors file into a model. Every weight must be present and fit.
 
     Arguments
     ---------
     model : torch.nn.Module
-        The model to load into, in place.
+        The model; its weights are replaced.
     path : str or Path
-        The safetensors file; half precision is converted to the model's.
+        The safetensors file. Half precision is converted to the model's precision.
     sha256 : str or None
-        If given, the checksum that the file must have.
+        The checksum that the file must have; None for no check.
 
     Raises
     ------
@@ -53,12 +53,12 @@ def load_weights(model, path, sha256=None):
         checks.check_shapes(checks.read_header(path), model)
         if sha256 is not None and _sha256(path) != sha256:
             raise InputError(
-                f"{path.name} is truncated or altered: its checksum is not that of "
-                f"{CONFIG_FILE}"
+                f"{path.name} is truncated or altered: its checksum differs from the one "
+                f"in {CONFIG_FILE}"
             )
         with safe_open(path, "pt") as file:
             for key, value in expected.items():
-                # A copy: what is read may lie in the file.
+                # A copy, since the tensor may be a memory map of the file.
                 loaded[key] = file.get_tensor(key).to(value.dtype, copy=True)
                 if not torch.isfinite(loaded[key]).all():
                     raise InputError(f"{key} holds NaN or infinity")

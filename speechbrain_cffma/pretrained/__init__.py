@@ -1,10 +1,10 @@
-"""The bundled model, and the names by which saved model folders load.
+"""The bundled model, and the names that the files of saved models refer to.
 
 Authors
  * The speechbrain-cffma developers 2026
 """
 
-# The lobes fill the registry.
+# Importing the lobes registers them.
 import speechbrain_cffma.lobes  # noqa: F401
 from speechbrain_cffma.hub.pretrainer import WeightsPretrainer
 from speechbrain_cffma.registry import config_of, from_config

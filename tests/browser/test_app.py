@@ -220,9 +220,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("samples", "message"),
         [
-            ("long", "it is longer than 0.1 minutes"),
-            ("short", "it is shorter than 25 ms"),
-            ("silent", "it is silent"),
+            ("long", "the recording is longer than 0.1 minutes"),
+            ("short", "the recording is shorter than 25 ms"),
+            ("silent", "the recording is silent"),
             ("text", "bad.wav can't be read"),
         ],
     )
