@@ -3,8 +3,8 @@
     pip install numpy soundfile onnxruntime
     python enhance_onnx.py model.onnx noisy.wav enhanced.wav
 
-The model is a file of `cffma export`. Recordings of any length and number of channels,
-at the model's sample rate; `cffma enhance` takes other rates, and more memory.
+`cffma export` writes the model. Recordings may have any length and number of channels,
+but must have the model's sample rate; `cffma enhance` accepts other rates.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -17,14 +17,14 @@ import numpy as np
 import onnxruntime
 import soundfile
 
-#: Long recordings are cut into windows: seconds from one to the next, of their
-#: cross-fade, and heard before and behind what is used of a window; and what the last
-#: window has at least.
+#: Long recordings are cut into windows. In seconds: distance of the windows, length of
+#: the cross-fade, context before and after the used part, and minimum length of the last
+#: window.
 HOP, FADE, MARGIN, SHORTEST = 14, 1, 0.5, 4
 
 
 class Enhancer:
-    """A model and the transform around it. Waveforms are [channels, samples], float32."""
+    """A model and its transforms. Waveforms are [channels, samples], float32."""
 
     def __init__(self, path):
         self.session = onnxruntime.InferenceSession(path)
@@ -65,8 +65,8 @@ class Enhancer:
         return enhanced
 
     def enhance_window(self, noisy):
-        """Multiply the log magnitude by the mask and keep the phase, or take the
-        spectrum of a refiner."""
+        """Apply the mask to the log magnitude and keep the phase; with a refiner, use its
+        spectrum."""
         n_samples = noisy.shape[1]
         missing = max(0, self.min_samples - n_samples)
         noisy = np.pad(noisy, ((0, 0), (0, missing)))
@@ -101,7 +101,7 @@ class Enhancer:
         return np.fft.rfft(frames[:, :: self.hop_length] * self.window)
 
     def istft(self, spectrum, n_samples):
-        """Overlap and add, divided by the sum of the squared windows."""
+        """Overlap-add, divided by the sum of the squared windows."""
         frames = np.fft.irfft(spectrum, self.n_fft) * self.window
         n_channels, n_frames, _ = frames.shape
         total = self.n_fft + self.hop_length * (n_frames - 1)
@@ -118,8 +118,8 @@ def main(model, source, target):
     """Enhance a file; sample rate, channels, levels and sample format are kept."""
     try:
         enhancer = Enhancer(model)
-    except Exception as error:  # onnxruntime's have no class in common
-        sys.exit(f"error: {model} is not a model of cffma export [{error}]")
+    except Exception as error:  # onnxruntime's errors have no common class
+        sys.exit(f"error: {model} is not a model from cffma export [{error}]")
     subtype = soundfile.info(source).subtype
     noisy, sample_rate = soundfile.read(source, dtype="float32", always_2d=True)
     if sample_rate != enhancer.sample_rate:
@@ -128,7 +128,7 @@ def main(model, source, target):
             f"convert it, for example: ffmpeg -i {source} -ar {enhancer.sample_rate} new.wav"
         )
     if not len(noisy) or not np.isfinite(noisy).all():
-        sys.exit(f"error: {source} holds no samples, or some that are no number")
+        sys.exit(f"error: {source} has no samples, or samples that are not finite")
     is_plain = subtype.startswith(("PCM", "FLOAT", "DOUBLE"))
     if not is_plain or not soundfile.check_format(Path(target).suffix[1:], subtype):
         subtype = None  # the default of the target's format

@@ -219,7 +219,7 @@ def _check_arguments(lobe, key, arguments, shapes):
                 raise InputError(f"{path} is missing")
             continue
         value = arguments[name]
-        # A convolution keeps its sizes as tuples of one.
+        # A convolution keeps each size as a tuple of one number.
         if issubclass(lobe, nn.Conv1d) and isinstance(value, list) and len(value) == 1:
             value = value[0]
         if value is None and default is None:
@@ -227,7 +227,7 @@ def _check_arguments(lobe, key, arguments, shapes):
         if name in ROLES:
             check_role(path, value, ROLES[name])
         else:
-            # What has no default is a size.
+            # Arguments without a default are sizes.
             is_size = default is inspect.Parameter.empty
             checks.check_value(path, value, 1 if is_size else default)
         if name in checks.PARTS:

@@ -82,7 +82,7 @@ class TestResult:
                 return 1.5 + tiny_enhancer.enhance_file(*files, **options)
 
         result = enhance(Louder(), noisy, tmp_path / "new")
-        assert "Peaks up to 1.5 dB too high were turned down" in result.summary
+        assert "Peaks up to 1.5 dB beyond full scale were turned down" in result.summary
 
     @pytest.mark.parametrize(
         ("samples", "message"),

@@ -192,7 +192,7 @@ def test_an_id_that_there_is_not(hub):
 
 def test_a_private_model_needs_a_token(hub, files):
     hub.add(NAME, files(1.0), private=True)
-    assert "log in by `hf auth login` or give a token" in error_of(load)
+    assert "log in with `hf auth login` or pass a token" in error_of(load)
     assert value_of(load(token="reader")) == 1.0
 
 
@@ -307,13 +307,13 @@ def test_pushing_to_a_branch_leaves_the_others(hub, model):
 def test_pushing_without_a_token_says_how_to_log_in(hub, model):
     message = error_of(model(1.0).push_to_hub, NAME)
     assert f"can't be uploaded to {NAME!r}" in message
-    assert "log in by `hf auth login` or give a token" in message
+    assert "log in with `hf auth login` or pass a token" in message
 
 
 def test_pushing_with_a_token_that_may_only_read(hub, model):
     hub.add(NAME, {"notes.txt": b"mine"})
     message = error_of(model(1.0).push_to_hub, NAME, token="reader")
-    assert "the token does not permit it" in message
+    assert "use a token that permits it" in message
     assert list(hub.repositories[NAME].files("main")) == ["notes.txt"]
 
 

@@ -125,7 +125,7 @@ def test_the_run_is_described_with_the_command_that_repeats_it(card):
 
 def test_the_network_is_described(card):
     network = section(card, "Network")
-    assert "WavLM, 2 layers of 32 channels" in network
+    assert "WavLM, 2 layers with 32 channels" in network
     assert "MSCFF, then RHMA" in network
 
 

@@ -205,7 +205,7 @@ def test_lobes_that_do_not_fit_one_another_are_refused(copied, fusion, said):
     enhancer = CFFMAEnhancer.from_pretrained(copied)
     enhancer.mask_estimator = MaskEstimator(fusion, SCTA(8), 201, fusion.fused_dim, 8)
     enhancer.save_pretrained(copied)
-    assert "lobes do not fit one another" in refusal(copied)
+    assert "lobes do not fit together" in refusal(copied)
     assert said in refusal(copied)
 
 

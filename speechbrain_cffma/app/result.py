@@ -99,7 +99,7 @@ def enhance(enhancer, noisy, folder, max_minutes=10, progress=None, **options):
         f"{elapsed:.1f} s, {seconds / elapsed:.1f} × real time ({device})."
     )
     if excess:
-        summary += f" Peaks up to {excess:.1f} dB too high were turned down."
+        summary += f" Peaks up to {excess:.1f} dB beyond full scale were turned down."
     return Result(enhanced, draw(noisy, enhanced, seconds), summary)
 
 

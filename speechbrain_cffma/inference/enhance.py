@@ -30,7 +30,7 @@ class Job(NamedTuple):
     source : Path
         The noisy file.
     target : Path
-        Where the enhanced one goes.
+        The enhanced file to write.
     """
 
     source: Path

@@ -5,8 +5,9 @@ All of them use the same algorithm. A signal is cut into overlapping windows
 cross-faded. A signal that fits into one window is processed as a whole.
 
 The network processes 0 to 8 kHz, at a sample rate of 16 kHz. Signals at other sample
-rates are resampled for it. What this resampling removes, at higher rates the band above
-8 kHz, is scaled by the mask's gain at the top of the network's band and added again.
+rates are resampled for it. This removes a residual; at rates above 16 kHz it is the band
+above 8 kHz. The residual is scaled by the mask's gain at the top of the network's band
+and added to the output.
 
 Authors
  * The speechbrain-cffma developers 2026
