@@ -378,7 +378,7 @@ def test_the_example_names_a_file_that_is_no_audio(enhance, tmp_path):
 def test_the_example_refuses_what_can_not_be_enhanced(enhance, tmp_path, samples):
     soundfile.write(tmp_path / "noisy.wav", np.array(samples), 16000, "FLOAT")
     shown = enhance(tmp_path / "noisy.wav", tmp_path / "enhanced.wav").stderr
-    assert "noisy.wav holds no samples, or some that are no number" in shown
+    assert "noisy.wav has no samples, or samples that are not finite" in shown
     assert not (tmp_path / "enhanced.wav").exists()
 
 
@@ -387,7 +387,7 @@ def test_the_example_names_what_is_no_model(tmp_path):
     shown = run_example(tmp_path / "model.onnx", "a.wav", "b.wav")
     (line,) = shown.stderr.splitlines()
     assert shown.returncode == 1
-    assert "model.onnx is not a model of cffma export" in line
+    assert "model.onnx is not a model from cffma export" in line
 
 
 def test_the_example_says_how_it_is_called():
