@@ -17,6 +17,8 @@ from speechbrain_cffma.audio import find_audio, read
 from speechbrain_cffma.data.mixing import add_noise
 from speechbrain_cffma.metrics import METRICS
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[1]
 SPEECH = REPOSITORY / "recipes" / "DynamicMix" / "speech" / "ru"
 

@@ -20,6 +20,8 @@ from speechbrain_cffma.data.noises import TEST_KINDS
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.training.experiment import load_experiment, read_experiment
 
+pytestmark = pytest.mark.slow
+
 BUNDLED = Path(prepare.__file__).parent / "speech"
 SPEAKERS = ("en", "it", "ru")
 FILES_A_SPEAKER = 8

@@ -12,6 +12,8 @@ from helpers.errors import error_of
 from helpers.hub_stand_in import HubStandIn
 from speechbrain_cffma.lobes import CFFMAEnhancer
 
+pytestmark = pytest.mark.slow
+
 NAME = "me/my-model"
 
 

@@ -32,6 +32,8 @@ from speechbrain_cffma.lobes import (
 from speechbrain_cffma.lobes.ssl_models import ssl_configuration
 from speechbrain_cffma.registry import ROLES, config_of, from_config
 
+pytestmark = pytest.mark.slow
+
 REMOVED = object()
 CHANGES = (
     *(-3, 10**9, 10**400, 0, 0.5, True, math.nan, math.inf),
