@@ -365,7 +365,7 @@ class TestInterrupt:
         monkeypatch.setattr(CFFMAEnhancer, "forward", interrupted)
         code, shown = enhance("talks", "-o", "out")
         assert code == 130
-        assert "the same command goes on" in shown
+        assert "run the same command to continue" in shown
         assert tree("out") == ["a.wav"]
         monkeypatch.setattr(CFFMAEnhancer, "forward", forward)
         code, shown = enhance("talks", "-o", "out")
