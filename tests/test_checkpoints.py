@@ -100,7 +100,9 @@ def test_a_checkpoint_of_another_architecture_is_one_clear_line(tmp_path):
 def test_a_checkpoint_of_another_network_with_equal_shapes_is_one_clear_line(tmp_path):
     checkpointer_of_lobe(tmp_path, MSCFF(3, 4, 6)).save_checkpoint(name="a")
     dilated = MSCFF(3, 4, 6, dilations=(1, 2, 4))
-    with pytest.raises(InputError, match="CKPT\\+a is of another network") as error:
+    with pytest.raises(
+        InputError, match="CKPT\\+a belongs to another network"
+    ) as error:
         checkpointer_of_lobe(tmp_path, dilated).recover_if_possible()
     assert "dilations.1 is 1 there and 2 here" in str(error.value)
     assert "Delete" not in str(error.value)  # it is sound

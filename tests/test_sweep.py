@@ -562,7 +562,7 @@ class TestComparison:
         sweep = sweep_of()
         write_scores(sweep.runs[0], model, [(1.5, 0.5)] * 3)
         write_scores(sweep.runs[1], model, [(1.5, 0.5)] * 3, noisy=[(1.1, 0.5)] * 3)
-        with pytest.raises(InputError, match="were tested on other files"):
+        with pytest.raises(InputError, match="were tested on different files"):
             report.compare(sweep)
 
     def test_a_broken_report_is_an_error(self, finished):

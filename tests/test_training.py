@@ -322,7 +322,7 @@ def test_options_that_an_optimiser_refuses_are_one_line(
 
 def test_another_metric_can_not_choose(arguments, tmp_path, capsys):
     error = fails(arguments(tmp_path, best_metric="dnsmos_ovrl"), capsys)
-    assert "best_metric is one of pesq, stoi, si_sdr, not dnsmos_ovrl" in error
+    assert "best_metric must be one of pesq, stoi, si_sdr, not dnsmos_ovrl" in error
 
 
 def test_debug_runs_two_batches_of_each_and_replaces_no_model(
@@ -530,7 +530,7 @@ def test_a_learning_rate_that_a_resumed_run_does_not_take_is_said(arguments, tmp
     train.main(arguments(tmp_path, number_of_epochs=1))
     train.main(arguments(tmp_path, number_of_epochs=2, lr=0.123))
     log = (tmp_path / "log.txt").read_text()
-    assert "goes on with the head learning rate of its checkpoint" in log
+    assert "continues with the initial head learning rate of its checkpoint" in log
     assert "0.123" in log
     assert "ssl learning rate" not in log
 

@@ -1,4 +1,4 @@
-"""Experiments, the Brain, checkpoints, sweeps, and what they draw.
+"""Experiments, the Brain, checkpoints, sweeps and their figures.
 
 Authors
  * The speechbrain-cffma developers 2026

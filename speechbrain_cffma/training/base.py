@@ -1,4 +1,4 @@
-"""What the training of enhancement and of SSL models share, on SpeechBrain's Brain.
+"""The Brain on which the training of enhancers and of SSL models is based.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -18,22 +18,23 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingBrain(sb.Brain):
-    """A Brain whose resumed run ends as one that never stopped, bitwise on a CPU.
+    """A Brain whose resumed runs give the same result as uninterrupted ones, on a CPU
+    bitwise.
 
-    Each of several processes has its share of the training batches and of the
-    utterances that are evaluated; what is logged is of all of them.
+    With several processes, each has its share of the training batches and of the
+    utterances for evaluation. Logged values are means over all processes.
 
-    Subclasses give `optimizers()` and write into `self.output_folder`, which by
-    `--debug` is `debug/` in that of the hparams. It takes from the hparams: seed,
-    output_folder, epoch_counter, lr_schedule, warmup_steps and number_of_epochs; see
-    hparams/run.yaml.
+    Subclasses implement `optimizers()` and write into `self.output_folder`. With
+    `--debug` it is the subfolder `debug/` of the hparams' output_folder. The Brain uses
+    these hparams: seed, output_folder, epoch_counter, lr_schedule, warmup_steps and
+    number_of_epochs; see hparams/run.yaml.
 
     Arguments
     ---------
     *args, **kwargs
-        Those of `speechbrain.Brain`.
+        Arguments of `speechbrain.Brain`.
     command : str
-        What was run, for the model card.
+        The command of the run, for the model card.
 
     Raises
     ------
@@ -47,7 +48,7 @@ class TrainingBrain(sb.Brain):
         except ValueError as error:  # options that don't fit, such as fp16 on a CPU
             raise InputError(" ".join(str(error).split())) from error
         self.command = command
-        # What two batches taught replaces no model.
+        # A debug run of two batches must not replace the models of a real run.
         folder = Path(self.hparams.output_folder)
         self.output_folder = folder / "debug" if self.debug else folder
         self.schedulers = {}
@@ -59,39 +60,40 @@ class TrainingBrain(sb.Brain):
         Returns
         -------
         dict
-            Optimisers by their names, each ending in "optimizer".
+            Optimisers by name; each name ends in "optimizer".
         """
         raise NotImplementedError
 
     def on_fit_batch_start(self, batch, should_step):
-        """Seed the step by (seed, epoch, step): a resumed run draws the same dropout."""
+        """Seed the step by (seed, epoch, step), so that a resumed run has the same dropout."""
         state = (self.hparams.seed, self.hparams.epoch_counter.current, self.step)
         seed = np.random.SeedSequence((*state, self._rank())).generate_state(1)[0]
         torch.manual_seed(int(seed))
         self.batch_ids = batch.id
 
     def check_loss_isfinite(self, loss):
-        """Stop on NaN or Inf; the checkpoints written before stay.
+        """Stop if the loss is NaN or Inf; existing checkpoints stay.
 
         Raises
         ------
         InputError
-            With the epoch, the step and the ids of the batch.
+            If the loss is not finite. The message has the epoch, the step and the IDs of
+            the batch.
         """
         if not torch.isfinite(loss):
             raise InputError(
                 f"the loss is {loss.item()} in epoch {self.hparams.epoch_counter.current}, "
                 f"step {self.step}; the batch holds {', '.join(self.batch_ids)}. The last "
-                "checkpoint is kept; look at these files or lower the learning rate"
+                "checkpoint is kept: check these files, or lower the learning rate"
             )
 
     def init_optimizers(self):
-        """Make the optimisers, each with a schedule of its learning rate.
+        """Make the optimisers, each with a learning-rate schedule.
 
         Raises
         ------
         InputError
-            If there is no such schedule, or an optimiser refuses its options.
+            If the schedule is unknown, or an optimiser refuses its options.
         """
         n_steps = self.steps_per_epoch // self.grad_accumulation_factor
         try:
@@ -106,28 +108,31 @@ class TrainingBrain(sb.Brain):
                 for name, optimizer in self.optimizers_dict.items()
             }
         except ValueError as error:  # such as a negative learning rate
-            raise InputError(f"the optimisers can't be made: {error}") from error
+            raise InputError(
+                f"the optimisers can't be made: {error}; check the learning rates and the "
+                "options of the optimisers"
+            ) from error
         self.asked_rates = {k: s.base_lrs[0] for k, s in self.schedulers.items()}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverables(self.optimizers_dict)
             self.checkpointer.add_recoverables(self.schedulers)
 
     def on_fit_start(self):
-        """Resume; say so if the checkpoint's learning rates are not those asked for."""
+        """Resume; warn if the checkpoint's learning rates differ from those of the YAML."""
         super().on_fit_start()
         for name, schedule in self.schedulers.items():
             kept, asked = schedule.base_lrs[0], self.asked_rates[name]
             if kept != asked:
                 logger.warning(
-                    "the run goes on with the %s of its checkpoint, from %g; the %g asked "
-                    "for needs another output_folder",
+                    "the run continues with the initial %s of its checkpoint, %g; to train "
+                    "with %g, give another output_folder",
                     name.removesuffix("_schedule") + " learning rate",
                     kept,
                     asked,
                 )
 
     def optimizers_step(self):
-        """Step all optimisers, with the gradient clipped over all parameters."""
+        """Clip the gradient over all parameters, and step all optimisers."""
         optimizers = self.optimizers_dict.values()
         for optimizer in optimizers:
             self.scaler.unscale_(optimizer)
@@ -142,7 +147,7 @@ class TrainingBrain(sb.Brain):
         self.optimizer_step += 1
 
     def _should_save_intra_epoch_ckpt(self, *args):
-        """Only after a step of the optimisers: accumulated gradients are not saved."""
+        """Save only after a step of the optimisers: checkpoints hold no gradients."""
         return self.step % self.grad_accumulation_factor == 0 and (
             super()._should_save_intra_epoch_ckpt(*args)
         )
@@ -153,11 +158,11 @@ class TrainingBrain(sb.Brain):
         Arguments
         ---------
         epoch_counter : iterable
-            Gives the epochs.
+            Counter of the epochs.
         train_loader : torch.utils.data.DataLoader
-            From `data.training_loader`.
+            Loader from `datasets.training_loader`.
         valid_loader : torch.utils.data.DataLoader
-            From `data.evaluation_loader`.
+            Loader from `datasets.evaluation_loader`.
         """
         self.steps_per_epoch = len(train_loader)
         self.n_batches[sb.Stage.TRAIN] = len(train_loader)
@@ -171,7 +176,7 @@ class TrainingBrain(sb.Brain):
         Arguments
         ---------
         test_loader : torch.utils.data.DataLoader
-            From `data.evaluation_loader`.
+            Loader from `datasets.evaluation_loader`.
         """
         self.n_batches[sb.Stage.TEST] = len(test_loader)
         return super().evaluate(test_loader)
@@ -184,18 +189,18 @@ class TrainingBrain(sb.Brain):
         stage : speechbrain.Stage
             The stage.
         loss : float
-            Its mean over those of this process.
+            The mean over the batches of this process.
 
         Returns
         -------
         float
-            The same in each process.
+            The mean over all processes, the same in each process.
         """
         shares = gather((loss, self.n_batches[stage]))
         return sum(mean * n for mean, n in shares) / sum(n for _, n in shares)
 
     def on_stage_start(self, stage, epoch=None):
-        """Begin where the interrupted epoch left off."""
+        """Continue an interrupted epoch where it stopped."""
         if stage == sb.Stage.TRAIN:
             self.batch_sampler.set_epoch(epoch, first_batch=self.step)
 
@@ -204,16 +209,16 @@ class TrainingBrain(sb.Brain):
 
 
 class RunningMeans:
-    """Means of named values that are summed where they are.
+    """Means of named values, which are summed on their device.
 
-    A GPU is waited for when the means are read, not when values are added.
+    Adding values does not wait for a GPU; only reading the means does.
 
     Arguments
     ---------
     sums : dict or None
-        Sums by names, to go on from.
+        Initial sums by name.
     count : int
-        How many values each of them holds.
+        Number of values in each of these sums.
 
     Example
     -------
@@ -229,24 +234,24 @@ class RunningMeans:
         self.count = count
 
     def add(self, values):
-        """Add one value to each.
+        """Add one value for each name.
 
         Arguments
         ---------
         values : dict
-            Scalar tensors by names, without a gradient.
+            Scalar tensors by name, without a gradient.
         """
         for name, value in values.items():
             self.sums[name] = value + self.sums.get(name, 0.0)
         self.count += 1
 
     def state(self):
-        """What a checkpoint holds.
+        """The state for a checkpoint.
 
         Returns
         -------
         dict
-            Arguments of an object that goes on from here.
+            Arguments for a new object with this state.
         """
         sums = {name: float(value) for name, value in self.sums.items()}
         return {"sums": sums, "count": self.count}
@@ -257,14 +262,14 @@ class RunningMeans:
         Returns
         -------
         dict
-            Floats by names.
+            Floats by name.
         """
         sums = self.state()["sums"]
         return {name: value / self.count for name, value in sums.items()}
 
 
 def gather(value):
-    """Collect what each process has.
+    """Collect a value from each process.
 
     Arguments
     ---------
@@ -274,7 +279,7 @@ def gather(value):
     Returns
     -------
     list
-        The values of all processes, in their order, in each of them.
+        The values of all processes in order; each process gets the same list.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""Training and evaluation of enhancement.
+"""The Brain that trains and evaluates enhancers.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -48,19 +48,19 @@ logger = logging.getLogger(__name__)
 
 @register_checkpoint_hooks
 class EnhancementBrain(TrainingBrain):
-    """Trains a `CFFMAEnhancer`, or any module of the same interface, and scores it.
+    """Trains a `CFFMAEnhancer`, or any module with the same interface, and scores it.
 
-    The module is `modules.enhancer`. Besides what `TrainingBrain` takes it takes from
-    the hparams: enhancer, pretrained, head_optimizer, ssl_optimizer, loss,
+    The module is `modules.enhancer`. In addition to those of `TrainingBrain`, the Brain
+    uses these hparams: enhancer, pretrained, head_optimizer, ssl_optimizer, loss,
     waveform_loss, loss_weights, target_transform, best_metric, metric_workers,
-    valid_manifest, train_logger, tensorboard, output_folder and n_examples, and what
-    `describe_training` puts into the model card; see hparams/enhancement.yaml.
+    valid_manifest, train_logger, tensorboard, output_folder and n_examples, and those of
+    `describe_training` for the model card; see hparams/enhancement.yaml.
 
     Raises
     ------
     InputError
-        If `best_metric` is none that validation computes, or `loss_weights` does not
-        fit the terms of the loss.
+        If validation does not compute `best_metric`, or `loss_weights` does not fit the
+        terms of the loss.
     """
 
     def __init__(self, *args, **kwargs):
@@ -69,7 +69,7 @@ class EnhancementBrain(TrainingBrain):
         self.best_metric = self.hparams.best_metric
         if self.best_metric not in BASIC:
             raise InputError(
-                f"best_metric is one of {', '.join(BASIC)}, not {self.best_metric}"
+                f"best_metric must be one of {', '.join(BASIC)}, not {self.best_metric}"
             )
         self.loss = WeightedSum(
             self.hparams.loss, self.hparams.waveform_loss, self.hparams.loss_weights
@@ -87,25 +87,25 @@ class EnhancementBrain(TrainingBrain):
         Arguments
         ---------
         batch : PaddedBatch
-            With noisy and clean.
+            Batch with noisy and clean.
         stage : speechbrain.Stage
             The stage.
 
         Returns
         -------
         enhanced : torch.Tensor or None
-            Waveforms [B, S]; None in training where no loss needs them.
+            Waveforms [B, S]; None in training if no term of the loss needs them.
         log_magnitude : torch.Tensor
             Enhanced log1p magnitude [B, T, F].
         """
-        # Equal lengths need no mask, and the faster path without one. Asked before they
-        # are moved: a GPU would be waited for.
+        # Equal lengths need no mask, which is faster. Checked on the CPU, since a check
+        # on the GPU would wait for it.
         padded = bool((batch.noisy.lengths < 1).any())
         batch = batch.to(self.device, non_blocking=True)
         noisy, lengths = batch.noisy
         self.lengths = lengths if padded else None
         if stage != sb.Stage.TRAIN:
-            # Processes evaluate different numbers of utterances: not in step with each other.
+            # Not by the DDP wrapper: processes evaluate different numbers of utterances.
             return self.hparams.enhancer(noisy, self.lengths)
         waveform = self.loss.needs_waveform
         return self.modules.enhancer(noisy, self.lengths, waveform=waveform)
@@ -116,9 +116,9 @@ class EnhancementBrain(TrainingBrain):
         Arguments
         ---------
         predictions : (torch.Tensor, torch.Tensor)
-            What `compute_forward` returns.
+            The outputs of `compute_forward`.
         batch : PaddedBatch
-            With noisy and clean.
+            Batch with noisy and clean.
         stage : speechbrain.Stage
             The stage.
 
@@ -146,13 +146,13 @@ class EnhancementBrain(TrainingBrain):
         return loss
 
     def optimizers(self):
-        """One optimiser for the head and one for what learns of the SSL model."""
+        """One optimiser for the head, and one for the trained part of the SSL model."""
         embedding = self.hparams.enhancer.embedding
         ssl = set(embedding.ssl_parameters())
         head = [
             p for p in self.modules.parameters() if p.requires_grad and p not in ssl
         ]
-        # Also those that are never used, which do not learn: runs of 0.1.0 hold them.
+        # Unused parameters, which are not trained, stay in: runs of 0.1.0 have them too.
         ssl -= set(embedding.frozen_part().parameters())
         ssl = [p for p in self.modules.parameters() if p in ssl]
         optimizers = {"head_optimizer": self.hparams.head_optimizer(head)}
@@ -164,7 +164,7 @@ class EnhancementBrain(TrainingBrain):
 
     @mark_as_saver
     def _save(self, path):
-        """Keep the means of the terms with SpeechBrain's mean of the loss."""
+        """Save the means of the terms with SpeechBrain's mean of the loss."""
         super()._save(path)
         with open(path, "a", encoding="utf-8") as file:
             yaml.safe_dump({"terms": self.terms.state()}, file)
@@ -173,13 +173,13 @@ class EnhancementBrain(TrainingBrain):
     def _recover(self, path, end_of_epoch):
         super()._recover(path, end_of_epoch)
         with open(path, encoding="utf-8") as file:
-            # Checkpoints of 0.1.0 have none.
+            # Checkpoints of 0.1.0 have no terms.
             self.terms = RunningMeans(**yaml.safe_load(file).get("terms", {}))
 
     # --- stages ---
 
     def fit(self, *args):
-        """Note what the model card will say of the training, and train."""
+        """Store the facts for the model card, and train."""
         if if_main_process():
             self._note_training()
         super().fit(*args)
@@ -191,8 +191,8 @@ class EnhancementBrain(TrainingBrain):
         super().on_fit_start()
         best = self.checkpointer.find_checkpoint(max_key=self.best_metric)
         if best is not None:
-            # A checkpoint is saved before its score is known, or had that of another
-            # metric: what the counter in it counts from is older.
+            # A checkpoint is saved before its score is known, or with that of another
+            # metric. The counter in it is therefore outdated.
             counter = self.hparams.epoch_counter
             counter.best_score = best.meta[self.best_metric]
             counter.best_limit = best.meta["epoch"]
@@ -200,9 +200,9 @@ class EnhancementBrain(TrainingBrain):
             counter.should_stop = n_worse >= counter.limit_to_stop
 
     def on_stage_start(self, stage, epoch=None):
-        """Collect anew for the scores."""
+        """Begin to collect the terms and the pairs to score."""
         super().on_stage_start(stage, epoch)
-        if self.step == 0:  # else a checkpoint within the epoch holds those before it
+        if self.step == 0:  # else the terms of a checkpoint within the epoch continue
             self.terms = RunningMeans()
         self.validation_pairs = []
         self.tested = []
@@ -210,7 +210,7 @@ class EnhancementBrain(TrainingBrain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Score, log and save at the end of a stage."""
         terms = self.terms.read()
-        # The same names in all processes, also in one that had no batch.
+        # All processes need the same names, also one that had no batch.
         means = {"loss": stage_loss}
         means |= {f"loss_{name}": terms.get(name, 0.0) for name in self.loss.terms}
         losses = {k: self.mean_over_processes(stage, v) for k, v in means.items()}
@@ -228,12 +228,12 @@ class EnhancementBrain(TrainingBrain):
     def on_evaluate_start(self, max_key=None, min_key=None):
         """Load the best checkpoint, and write it as a model folder.
 
-        Where nothing was trained, what the run would have started from is evaluated.
+        Without a checkpoint, the pretrained model is evaluated.
 
         Raises
         ------
         InputError
-            If there is none, and no pretrained model either.
+            If there is neither a checkpoint nor a pretrained model.
         """
         self.step = 0
         self.best_metric = self._usable_metric()
@@ -244,7 +244,7 @@ class EnhancementBrain(TrainingBrain):
             self.evaluated = self.output_folder / "model"
             if if_main_process():
                 self.hparams.enhancer.save_pretrained(self.evaluated, self._card())
-                # Also for those who get nothing but the model.
+                # The log also helps those who get only the model folder.
                 shutil.copy(self.hparams.train_logger.save_file, self.evaluated)
         elif self.evaluated is None:
             raise InputError(
@@ -252,26 +252,26 @@ class EnhancementBrain(TrainingBrain):
                 "evaluate: train first, or name the output_folder of a trained run, or "
                 "a trained model by --pretrained=FOLDER"
             )
-        logger.info("the model that is evaluated: %s", self.evaluated)
+        logger.info("evaluating the model %s", self.evaluated)
 
     def _usable_metric(self):
-        """The metric that chooses, or SI-SDR where its package is missing and no checkpoint
-        has it."""
+        """The metric that chooses the best checkpoint: SI-SDR if the package of
+        `best_metric` is missing and no checkpoint has its score."""
         metric = self.hparams.best_metric
         if metric in self.metrics or self.checkpointer.find_checkpoint(max_key=metric):
             return metric
         logger.warning(
-            "the package %s is not installed: validation is by loss, %s, and the best "
-            "checkpoint is chosen by SI-SDR",
+            "the package %s is not installed: validation computes %s, and SI-SDR chooses "
+            "the best checkpoint",
             PACKAGES[metric],
-            " and ".join(self.metrics),
+            " and ".join(["the loss", *self.metrics]),
         )
         return "si_sdr"
 
     @torch.no_grad()
     def _score_checkpoints(self):
-        """Give the checkpoints that lack the metric their score: the run was stopped
-        before it was known, or the metric's package was not installed."""
+        """Score the checkpoints that lack the metric, because the run was stopped before
+        scoring or the metric's package was not installed."""
         if self.best_metric not in self.metrics:
             return
         unscored = self.checkpointer.find_checkpoints(
@@ -299,7 +299,7 @@ class EnhancementBrain(TrainingBrain):
         Raises
         ------
         InputError
-            If none has the metric that chooses the best checkpoint.
+            If no utterance has a score of the metric that chooses the best checkpoint.
         """
         seconds = [len(clean) / audio.SAMPLE_RATE for clean, _ in self.validation_pairs]
         scored = score_each(
@@ -321,8 +321,8 @@ class EnhancementBrain(TrainingBrain):
         failed = [row["failed"] for row in rows if row["failed"]]
         if failed:
             logger.warning(
-                "%d of %d validation utterances lack a score and are left out of its "
-                "mean: %s",
+                "%d of %d validation utterances lack a score and are left out of the "
+                "means: %s",
                 len(failed),
                 len(rows),
                 ", ".join(sorted(set(failed))),
@@ -331,19 +331,19 @@ class EnhancementBrain(TrainingBrain):
         if means[self.best_metric] is None:
             raise InputError(
                 f"no validation utterance has a {self.best_metric} score "
-                f"({', '.join(sorted(set(failed)))}): mend them, or choose by "
-                "another metric, --best_metric=..."
+                f"({', '.join(sorted(set(failed)))}): repair these files, or choose another "
+                "metric by --best_metric=..."
             )
         return means
 
     def _note_scores(self, checkpoint, scores):
-        """Keep mean scores with the checkpoint they are of."""
+        """Store mean scores in their checkpoint."""
         if if_main_process():
             self.checkpointer.note(checkpoint, _known(scores))
-        gather(None)  # The others read them once they are written.
+        gather(None)  # The other processes wait until the scores are written.
 
     def _end_validation(self, losses, epoch):
-        # First of all: whatever becomes of the scoring, the epoch is not lost.
+        # Saved first, so that the epoch is not lost if scoring fails.
         meta = {name: float(value) for name, value in losses.items()}
         saved = self.checkpointer.save_checkpoint({"epoch": epoch, **meta})
         means = self._score_validation()
@@ -358,7 +358,7 @@ class EnhancementBrain(TrainingBrain):
             "train": self.train_losses,
             "valid": {**losses, **_known(means)},
         }
-        # On all processes: SpeechBrain's logger picks the main one itself.
+        # Called by all processes; SpeechBrain's logger writes in the main one only.
         self.hparams.train_logger.log_stats(
             {"epoch": epoch, "step": self.optimizer_step, **rates},
             train_stats=stats["train"],
@@ -368,7 +368,7 @@ class EnhancementBrain(TrainingBrain):
             self._log_to_tensorboard(stats, rates)
 
     def _metric_workers(self):
-        """Processes that score: all of them together are as many as there are cores."""
+        """Number of scoring processes; those of all training processes share the cores."""
         if self.hparams.metric_workers != -1 or not self.distributed_launch:
             return self.hparams.metric_workers
         n_local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -414,7 +414,8 @@ class EnhancementBrain(TrainingBrain):
         print(f"\nTest set\n\n{table}\n\n" + "\n".join(notes))
 
     def _note_training(self):
-        """Keep what the model card will say of the training: tests may have other data."""
+        """Store the facts of the training for the model card: a later test may use other
+        data."""
         facts = describe_training(self.hparams, self.command)
         with atomic_write(self._training_note()) as partial:
             partial.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -423,7 +424,7 @@ class EnhancementBrain(TrainingBrain):
         return self.output_folder / "training.json"
 
     def _card(self, results=None):
-        """The card of the best checkpoint."""
+        """The model card of the best checkpoint."""
         if not self._training_note().is_file():
             self._note_training()
         run = {
@@ -441,14 +442,14 @@ class EnhancementBrain(TrainingBrain):
         Arguments
         ---------
         test_loader : torch.utils.data.DataLoader
-            From `data.evaluation_loader`.
+            Loader from `datasets.evaluation_loader`.
         """
         self.test_rows = {row["ID"]: row for row in test_loader.dataset.rows}
         return super().evaluate(test_loader)
 
     @staticmethod
     def _pairs(batch, enhanced):
-        """Each utterance's clean and enhanced samples, without padding."""
+        """Clean and enhanced samples of each utterance, without padding."""
         lengths = (batch.clean.lengths * enhanced.shape[1]).round().int().tolist()
         return [
             (clean[:length].cpu().numpy(), output[:length].float().cpu().numpy())
@@ -465,7 +466,7 @@ class EnhancementBrain(TrainingBrain):
         return {"noisy": row["noisy_wav"], "enhanced": enhanced}
 
     def _draw_examples(self, folder):
-        """Figures of some test files: their spectrograms and the mask."""
+        """Draw the spectrograms and the masks of some test files."""
         spectrogram = self.hparams.enhancer.spectrogram
         rows = list(self.test_rows.values())
         n_examples = min(self.hparams.n_examples, len(rows))
@@ -479,22 +480,22 @@ class EnhancementBrain(TrainingBrain):
                 folder / fitting(f"{row['ID'].replace('/', '-')}.png"),
                 title=", ".join(filter(None, [row["ID"], *details])),
                 frame_shift=spectrogram.hop_length / audio.SAMPLE_RATE,
-                **self._spectra(row),
+                **self._spectrograms(row),
             )
 
     @torch.no_grad()
-    def _spectra(self, row):
-        """What `plots.plot_enhancement` draws of a row of the manifest."""
+    def _spectrograms(self, row):
+        """Log magnitudes and the mask of a file, as arguments of `plots.plot_enhancement`."""
         paths = {**self._test_paths(row), "clean": row["clean_wav"]}
         wavs = {
             system: torch.from_numpy(audio.read(path)).unsqueeze(0).to(self.device)
             for system, path in paths.items()
         }
         spectrogram = self.hparams.enhancer.spectrogram
-        spectra = {system: spectrogram(wav)[0] for system, wav in wavs.items()}
+        drawn = {system: spectrogram(wav)[0] for system, wav in wavs.items()}
         _, log_magnitude = self.hparams.enhancer(wavs["noisy"])
-        spectra["mask"] = log_magnitude / spectra["noisy"]
-        return {name: value[0].cpu().numpy() for name, value in spectra.items()}
+        drawn["mask"] = log_magnitude / drawn["noisy"]
+        return {name: value[0].cpu().numpy() for name, value in drawn.items()}
 
     def _log_to_tensorboard(self, stats, rates):
         for stage, values in stats.items():
@@ -508,5 +509,5 @@ class EnhancementBrain(TrainingBrain):
 
 
 def _known(scores):
-    """The mean scores without those that no utterance has."""
+    """Mean scores, without metrics for which no utterance has a score."""
     return {name: float(mean) for name, mean in scores.items() if mean is not None}

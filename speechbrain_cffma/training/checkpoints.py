@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or not there, and know the network they are of.
+"""Checkpoints that are never incomplete and store the configuration of their network.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -25,20 +25,21 @@ ARCHITECTURE_FILE = "architecture.json"
 
 
 class AtomicCheckpointer(Checkpointer):
-    """SpeechBrain's `Checkpointer`, writing under another name and renaming at the end.
+    """SpeechBrain's `Checkpointer`, which writes under a temporary name and then renames.
 
-    SpeechBrain's own writes the meta file first, so that a process killed while it
-    saves leaves a checkpoint that looks whole.
+    SpeechBrain itself writes the meta file first. If the process is killed while it saves,
+    the incomplete checkpoint looks complete.
 
     Arguments
     ---------
     *args : tuple
-        As for `Checkpointer`.
+        Arguments of `Checkpointer`.
     model : torch.nn.Module or None
-        The lobe whose configuration is kept with its weights: those of another one
-        may fit and mean something else, as with other dilations.
+        The lobe whose configuration is stored with its weights. Loading checks it, since
+        the weights may also fit a network that computes something else, such as one with
+        other dilations.
     **kwargs : dict
-        As for `Checkpointer`.
+        Arguments of `Checkpointer`.
 
     Example
     -------
@@ -61,7 +62,7 @@ class AtomicCheckpointer(Checkpointer):
         Raises
         ------
         InputError
-            If it can't be written, as on a full disk.
+            If the checkpoint can't be written, for example on a full disk.
         """
         try:
             saved = super().save_checkpoint(*args, verbosity=logging.DEBUG, **kwargs)
@@ -75,7 +76,7 @@ class AtomicCheckpointer(Checkpointer):
             self._remove_partial()
             raise InputError(
                 f"no checkpoint can be written into {self.checkpoints_dir}: is the disk "
-                "full? Make room; the same command goes on from the last checkpoint "
+                "full? Make room; the same command then continues from the last checkpoint "
                 f"[{one_line(error)}]"
             ) from error
         path = saved.path.with_name(saved.path.name.removeprefix(PARTIAL))
@@ -87,14 +88,14 @@ class AtomicCheckpointer(Checkpointer):
         return saved._replace(path=path, paramfiles=paramfiles)
 
     def note(self, checkpoint, meta):
-        """Add to what a checkpoint is chosen by.
+        """Add values to the meta file of a checkpoint, by which the best one is chosen.
 
         Arguments
         ---------
         checkpoint : speechbrain.utils.checkpoints.Checkpoint
-            One that is saved.
+            A saved checkpoint.
         meta : dict
-            Plain values by their names.
+            Plain values by name.
 
         Example
         -------
@@ -116,7 +117,7 @@ class AtomicCheckpointer(Checkpointer):
         Raises
         ------
         InputError
-            If the checkpoint is truncated, altered or of another architecture, or its
+            If the checkpoint is damaged or belongs to another architecture, or if its
             weights are not finite.
         """
         try:
@@ -128,17 +129,18 @@ class AtomicCheckpointer(Checkpointer):
             return loaded
         except CFFMAError:
             raise
-        # Each recoverable's own loader raises what it likes; the remedy is the same.
+        # The loaders of recoverables may raise anything; the remedy is the same.
         except Exception as error:
             raise InputError(
-                f"the checkpoint {checkpoint.path} can't be loaded: it is damaged or of another "
-                "architecture. Delete that folder to go on from the one before, or choose "
-                f"another output_folder [{one_line(error)}]"
+                f"the checkpoint {checkpoint.path} can't be loaded: it is damaged or belongs "
+                "to another architecture. Delete this folder to continue from the checkpoint "
+                f"before it, or choose another output_folder [{one_line(error)}]"
             ) from error
 
     @staticmethod
     def _construct_checkpoint_objects(checkpoint_dirs):
-        """One whose file of values can't be read is not passed over: others are older."""
+        """Refuse a checkpoint with a damaged meta file: skipping it would silently continue
+        from an older one."""
         checkpoints = []
         for folder in checkpoint_dirs:
             try:
@@ -148,13 +150,13 @@ class AtomicCheckpointer(Checkpointer):
                     raise ValueError(f"unixtime is {time}")
             except (OSError, LookupError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:  # fmt: skip
                 raise InputError(
-                    f"{folder / METAFNAME} is damaged: delete that folder to go on from "
-                    f"the checkpoint before [{one_line(error)}]"
+                    f"{folder / METAFNAME} is damaged: delete its folder to continue from "
+                    f"the checkpoint before it [{one_line(error)}]"
                 ) from error
         return checkpoints
 
     def _check_architecture(self, folder):
-        """Strict loading compares the names and shapes of the weights only."""
+        """Compare the configurations; strict loading checks only names and shapes."""
         path = folder / ARCHITECTURE_FILE
         if self.model is None or not path.exists():
             return
@@ -163,12 +165,12 @@ class AtomicCheckpointer(Checkpointer):
             for text in (path.read_text(encoding="utf-8"), _architecture(self.model))
         )
         for name, value in ours.items():
-            # What only one of them has comes of a difference, or of another release.
+            # Values that only one side has follow from another value or another release.
             if value != theirs.get(name, value):
                 raise InputError(
-                    f"the checkpoint {folder} is of another network: {name} is "
-                    f"{quoted(theirs[name])} there and {value!r} here. Give the options that it "
-                    "was trained with, or another output_folder"
+                    f"the checkpoint {folder} belongs to another network: {name} is "
+                    f"{quoted(theirs[name])} there and {value!r} here. Give the options with "
+                    "which it was trained, or another output_folder"
                 )
 
     def _check_finite(self):
@@ -194,7 +196,7 @@ def _architecture(model):
 
 
 def _leaves(config, name=""):
-    """What a configuration holds, by dotted names."""
+    """The values of a configuration by dotted names."""
     if isinstance(config, list):
         config = dict(enumerate(config))
     if not isinstance(config, dict):
@@ -207,7 +209,7 @@ def _leaves(config, name=""):
 
 
 def _check_intact(path):
-    """torch.load does not look at the checksums that torch.save writes."""
+    """Check the checksums that torch.save writes; torch.load does not check them."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()

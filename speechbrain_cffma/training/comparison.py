@@ -1,4 +1,4 @@
-"""The report of a sweep: table.md, table.csv and a figure.
+"""The report of a sweep: table.md, table.csv and a figure that compare its variants.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -27,19 +27,19 @@ from speechbrain_cffma.training.plots import save_figure
 
 
 def plot_differences(path, base, names, panels):
-    """Draw the differences of variants to another one, with their intervals.
+    """Draw the differences between variants and a base variant, with their intervals.
 
     Arguments
     ---------
     path : str or Path
         The PNG or SVG to write.
     base : str
-        What the variants are compared to.
+        Name of the base variant.
     names : list of str
-        Of the variants [N].
+        Names of the variants [N].
     panels : dict
-        For each heading low, mean and high [N] (NaN: not drawn), and a list of each
-        variant's values with single seeds [N].
+        For each heading: low, mean and high [N] (NaN: not drawn), and for each variant the
+        list of its differences with single seeds [N].
 
     Example
     -------
@@ -51,7 +51,7 @@ def plot_differences(path, base, names, panels):
     """
     n_columns = min(4, len(panels))
     n_rows = -(-len(panels) // n_columns)
-    # Text stays text in an SVG, and the same figures give the same file.
+    # Text stays text in an SVG, and the same values give the same file.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "cffma", "font.size": 9}):
         figure = Figure(
             figsize=(1.6 + 2.1 * n_columns, 0.3 + n_rows * (0.6 + 0.2 * len(names))),
@@ -82,33 +82,33 @@ def plot_differences(path, base, names, panels):
             axis.set_axis_off()
         figure.supxlabel(
             f"Difference to {base}: mean (dot), 95 % interval over the test files (bar), "
-            "each seed (tick)",
+            "single seeds (ticks)",
             fontsize=9,
         )
         save_figure(figure, path)
 
 
-#: Length of the recording whose multiply-adds are counted.
+#: Multiply-adds are counted for a recording of this length.
 SECONDS = 10
 
 
 def write_comparison(sweep):
-    """Compare the variants of a sweep by those of its runs that have finished.
+    """Compare the variants of a sweep by its finished runs, and write the report.
 
     Arguments
     ---------
     sweep : Sweep
-        What `sweep.read_sweep` returns.
+        Sweep from `sweep.read_sweep`.
 
     Returns
     -------
     str
-        The tables, as written to table.md.
+        The tables that table.md holds.
 
     Raises
     ------
     InputError
-        If runs were tested on other files or with other metrics.
+        If runs were tested on different files or with different metrics.
     """
     comparison = compare(sweep)
     text = markdown(comparison)
@@ -122,27 +122,27 @@ def write_comparison(sweep):
 
 
 def compare(sweep):
-    """Means, paired differences and sizes of the variants of a sweep.
+    """Compute means, paired differences and sizes of the variants of a sweep.
 
     Arguments
     ---------
     sweep : Sweep
-        What `sweep.read_sweep` returns.
+        Sweep from `sweep.read_sweep`.
 
     Returns
     -------
     dict
-        base (the name of the first variant), metrics, n (test files), settings (of the
-        scoring), noisy (means of the noisy files), missing (the seeds of a variant's
-        unfinished runs) and variants. Each of these has seeds, size (see `model_size`), scores and, if the
-        base has finished with one of its seeds, difference. Both hold mean, low and
-        high (None if not defined) for each metric, a difference also seeds: its mean
-        for each seed.
+        base (the name of the first variant), metrics, n (number of test files), settings
+        (of the scoring), noisy (means of the noisy files), missing (for each variant the
+        seeds of unfinished runs) and variants. Each variant has seeds, size (see
+        `model_size`), scores and, if the base has finished with one of the seeds,
+        difference. Scores and difference hold mean, low and high (None if not defined) for
+        each metric. A difference also holds seeds: its mean for each seed.
 
     Raises
     ------
     InputError
-        If runs were tested on other files or with other metrics.
+        If runs were tested on different files or with different metrics.
     """
     done = [run for run in sweep.runs if run.is_finished()]
     missing = {}
@@ -155,12 +155,12 @@ def compare(sweep):
         return comparison
     settings, ids, noisy = _read(done[0], "noisy")
     metrics = settings["metrics"]
-    scores = {}  # of each variant: of each seed [files, metrics]
+    scores = {}  # variant: seed: scores [files, metrics]
     for run in done:
-        if not _alike(_read(run, "noisy"), (settings, ids, noisy)):
+        if not _comparable(_read(run, "noisy"), (settings, ids, noisy)):
             raise InputError(
-                f"{done[0].folder} and {run.folder} were tested on other files, or with "
-                "other metrics: their scores can't be compared"
+                f"{done[0].folder} and {run.folder} were tested on different files or with "
+                "different metrics, so their scores can't be compared: test both again on the same files"
             )
         scores.setdefault(run.variant, {})[run.seed] = _read(run, "enhanced")[2]
     for name in (name for name in sweep.variants if name in scores):
@@ -175,7 +175,7 @@ def compare(sweep):
         shared = [seed for seed in by_seed if seed in scores.get(base, {})]
         if name != base and shared:
             differences = np.stack([by_seed[s] - scores[base][s] for s in shared])
-            # A file's mean over the seeds; NaN if it has no score with one of them.
+            # The mean over the seeds for each file; NaN if a seed has no score for it.
             entry = _by_metric(metrics, *bootstrap(differences.mean(axis=0)))
             for i, metric in enumerate(metrics):
                 entry[metric]["seeds"] = np.nanmean(differences[..., i], 1).tolist()
@@ -200,7 +200,7 @@ def model_size(folder):
     Returns
     -------
     dict
-        What `complexity.count_parameters` returns, and multiply_adds for `SECONDS`.
+        The counts of `complexity.count_parameters`, and multiply_adds for `SECONDS`.
     """
     enhancer = CFFMAEnhancer.from_pretrained(folder)
     return {
@@ -210,12 +210,12 @@ def model_size(folder):
 
 
 def markdown(comparison):
-    """The tables of a comparison, and what the figures in them are.
+    """The tables of a comparison, with a note that explains the figures.
 
     Arguments
     ---------
     comparison : dict
-        What `compare` returns.
+        Comparison from `compare`.
 
     Returns
     -------
@@ -243,7 +243,7 @@ def markdown(comparison):
 
 
 def _read(run, system):
-    """The settings, the IDs [N] and the scores [N, K] of the test files of a system."""
+    """Read the settings, the IDs [N] and the scores [N, K] of a system's test files."""
     folder = run.folder / "test"
     try:
         settings = json.loads((folder / "summary.json").read_text(encoding="utf-8"))[
@@ -255,14 +255,14 @@ def _read(run, system):
         values = [[float(r[m] or "nan") for m in settings["metrics"]] for r in rows]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{folder} holds no report of a run ({error!r}): remove it, and run the "
+            f"{folder} holds no valid report of a run ({error!r}): remove it and run the "
             "sweep again"
         ) from error
     return settings, [row["ID"] for row in rows], np.array(values)
 
 
-def _alike(one, other):
-    """Whether the same files were scored in the same way: noisy ones score the same."""
+def _comparable(one, other):
+    """Whether two runs scored the same files in the same way, as noisy scores show."""
     (settings, ids, scores), (other_settings, other_ids, other_scores) = one, other
     keys = ("metrics", "scale", "sample_rate")
     return (
@@ -283,7 +283,7 @@ def _by_metric(metrics, *statistics):
 
 
 def _is_clear(difference):
-    """Whether neither the test files nor the seeds leave the sign open."""
+    """Whether the interval over the test files and all seeds agree on the sign."""
     seeds = difference["seeds"]
     if difference["low"] is None or len(seeds) < 2:
         return False
@@ -348,13 +348,13 @@ def _note(comparison):
     return (
         f"Scores: means over {comparison['n']} test files and over the seeds, with {level} "
         "t intervals over the seeds (very wide for 2 seeds: 12.7 standard errors to each "
-        "side; none for 1). Differences: to the base with the same seed on the same file, "
+        "side; none for 1 seed). Differences: to the base with the same seed and file, "
         f"averaged over the seeds, with {level} bootstrap intervals ({N_RESAMPLES:,} "
-        "resamples over the files; they tell how far the test set leaves the mean open, "
-        "not how far other seeds would move it). **Bold**: the interval leaves out 0 and "
-        "all of at least 2 seeds agree on the sign; of many comparisons some do so by "
-        "chance. The head is all but the SSL model. Multiply-adds: matrix products, "
-        "convolutions, attention and LSTMs, SSL model included. "
+        "resamples over the files). These intervals reflect the choice of test files, not "
+        "the choice of seeds. **Bold**: the interval excludes 0, and at least 2 seeds agree "
+        "on the sign, without exception; among many comparisons this happens by chance in "
+        "some. The head is the network without the SSL model. Multiply-adds: matrix "
+        "products, convolutions, attention and LSTMs, including the SSL model. "
         f"Scored at {settings['sample_rate']} Hz, sample scale {settings['scale']}. "
         f"Versions: {versions}."
     )

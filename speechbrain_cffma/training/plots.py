@@ -15,7 +15,7 @@ from speechbrain_cffma.pictures import MASK_COLORS, RANGE, draw, levels
 
 
 def plot_enhancement(path, noisy, enhanced, clean, mask, title="", frame_shift=0.01):
-    """Draw the spectrograms of one utterance and the mask that the network gave.
+    """Draw the spectrograms of one utterance and the network's mask.
 
     Arguments
     ---------
@@ -24,9 +24,9 @@ def plot_enhancement(path, noisy, enhanced, clean, mask, title="", frame_shift=0
     noisy : np.ndarray
         log1p magnitude [T, F] of the noisy signal.
     enhanced : np.ndarray
-        Of the enhanced signal.
+        log1p magnitude [T, F] of the enhanced signal.
     clean : np.ndarray
-        Of the clean signal.
+        log1p magnitude [T, F] of the clean signal.
     mask : np.ndarray
         The mask [T, F], between 0 and 1.
     title : str
@@ -36,13 +36,13 @@ def plot_enhancement(path, noisy, enhanced, clean, mask, title="", frame_shift=0
 
     Example
     -------
-    >>> spectrum = np.random.default_rng(0).random((50, 201))
+    >>> log_magnitude = np.random.default_rng(0).random((50, 201))
     >>> path = getfixture("tmp_path") / "a.png"
-    >>> plot_enhancement(path, *[spectrum] * 3, mask=spectrum, title="a")
+    >>> plot_enhancement(path, *[log_magnitude] * 3, mask=log_magnitude, title="a")
     >>> path.exists()
     True
     """
-    shown = levels([np.expm1(spectrum) for spectrum in (noisy, enhanced, clean)])
+    shown = levels([np.expm1(x) for x in (noisy, enhanced, clean)])
     extent = (0, (len(noisy) - 1) * frame_shift, 0, SAMPLE_RATE / 2000)
 
     figure = Figure(figsize=(10, 6), layout="constrained")
@@ -53,7 +53,7 @@ def plot_enhancement(path, noisy, enhanced, clean, mask, title="", frame_shift=0
         image = draw(axis, level, extent)
         axis.set_title(name)
     bar = figure.colorbar(
-        image, ax=axes[0, :], label="Level (dB), 0: the loudest point"
+        image, ax=axes[0, :], label="Level (dB); 0: the loudest point"
     )
     bar.set_ticks(np.linspace(0, 1, 5), labels=np.linspace(-RANGE, 0, 5).astype(int))
     image = draw(axes[1, 1], mask, extent, MASK_COLORS)
@@ -67,16 +67,16 @@ def plot_enhancement(path, noisy, enhanced, clean, mask, title="", frame_shift=0
 
 
 def plot_layer_weights(path, weights, first_layer):
-    """Draw how much each SSL layer contributes to the embedding; nothing if there are none.
+    """Draw the weight of each SSL layer in the embedding; without layers, draw nothing.
 
     Arguments
     ---------
     path : str or Path
         The PNG to write.
     weights : np.ndarray
-        Weights [layers] of sum 1.
+        Weights [layers] that sum to 1.
     first_layer : int
-        0 if the first is the transformer's input, else 1.
+        0 if the first weight is that of the transformer's input, else 1.
 
     Example
     -------
@@ -104,14 +104,14 @@ def plot_layer_weights(path, weights, first_layer):
 
 
 def save_figure(figure, path):
-    """Write a figure, of the same bytes each time.
+    """Write a figure; the same figure always gives the same bytes.
 
     Arguments
     ---------
     figure : matplotlib.figure.Figure
         The figure.
     path : str or Path
-        The PNG or SVG to write; its folder is made.
+        The PNG or SVG to write; its folder is made if needed.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     metadata = {"Date": None} if Path(path).suffix == ".svg" else {}

@@ -1,4 +1,4 @@
-"""What a model card says of a training: command, data, base model and licence.
+"""Facts about a training run for the model card: command, data, base model, licence.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -17,19 +17,19 @@ from speechbrain_cffma.metric_table import TABLE
 
 
 def describe_training(hparams, command):
-    """What the card says of the training, whatever comes of it.
+    """Describe a training run before it starts.
 
     Arguments
     ---------
     hparams : SimpleNamespace
         The experiment, with the keys of hparams/run.yaml and enhancement.yaml.
     command : str
-        What was run, from `shareable_command`.
+        The command of the run, from `shareable_command`.
 
     Returns
     -------
     dict
-        Facts for `model_card`, in what JSON can hold.
+        Facts for `model_card`, which can be stored as JSON.
     """
     base = _base(hparams)
     ssl_source = None
@@ -59,18 +59,18 @@ def describe_training(hparams, command):
 
 
 def describe_results(summary, settings, data, rows):
-    """What the card says of the test.
+    """Describe the test results of a run.
 
     Arguments
     ---------
     summary : dict
-        What `write_report` returns for "noisy" and "enhanced".
+        Summary from `write_report` for the systems "noisy" and "enhanced".
     settings : dict
-        Those of the evaluation.
+        Settings of the evaluation.
     data : str or None
-        What the test data is.
+        Description of the test data.
     rows : iterable of dict
-        Rows of the test's manifest.
+        Rows of the test manifest.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def describe_results(summary, settings, data, rows):
 
 
 def describe_data(rows):
-    """How much data a manifest lists.
+    """Describe how much data a manifest lists.
 
     Arguments
     ---------
@@ -102,7 +102,7 @@ def describe_data(rows):
     Returns
     -------
     str
-        Number and length of the files, and what else is known of them.
+        Number and total length of the files, and their speakers, noises and SNRs if known.
 
     Example
     -------
@@ -127,17 +127,17 @@ def describe_data(rows):
 
 
 def shareable_command(arguments):
-    """The command of a run, with `PATH` for whatever lies on this machine alone.
+    """The command of a run for sharing: `PATH` replaces the paths of this machine.
 
     Arguments
     ---------
     arguments : list of str
-        Of `train.py`.
+        Arguments of `train.py`.
 
     Returns
     -------
     str
-        A line for a shell. It trains, also where the arguments only test.
+        A shell command that trains the model, without `--test_only`.
 
     Example
     -------
@@ -159,13 +159,13 @@ def _shareable(argument):
 
 
 def _hub_id(source):
-    """A source, if it is an id of the hub and no folder; else None."""
+    """The source if it is a hub id and not a folder, else None."""
     is_id = re.fullmatch(r"[\w.-]*\w/\w[\w.-]*", str(source))
     return str(source) if is_id and not os.path.exists(source) else None
 
 
 def _base(hparams):
-    """The model that the run started from; None if from none."""
+    """The model from which the run started; None if there is none."""
     if hparams.pretrained is None:
         return None
     text, data = read_card(hparams.enhancer.card)
@@ -179,7 +179,7 @@ def _base(hparams):
 
 
 def _license(own, base):
-    """The licence of weights that learnt from data of one licence, and maybe from a model."""
+    """The licence of the weights, from the licences of the data and of the base model."""
     if own is None or base is None or base["license"] in (None, own):
         return own
     return "other"
