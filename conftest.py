@@ -1,6 +1,6 @@
-"""What the tests and the examples in docstrings share: tiny SSL models and real speech.
+"""Fixtures for the tests and for the examples in docstrings: tiny SSL models, real speech.
 
-It lies in the repository's root so that the package's doctests find it as well.
+This file is in the repository's root so that the doctests of the package find it too.
 """
 
 import os
@@ -8,7 +8,7 @@ import os
 # Read when the HuggingFace libraries are imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-# joblib, and the programs that tests start, begin no workers unless a number is asked for.
+# joblib and the programs that tests start use no workers unless a test asks for them.
 os.environ["LOKY_MAX_CPU_COUNT"] = "1"
 
 import signal
@@ -18,7 +18,7 @@ import pytest
 import soundfile
 import torch
 
-# So small models gain nothing from threads, and lose much where the cores are busy.
+# Threads don't speed up such small models, and slow them down if the cores are busy.
 torch.set_num_threads(1)
 
 SPEECH_FOLDER = Path(__file__).parent / "recipes" / "DynamicMix" / "speech" / "en"
@@ -31,17 +31,17 @@ TINY = {
     "conv_dim": [16] * 7,
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 2,
-    # Large weights, so that each of them matters in so small a model.
+    # Large weights, so that each one matters in such a small model.
     "initializer_range": 0.2,
 }
-#: How the base and the large models of all three families differ, size aside.
+#: Differences between the base and the large models of all three families, besides size.
 BASE = {"feat_extract_norm": "group", "do_stable_layer_norm": False}
 LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_transformers():
-    """No progress bars of transformers between the test results."""
+    """Switch off the progress bars of transformers."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -49,13 +49,13 @@ def quiet_transformers():
 
 @pytest.fixture(scope="session", autouse=True)
 def hears_ctrl_c():
-    """The programs that tests start hear it, also where these run in the background."""
+    """Let the programs that tests start react to Ctrl-C, also if tests run in background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """The same random numbers in each test, whichever tests run."""
+    """Give each test the same random numbers, whichever tests run."""
     torch.manual_seed(0)
 
 
@@ -63,8 +63,8 @@ def seeded():
 def ssl_folder(tmp_path_factory):
     """`ssl_folder("wavlm", large=False, **config)`: folder of a tiny random model (str).
 
-    The family is wavlm, wav2vec2 or hubert. Further arguments go to its
-    configuration. The same arguments give the same folder: leave it as it is.
+    The family is wavlm, wav2vec2 or hubert. Further arguments go to its configuration.
+    Tests share the folder for the same arguments, so they must not change it.
     """
     from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
 
@@ -96,7 +96,7 @@ def tiny_wavlm(ssl_folder):
 
 @pytest.fixture
 def call_all_here():
-    """`workers.parallel_map` in this process: to start others takes longer than a small run."""
+    """`workers.parallel_map` in this process, since starting processes takes long."""
     from speechbrain_cffma.workers import Outcome
 
     def call_all(function, arguments, n_jobs, time_limits=None):
@@ -108,7 +108,7 @@ def call_all_here():
 
 @pytest.fixture
 def scored_here(call_all_here, monkeypatch):
-    """Training and evaluation score in this process."""
+    """Let training and evaluation score in this process."""
     from speechbrain_cffma.metrics import scoring
 
     monkeypatch.setattr(scoring, "parallel_map", call_all_here)
@@ -131,20 +131,20 @@ def tiny_enhancer(tiny_wavlm):
 
 @pytest.fixture
 def speechmos():
-    """Skips what needs the package of DNSMOS where it is not installed."""
+    """Skip a test if the package of DNSMOS is not installed."""
     pytest.importorskip("speechmos")
 
 
 @pytest.fixture
 def torchmetrics():
-    """Skips what needs the packages of SRMR where they are not installed."""
+    """Skip a test if the packages of SRMR are not installed."""
     pytest.importorskip("gammatone")
     pytest.importorskip("torchmetrics")
 
 
 @pytest.fixture(scope="session")
 def speech():
-    """3 s of a real utterance, float32 tensor [S] at 16 kHz: clone before writing to it."""
+    """3 s of a real utterance, float32 tensor [S] at 16 kHz; clone it before changing it."""
     for path in sorted(SPEECH_FOLDER.rglob("*.opus"), key=lambda path: path.name):
         wav, sample_rate = soundfile.read(path, dtype="float32")
         if len(wav) > 2 * sample_rate:

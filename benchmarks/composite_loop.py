@@ -1,6 +1,6 @@
-"""LLR, WSS and segmental SNR written straight from their equations, frame by frame.
+"""LLR, WSS and segmental SNR, implemented from their equations frame by frame.
 
-What speechbrain_cffma.metrics.segmental is checked against, and timed against. Hu & Loizou,
+Tests and benchmarks compare speechbrain_cffma.metrics.segmental with it. Hu & Loizou,
 "Evaluation of Objective Quality Measures for Speech Enhancement", IEEE TASLP 16(1), 2008.
 """
 
@@ -17,7 +17,7 @@ WIDTHS += [217.153, 235.631, 255.255, 276.072, 298.126, 321.465, 346.136]
 
 
 def measures(clean, enhanced, sample_rate, full_scale):
-    """The means over frames; the samples' full scale is 1, and `full_scale` when measured."""
+    """The means over frames; samples of full scale 1 are first scaled to `full_scale`."""
     length = round(0.03 * sample_rate)
     hop = length // 4
     window = 0.5 * (

@@ -1,11 +1,11 @@
-"""What windows and bfloat16 cost in quality, and the memory that a long file needs.
+"""Measure how windows and bfloat16 affect quality, and the memory for a long file.
 
     python benchmarks/inference.py windows default
     python benchmarks/inference.py precision default --pairs results/.../test.csv
     python benchmarks/inference.py memory default --minutes 1 60
 
-Speech is the bundled Russian speaker with the bundled noise of a truck at 5 dB, both
-unseen in training; or pairs of a manifest that training wrote.
+The speech is that of the bundled Russian speaker with the bundled noise of a truck at 5 dB,
+both unseen in training. `precision` takes the pairs of a manifest.
 """
 
 import argparse
@@ -37,7 +37,7 @@ CHOICES = {
 
 
 def noisy_speech(seconds):
-    """Clean and noisy speech [S], as long as there is speech."""
+    """Clean and noisy speech [S]; speech is repeated if it is too short."""
     clean = np.concatenate([read(path) for path in find_audio(BUNDLED / "speech/ru")])
     clean = np.resize(clean, seconds * SAMPLE_RATE)
     noise = np.resize(read(BUNDLED / "noise" / "truck.opus"), len(clean))
@@ -45,7 +45,7 @@ def noisy_speech(seconds):
 
 
 def windows(enhancer, seconds=60):
-    """A line for each choice of windows."""
+    """Measure each choice of windows; yield a line for each."""
     clean, noisy = noisy_speech(seconds)
     whole = enhancer.enhance(noisy, windows=WHOLE)
     yield f"{seconds} s as a whole: {quality(whole, clean)}"
@@ -60,13 +60,13 @@ def windows(enhancer, seconds=60):
             for p in (at_join, ~at_join)
         )
         yield (
-            f"{name}: {quality(enhanced, clean)}; whole against the difference to it: "
+            f"{name}: {quality(enhanced, clean)}; SNR relative to the whole: "
             f"{joins:.1f} dB at the joins, {rest:.1f} dB elsewhere"
         )
 
 
 def quality(enhanced, clean):
-    """PESQ as the mean over 10 s, and SI-SDR."""
+    """PESQ as the mean over parts of 10 s, and SI-SDR."""
     parts = zip(
         *(np.split(wav, len(wav) // (10 * SAMPLE_RATE)) for wav in (clean, enhanced)),
         strict=True,
@@ -77,7 +77,7 @@ def quality(enhanced, clean):
 
 
 def precision(enhancer, pairs):
-    """A line for each metric: packed in float32, in bfloat16, and how far they are apart."""
+    """Compare float32 with bfloat16; yield a line for each metric."""
     rows = read_manifest(pairs)
     noisy, clean = (
         [read(row[key]) for row in rows] for key in ("noisy_wav", "clean_wav")
@@ -93,13 +93,13 @@ def precision(enhancer, pairs):
         full, half = (np.array([row[metric] for row in x]) for x in scores.values())
         yield (
             f"{metric} of {len(rows)} files: fp32 {full.mean():.4f}, bf16 {half.mean():.4f}; "
-            f"difference {(half - full).mean():.5f}, of one file at most "
+            f"difference {(half - full).mean():.5f}, largest for one file "
             f"{np.abs(half - full).max():.4f}"
         )
 
 
 def memory(enhancer, minutes):
-    """Peak memory of this process after a file of so many minutes, in a line."""
+    """Peak memory of this process after it enhances a file, as one line."""
     _, noisy = noisy_speech(60)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "noisy.wav", Path(folder) / "enhanced.wav"
@@ -119,7 +119,7 @@ if __name__ == "__main__":
     parser.add_argument("--pairs", help="test.csv, for precision")
     arguments = parser.parse_args()
     if arguments.what == "memory" and arguments.minutes[1:]:
-        for n in arguments.minutes:  # Each in a process of its own.
+        for n in arguments.minutes:  # Each in a new process.
             command = [sys.executable, __file__, "memory", arguments.model]
             subprocess.run([*command, "--minutes", str(n)], check=True)
     else:

@@ -1,8 +1,8 @@
-"""Time the composite measures against a loop over frames, and an evaluation on 2 processes.
+"""Time the composite measures against a loop over frames, and an evaluation with 2 processes.
 
     python benchmarks/metrics.py
 
-What is compared is timed in turns, on the bundled speech with noise.
+Both sides of a comparison are timed in turns, on bundled speech with noise.
 """
 
 import itertools
@@ -24,12 +24,12 @@ from speechbrain_cffma.metrics import SCALES, segmental_measures
 
 SPEECH = Path(__file__).parents[1] / "recipes" / "DynamicMix" / "speech"
 SECONDS, SAMPLE_RATE, REPEATS = 5, 16000, 10
-#: As many files, of about the length of a read sentence of WSJ0.
+#: Number of files, and their length: about that of a read sentence of WSJ0.
 N_FILES, FILE_SECONDS = 100, 10
 
 
 def bundled_speech(seconds):
-    """The bundled utterances one after another [S], English ones first."""
+    """The bundled utterances in a row [S], English ones first."""
     signals = []
     for path in sorted(SPEECH.rglob("*.opus")):
         signals.append(soundfile.read(path, dtype="float64")[0])
@@ -45,7 +45,7 @@ def seconds_of(function, *args):
 
 
 def composite():
-    """Milliseconds of both, and their ratio, as one line."""
+    """Time both implementations; return one line with milliseconds and their ratio."""
     clean = bundled_speech(SECONDS)
     noise = np.random.default_rng(0).standard_normal(len(clean))
     enhanced = add_noise(clean, noise, 5)
@@ -69,7 +69,7 @@ def composite():
 
 
 def evaluation():
-    """Seconds of a whole evaluation, report included, with 1 process and 2, as one line."""
+    """Time an evaluation with its report, with 1 and 2 processes; return one line."""
     speech = bundled_speech(FILE_SECONDS * N_FILES)
     rng = np.random.default_rng(0)
     spent = {1: [], 2: []}
@@ -90,7 +90,7 @@ def evaluation():
     one, two = map(min, spent.values())
     return (
         f"evaluation of {N_FILES} files of {FILE_SECONDS} s, better of 2: {one:.1f} s, "
-        f"on 2 processes {two:.1f} s, {one / two:.2f} times faster"
+        f"with 2 processes {two:.1f} s, {one / two:.2f} times faster"
     )
 
 

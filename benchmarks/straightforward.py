@@ -1,9 +1,9 @@
-"""The network layer by layer, as one would write it down: what ours is measured against.
+"""A straightforward implementation of the network, as a reference for speed and output.
 
-transformers' own eager attention in WavLM, all hidden states, the scores of frames and of
-distances written out, convolutions over [batch, channel, time], float32, and the whole
-recording at once. It takes the weights of an enhancer, so that both must give the same;
-`tests/test_straightforward.py` holds them to it.
+It uses the eager attention of transformers in WavLM, all hidden states, explicit scores of
+frames and distances, convolutions over [batch, channel, time], float32, and processes the
+whole recording at once. It takes the weights of an enhancer; `tests/test_straightforward.py`
+checks that both give the same output.
 """
 
 import copy
@@ -17,12 +17,12 @@ from speechbrain_cffma.lobes.attention import RelativeSelfAttention, relative_si
 
 
 class Straightforward(nn.Module):
-    """An enhancer of MSCFF and RHMA in the straightforward form.
+    """A straightforward enhancer with MSCFF and RHMA.
 
     Arguments
     ---------
     enhancer : CFFMAEnhancer
-        Its weights are copied.
+        The enhancer whose weights are copied.
     """
 
     def __init__(self, enhancer):
@@ -35,7 +35,7 @@ class Straightforward(nn.Module):
         self.enhancer.embedding.set_fine_tune(enhancer.embedding.fine_tune)
 
     def forward(self, noisy):
-        """Enhance waveforms [B, S]; gives waveforms and log1p magnitude [B, T, F]."""
+        """Enhance waveforms [B, S]; return waveforms and log1p magnitude [B, T, F]."""
         spectrogram = self.enhancer.spectrogram
         log_magnitude, phase = spectrogram(noisy)
         embedding = self.embed(noisy, log_magnitude.shape[1])
@@ -95,7 +95,7 @@ def convolve(layer, x):
 
 
 def attend(attention, x):
-    """Self-attention with the scores of distances for each pair of frames [B, T, C]."""
+    """Self-attention [B, T, C] with explicit distance scores for each pair of frames."""
     n_frames, n_heads = x.shape[1], attention.n_heads
     query, key, value = (
         project(x).unflatten(2, (n_heads, -1)).transpose(1, 2)

@@ -2,8 +2,8 @@
 
     python examples/before_after.py docs
 
-Writes noisy.flac, enhanced.flac and before_after.webp: a speaker and a noise that the
-model has never heard, at 5 dB.
+It writes noisy.flac, enhanced.flac and before_after.webp. Speaker and noise are unseen in
+training; the SNR is 5 dB.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -28,7 +28,7 @@ NOISE = MIX / "noise" / "stream.opus"
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
     clean = audio.read(SPEECH)
-    # At half the level, so that 16 bits hold every peak.
+    # At half the level, so that no peak exceeds the range of 16 bits.
     noisy = 0.5 * add_noise(clean, np.resize(audio.read(NOISE), len(clean)), snr=5)
     enhanced = CFFMAEnhancer.from_pretrained().enhance(noisy)
 

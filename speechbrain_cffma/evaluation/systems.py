@@ -60,11 +60,11 @@ def pair_systems(
         paths = find_audio(folder)
         found.append(dict(zip(utterance_ids(paths, folder), paths, strict=True)))
     ids = sorted(set().union(*found))
-    twins = match_files(ids, clean_paths, clean, pair_by)
+    references = match_files(ids, clean_paths, clean, pair_by)
     missing = {
         folder: [name for name in ids if name not in paths]
         for folder, paths in zip(
-            [clean, *systems.values()], [twins, *found], strict=True
+            [clean, *systems.values()], [references, *found], strict=True
         )
     }
     n_missing = sum(map(len, missing.values()))
@@ -79,7 +79,7 @@ def pair_systems(
             )
         )
     return [
-        {"ID": name, "system": system, "path": paths[name], "clean": twins[name]}
+        {"ID": name, "system": system, "path": paths[name], "clean": references[name]}
         for system, paths in zip(systems, found, strict=True)
         for name in ids
     ]

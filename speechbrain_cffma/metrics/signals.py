@@ -67,7 +67,7 @@ def pair(metric, clean, enhanced, sample_rate):
         )
     length = min(map(len, signals))
     return [
-        _heard(metric, name, samples[:length])
+        _not_silent(metric, name, samples[:length])
         for name, samples in zip(names, signals, strict=True)
     ]
 
@@ -97,10 +97,10 @@ def single(metric, enhanced):
     >>> single("DNSMOS", np.array([0, 16384], dtype=np.int16)).tolist()
     [0.0, 0.5]
     """
-    return _heard(metric, "the signal", _samples(metric, "the signal", enhanced))
+    return _not_silent(metric, "the signal", _samples(metric, "the signal", enhanced))
 
 
-def _heard(metric, name, samples):
+def _not_silent(metric, name, samples):
     if not np.isfinite(samples).all():
         raise MetricError(f"{metric}: {name} holds NaN or Inf")
     if np.abs(samples).max(initial=0) < SILENCE:

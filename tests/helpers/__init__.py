@@ -1,1 +1,1 @@
-"""What the tests of several files share: networks, data, runs, stand-ins."""
+"""Helpers that several test files share: networks, data, runs, stand-ins."""

@@ -1,4 +1,4 @@
-"""The messages of errors."""
+"""Messages of errors."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from speechbrain_cffma.errors import InputError
 
 
 def error_of(function, *arguments, **options):
-    """The message of the InputError that a call raises, which is one line."""
+    """Return the message of the InputError that a call raises, and check that it is one line."""
     with pytest.raises(InputError) as caught:
         function(*arguments, **options)
     message = str(caught.value)

@@ -22,8 +22,8 @@ def faulty(clean, enhanced, sample_rate):
     return si_sdr(clean, enhanced, sample_rate)
 
 
-# The worker processes import this file too, under a name of their own; whatever else
-# imports it, such as a search for doctests, must leave the metrics alone.
+# Worker processes import this file too, as __mp_main__. Other imports, such as a search
+# for doctests, must not change the metrics.
 if __name__ in ("__main__", "__mp_main__"):
     intrusive.si_sdr = faulty
 

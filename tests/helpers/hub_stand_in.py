@@ -1,7 +1,7 @@
-"""A stand-in for the HuggingFace hub on this machine: what its client asks for, and faults.
+"""A local stand-in for the HuggingFace hub, which can also pretend faults.
 
-Repositories of models with branches, tags and commits; small files are kept in git,
-weights in LFS, whose storage has another host, as on the hub.
+It has repositories of models with branches, tags and commits. As on the hub, git stores
+small files, and LFS stores weights on another host.
 """
 
 import base64
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
-#: What a token permits.
+#: Permissions of each token.
 TOKENS = {"writer": {"read", "write"}, "reader": {"read"}}
 
 
@@ -30,7 +30,7 @@ class Repository:
         self.commit({}, "main", "initial commit")
 
     def commit(self, files, branch, message="commit"):
-        """Add files to a branch; the new commit's sha."""
+        """Add files to a branch; return the sha of the new commit."""
         files = {**self.files(branch), **files}
         self.messages.append(message)
         sha = hashlib.sha1(repr((len(self.commits), branch)).encode()).hexdigest()
@@ -52,18 +52,18 @@ class HubStandIn(http.server.ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.storage_url = f"http://localhost:{self.server_port}/storage"
         self.repositories = {}
-        self.storage = {}  # of LFS: sha256: content
+        self.storage = {}  # the LFS storage: {sha256: content}
         self.requests = []  # (method, path, Range header)
-        self.cuts = []  # bytes after which the next downloads of weights break off
+        self.cuts = []  # bytes after which each of the next downloads of weights stops
 
     def add(self, repo_id, files, branch="main", private=False):
-        """Commit files; the commit's sha."""
+        """Commit files; return the sha of the commit."""
         repository = self.repositories.setdefault(repo_id, Repository(private))
         self.storage |= {sha256(c): c for p, c in files.items() if is_large(p)}
         return repository.commit(files, branch)
 
     def downloads(self):
-        """The paths of the files that were downloaded, and the Range of each."""
+        """The path and the Range header of each download."""
         return [
             (path, range_header)
             for method, path, range_header in self.requests
@@ -81,7 +81,7 @@ class HubStandIn(http.server.ThreadingHTTPServer):
             thread.join()
 
     def go_away(self):
-        """Connections are refused from now on."""
+        """Refuse connections from now on."""
         self.shutdown()
         self.server_close()
 
@@ -105,7 +105,7 @@ class HubError(Exception):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    #: The paths of the interface, and the methods below that answer them.
+    #: Paths of the interface, and the methods below that answer them.
     ROUTES = [
         ("GET", r"/api/models/(?P<repo_id>[^/]+/[^/]+)", "info"),
         ("GET", r"/api/models/(?P<repo_id>.+)/revision/(?P<revision>.+)", "info"),
@@ -160,7 +160,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return TOKENS.get(token, set())
 
     def repository(self, repo_id):
-        """The repository, if who asks may see it."""
+        """The repository, if the client may read it."""
         repository = self.server.repositories.get(repo_id)
         if repository is None:
             raise HubError(404, "RepoNotFound", "Repository not found")

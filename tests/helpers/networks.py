@@ -1,4 +1,4 @@
-"""Small networks and lobes, and what the tests of several files ask of them."""
+"""Small networks and lobes for the tests of several files."""
 
 import torch
 
@@ -24,13 +24,13 @@ from speechbrain_cffma.training.experiment import load_experiment, read_experime
 N_FREQS, SSL_DIM, FUSED_DIM, DIM = 9, 8, 14, 12
 SHORT, LONG = 11, 17  # frames of two utterances
 RELATIVE_LENGTHS = torch.tensor([SHORT / LONG, 1.0])
-#: All networks; `contrast_stretching` changes the targets alone.
+#: All variants of the network; `contrast_stretching` changes only the targets.
 VARIANT_FILES = [
     path
     for path in sorted((HPARAMS / "variants").glob("*.yaml"))
     if path.stem != "contrast_stretching"
 ]
-#: Each file, and two that make the predecessor together.
+#: Each file, and the two files that together give the predecessor, BSSE-SE.
 VARIANTS = [*(path.stem for path in VARIANT_FILES), "[fusion_concatenation, blstm]"]
 
 
@@ -49,7 +49,7 @@ SEQUENCE_LOBES = {
     "blstm": lambda: BLSTM(DIM),
     "transformer": lambda: TransformerStack(DIM, n_heads=3),
 }
-#: Lobes that take a spectrum [B, T, N_FREQS] and an embedding [B, T, SSL_DIM].
+#: Lobes that take a log magnitude [B, T, N_FREQS] and an embedding [B, T, SSL_DIM].
 FUSING_LOBES = {
     "mscff": lambda: MSCFF(N_FREQS, SSL_DIM, FUSED_DIM),
     "cross_attention": lambda: CrossAttentionFusion(N_FREQS, SSL_DIM, DIM, n_heads=3),
@@ -58,7 +58,7 @@ FUSING_LOBES = {
 
 
 def perturbed(module):
-    """The module in eval mode, each parameter moved so that no default hides a fault."""
+    """Perturb each parameter, so that no default value hides a fault; return in eval mode."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -66,7 +66,7 @@ def perturbed(module):
 
 
 def padded_with_noise(short, long):
-    """A batch of both; behind the short one lies noise, which nothing may depend on."""
+    """A batch of both; noise pads the short one, and no result may depend on it."""
     filled = torch.cat([short, 3 * torch.randn(1, LONG - SHORT, short.shape[2])], 1)
     return torch.cat([filled, long])
 
@@ -82,13 +82,13 @@ def small_enhancer(ssl, **options):
 
 
 def is_cancelled(name):
-    """A bias of an attention's keys adds the same to all scores: softmax takes it out,
-    and what is left of its gradient is rounding."""
+    """Whether this is the bias of an attention's keys. It adds the same to all scores, so
+    softmax removes it and its gradient is only rounding."""
     return name.endswith((".key.bias", ".k_proj.bias"))
 
 
 def enhancer_of(variant, experiment="mini", **options):
-    """The network that `train.py` would build."""
+    """The network that `train.py` builds for a variant."""
     options = {"variant": variant, **options}
     overrides = {key: str(value) for key, value in options.items()}
     text = read_experiment(HPARAMS / f"{experiment}.yaml", overrides)

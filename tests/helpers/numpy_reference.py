@@ -1,4 +1,4 @@
-"""The equations of BSS-CFFMA in float64 NumPy, with loops, for one utterance [T, C] at a time.
+"""The equations of BSS-CFFMA in float64 NumPy, with loops, for one utterance [T, C].
 
 Written from the equations to check the lobes against, not for speed. `weights` are
 those of a lobe as `weights_of` returns them.
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def weights_of(module):
-    """The parameters of a module by name, in float64."""
+    """The parameters of a module by name, as float64 arrays."""
     return {
         name: parameter.detach().double().numpy()
         for name, parameter in module.named_parameters()
@@ -18,7 +18,7 @@ def weights_of(module):
 
 
 def part(weights, prefix):
-    """The weights of a part, its name taken off."""
+    """The weights of a part, without its name as prefix."""
     return {
         name.removeprefix(prefix + "."): value
         for name, value in weights.items()
@@ -35,14 +35,14 @@ def linear(x, weights):
 
 
 def layer_norm(x, weights, eps=1e-5):
-    """Each frame on its own."""
+    """Normalise each frame separately."""
     mean = x.mean(axis=1, keepdims=True)
     variance = ((x - mean) ** 2).mean(axis=1, keepdims=True)
     return (x - mean) / np.sqrt(variance + eps) * weights["weight"] + weights["bias"]
 
 
 def global_layer_norm(x, weights, eps=1e-5):
-    """All frames and channels together."""
+    """Normalise over all frames and channels together."""
     variance = ((x - x.mean()) ** 2).mean()
     normalised = (x - x.mean()) / np.sqrt(variance + eps)
     return normalised * weights["weight"] + weights["bias"]
@@ -118,7 +118,7 @@ def mscff(weights, spectrum, embedding, dilations=(1, 1, 1)):
 
 
 def sinusoid(distance, dim):
-    """Position vector of a distance: sin and cos in turn, from fast to slow."""
+    """Position vector of a distance: sin and cos alternate, from fast to slow."""
     vector = np.zeros(dim)
     for k in range(dim // 2):
         angle = distance / 10000 ** (2 * k / dim)
@@ -213,7 +213,7 @@ def lstm(weights, x, name):
 
 
 def blstm(weights, x, n_layers=2):
-    """Layers of two directions side by side; those of the last are summed."""
+    """Layers of two directions, concatenated; those of the last layer are summed."""
     weights = part(weights, "layers")
     for k in range(n_layers):
         forward = lstm(weights, x, f"l{k}")
@@ -229,7 +229,7 @@ def feed_forward(weights, x):
 
 
 def channel_attention(weights, x, share=0.5):
-    """One gain a channel, from its maximum and its mean over time."""
+    """One gain per channel, from its maximum and its mean over time."""
 
     def mlp(vector):
         hidden = np.maximum(linear(vector, part(weights, "mlp.0")), 0)
@@ -241,7 +241,7 @@ def channel_attention(weights, x, share=0.5):
 
 
 def time_attention(weights, x, share=0.5):
-    """One gain a frame, from the mean and the maximum over its channels."""
+    """One gain per frame, from the mean and the maximum over its channels."""
     mean, maximum = x.mean(axis=1)[:, None], x.max(axis=1)[:, None]
     separate, joint = part(weights, "separate_conv"), part(weights, "joint_conv")
     gain = share / 2 * sigmoid(conv(mean, separate))

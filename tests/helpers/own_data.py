@@ -1,4 +1,4 @@
-"""Small data of the forms that users bring: speakers' folders, and pairs."""
+"""Small data sets as users have them: folders of speakers, and pairs."""
 
 import os
 import shutil
@@ -11,12 +11,12 @@ from helpers.runs import SMALL_MIX
 from helpers.signals import speech
 
 SAMPLES = 8000
-#: The names of a flat folder.
+#: File names of a folder without subfolders.
 FLAT = [f"{i:02d}.wav" for i in range(20)]
 
 
 def dynamic_mix(folder):
-    """A speech folder of 20 files of two speakers."""
+    """Write a speech folder with 20 files of two speakers; return options that use it."""
     for speaker, count in (("en", 16), ("ru", 4)):
         (folder / speaker).mkdir(parents=True)
         for path in sorted((SPEECH / speaker).glob("*.opus"))[:count]:
@@ -26,7 +26,7 @@ def dynamic_mix(folder):
 
 
 def write_pairs(folder, names, clean_names=None, noisy="noisy", clean="clean"):
-    """Pairs of speech, in white noise of 5 dB; return their folders by option."""
+    """Write pairs of speech, noisy at 5 dB by white noise; return their folders by option."""
     random = np.random.default_rng(0)
     for index, name in enumerate(names):
         samples = speech(index % 5)[index * 10 :][:SAMPLES]

@@ -1,4 +1,4 @@
-"""Where the repository has its parts."""
+"""Paths of the repository's folders."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A GPU for tests that have none: fake tensors have devices, types and strides, no data."""
+"""A pretended GPU for tests: fake tensors have a device, a dtype and strides but no data."""
 
 import contextlib
 import heapq
@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
-#: For their results, or the sizes of these, the host waits.
+#: The host waits for the results of these operations, or for the sizes of the results.
 READING = {
     aten._local_scalar_dense.default,
     aten.equal.default,
@@ -24,12 +24,12 @@ INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
 
 @contextlib.contextmanager
 def pretended():
-    """Fake tensors, and what PyTorch would not do without a real device.
+    """Use fake tensors, and replace the functions of PyTorch that need a real device.
 
     Yields
     ------
     list
-        The biases of all attentions, each of which has been checked.
+        The biases of all attentions; each has been checked.
     """
     attention, biases = F.scaled_dot_product_attention, []
 
@@ -52,7 +52,7 @@ def pretended():
 
 
 def pretend(module):
-    """Put a module, made outside of `pretended`, onto the device inside."""
+    """Put a module that was made outside `pretended` onto the pretended device."""
     for part in module.modules():
         for tensors in (part._parameters, part._buffers):
             for name, tensor in tensors.items():
@@ -66,15 +66,15 @@ def pretend(module):
 
 
 def check_bias(query, bias):
-    """Refuse a bias that a fused kernel would read unaligned.
+    """Refuse a bias that is not aligned for fused kernels.
 
-    They read it by 16 bytes, row by row: see `attn_bias_ptr` in PyTorch's
+    The kernels read 16 bytes at a time, row by row: see `attn_bias_ptr` in PyTorch's
     kernel_forward.h. PyTorch copies a bias whose strides don't fit, but only for the
-    memory-efficient kernel, and whatever element it begins at (`preprocess_mask` in its
+    memory-efficient kernel, and without checking its first element (`preprocess_mask` in
     attention.cpp).
     """
     if bias is None or bias.dtype == torch.bool:
-        return  # it becomes a bias of its own
+        return  # PyTorch makes a new bias from it
     assert bias.device == query.device
     if bias.dtype != query.dtype:
         return  # autocast copies it
@@ -87,7 +87,7 @@ def check_bias(query, bias):
 def backward(loss, *args, **options):
     """`loss.backward()` without PyTorch's engine, which would ask the driver for streams.
 
-    The same nodes are called, in the same order.
+    It calls the same nodes in the same order.
     """
     waiting = {loss.grad_fn: {0: torch.ones_like(loss)}}
     queue = [(*rank(loss.grad_fn), loss.grad_fn)]
@@ -112,12 +112,12 @@ def backward(loss, *args, **options):
 
 
 def rank(node):
-    """Leaves come last; of others that come first which were computed last."""
+    """Sort key of nodes: leaves come last, other nodes in reverse order of computation."""
     return hasattr(node, "variable"), -node._sequence_nr(), id(node)
 
 
 def like(gradient, expected):
-    """A gradient in the shape, from which it was broadcast, and type that are expected."""
+    """Convert a gradient to the expected dtype, and to the shape before broadcasting."""
     if gradient.shape != (shape := tuple(expected.shape)):
         gradient = gradient.sum_to_size(shape)
     if gradient.dtype != expected.dtype:
@@ -126,12 +126,12 @@ def like(gradient, expected):
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses operations at which the host would wait for the device.
+    """Refuses operations that make the host wait for the device.
 
     Arguments
     ---------
     host_has_tensors : bool
-        Whether tensors, other than single numbers, may be made on the host.
+        Whether the host may make tensors other than single numbers.
     """
 
     def __init__(self, host_has_tensors=False):
@@ -159,11 +159,11 @@ class NoWaiting(TorchDispatchMode):
 
 
 def selects(args):
-    """Whether an index selects what is true, which the host has to count."""
+    """Whether an index is a boolean mask, whose true values the host must count."""
     _, indices, *values = args
     if not any(i is not None and i.dtype == torch.bool for i in indices):
         return False
-    # A single number is filled in everywhere instead.
+    # Filling in a single number needs no count.
     return not (values and values[0].dim() == 0)
 
 

@@ -1,4 +1,4 @@
-"""Small runs of train.py, and what they say and leave."""
+"""Small runs of train.py, their messages and their results."""
 
 import json
 
@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 import train
 from helpers.paths import ROOT
 
-#: Options of any experiment that make it a run of seconds, and its network small.
+#: Options that make a run of any experiment take seconds.
 SMALL_RUN = {
     "number_of_epochs": 2,
     "steps_per_epoch": 4,
@@ -21,9 +21,9 @@ SMALL_RUN = {
     "device": "cpu",
 }
 SMALL_NETWORK = {"fused_dim": 32, "dim": 16}
-#: Few fixed pairs of what is mixed on the fly.
+#: Options for few fixed pairs of an experiment that mixes on the fly.
 SMALL_MIX = {"n_valid": 2, "n_test": 4}
-#: What experiments must be given beside small data.
+#: Further options that experiments need with small data.
 GIVEN = {
     "default": {
         "noise_folder": "null",
@@ -39,7 +39,7 @@ def command_line(experiment, **options):
 
 
 def fails(argv, capsys):
-    """Run, expecting failure; return the one line it prints to standard error."""
+    """Run a command that must fail; return the error line from standard error."""
     with pytest.raises(SystemExit) as stop:
         train.main(argv)
     assert stop.value.code == 1
@@ -48,7 +48,7 @@ def fails(argv, capsys):
 
 
 def si_sdr_of(folder, system="enhanced"):
-    """The mean over the test set of a run."""
+    """The mean SI-SDR over the test set of a run."""
     summary = json.loads((folder / "test" / "summary.json").read_text())
     return summary["overall"][system]["scores"]["si_sdr"]["mean"]
 

@@ -1,4 +1,4 @@
-"""Signals, and measures of them."""
+"""Signals and their measures."""
 
 import functools
 
@@ -10,7 +10,7 @@ from helpers.paths import SPEECH
 
 @functools.cache
 def speech(index):
-    """An utterance [S] at 16 kHz, from where it is sure to have begun."""
+    """An utterance [S] at 16 kHz, without the silence at its beginning."""
     paths = sorted((SPEECH / "en").glob("*.opus"))
     return soundfile.read(paths[index])[0][6000:]
 

@@ -1,4 +1,4 @@
-"""Runs of train.py in processes that die or work together, started in no time."""
+"""Runs of train.py in processes that die or work together, and start fast."""
 
 import functools
 import multiprocessing
@@ -9,8 +9,8 @@ import traceback
 
 import torch
 
-#: The imports of a run take longer than a small run itself: its processes are copies of
-#: one that has done them, and nothing else.
+#: Imports take longer than a small run. Processes are therefore forked from a server that
+#: has done the imports and nothing else.
 READY = multiprocessing.get_context("forkserver")
 READY.set_forkserver_preload(
     ["train", "helpers.started", "speechbrain_cffma.training.brain"]
@@ -18,17 +18,17 @@ READY.set_forkserver_preload(
 
 
 def trained(argv, n_processes=1, dies=None):
-    """Run `train.main` in processes of their own, as torchrun starts them.
+    """Run `train.main` in separate processes, as torchrun starts them.
 
     Arguments
     ---------
     argv : list of str
-        Its command line.
+        The command line.
     n_processes : int
         Number of processes of the run.
     dies : tuple or None
-        ("step", n) or ("save", n): as by `kill -9`, half-way through the n-th optimiser
-        step or file of a checkpoint.
+        ("step", n) or ("save", n): the process is killed as by `kill -9`, during the n-th
+        optimiser step or the n-th file of a checkpoint.
 
     Returns
     -------
@@ -74,12 +74,12 @@ def _train(argv, environment, dies):
     except BaseException:
         traceback.print_exc()
         os._exit(1)
-    # Python would wait for the workers of joblib, and these for the end of this process.
+    # Python would wait for joblib's workers, which wait for the end of this process.
     os._exit(0)
 
 
 def dying(function, n):
-    """The function, dying half-way through its n-th call."""
+    """Wrap a function so that its n-th call kills the process before it returns."""
     calls = 0
 
     @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""VoiceBank-DEMAND in the published form, with a few short utterances."""
+"""A few short utterances in the folder layout of VoiceBank-DEMAND."""
 
 import numpy as np
 import soundfile
@@ -23,7 +23,7 @@ TEST = {
 
 
 def write_tree(folder, rate=16000, train=TRAIN, seconds=0.5, suffix=""):
-    """The published folders and logs, with speech from the bundled files."""
+    """Write the published folders and logs, with speech from the bundled files."""
     random = np.random.default_rng(0)
     for utterances, name in ((train, "trainset_28spk"), (TEST, "testset")):
         for side in ("clean", "noisy"):

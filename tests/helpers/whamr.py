@@ -1,4 +1,4 @@
-"""WHAMR! in the form of its scripts, with a few short mixtures."""
+"""A few short mixtures in the folder layout of WHAMR!."""
 
 import functools
 
@@ -10,7 +10,7 @@ from helpers.paths import BUNDLED
 from speechbrain_cffma.data.mixing import reverberate, rms
 from speechbrain_cffma.data.rooms import simulate_room
 
-#: Names as in WHAMR!: the two utterances of WSJ0 and their levels.
+#: Names as in WHAMR!: two utterances of WSJ0 and their levels.
 NAMES = {
     "tr": [f"{i + 11}aa010{i}_1.{i}_02no0210_-1.{i}" for i in range(5)],
     "cv": ["22ga010b_0.5_20ho010c_-0.5", "23wa010b_0.6_20ho010d_-0.6"],
@@ -21,7 +21,7 @@ RATES = {16000: "wav16k", 8000: "wav8k"}
 
 @functools.cache
 def recordings(kind):
-    """Recordings [S] of a bundled folder, from where they are sure to have begun."""
+    """Recordings [S] of a bundled folder, without the silence at their beginning."""
     paths = sorted((BUNDLED / kind).glob("*.opus"))[:7]
     return [soundfile.read(path)[0][6000:38000] for path in paths]
 
@@ -51,7 +51,7 @@ def signals(index, version):
 
 
 def write_tree(folder):
-    """A small data set in both rates and versions."""
+    """Write a small data set in both sample rates and versions."""
     for version in ("min", "max"):
         index = 0
         for split, names in NAMES.items():
