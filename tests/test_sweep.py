@@ -569,7 +569,7 @@ class TestComparison:
         (finished.runs[0].folder / "test" / "scores.csv").write_text(
             "ID,system\na,noisy"
         )
-        with pytest.raises(InputError, match="out/base/1/test holds no report"):
+        with pytest.raises(InputError, match="out/base/1/test holds no valid report"):
             report.compare(finished)
 
 

@@ -70,7 +70,7 @@ def reversal(samples, rng):
 
 
 def gain(samples, rng):
-    """Vary the level, slowly as of a passing car or fast as of a rattle.
+    """Vary the level, slowly like a passing car or fast like a rattle.
 
     Returns
     -------

@@ -74,8 +74,8 @@ class SSLEmbedding(nn.Module):
     Raises
     ------
     InputError
-        If `fine_tune` is unknown, if `ssl` does not return all hidden states, or if it
-        is frozen but shall be fine-tuned.
+        If `fine_tune` is unknown, if `ssl` does not return all hidden states, or if `ssl`
+        was made with freeze=True and `fine_tune` is not "frozen".
 
     Example
     -------
