@@ -422,7 +422,7 @@ class TestCommand:
         process.terminate()
         _, error = process.communicate(timeout=30)
         assert process.returncode == 130
-        assert "the same command goes on" in error
+        assert "run the same command to continue" in error
         with pytest.raises(ProcessLookupError):
             os.kill(int(started.read_text()), 0)
 

@@ -356,7 +356,7 @@ def test_a_folder_that_can_not_be_written_is_one_line(arguments, tmp_path, capsy
     folder.parent.touch()
     error = fails(arguments(folder), capsys)
     assert error == (
-        f"error: {folder} can't be written (Not a directory): choose another by "
+        f"error: {folder} can't be written (Not a directory): choose another folder by "
         "--output_folder"
     )
 
