@@ -10,6 +10,7 @@ Authors
 
 import dataclasses
 import sys
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from speechbrain_cffma.errors import InputError, exits_in_one_line, reason
@@ -27,23 +28,11 @@ def main(argv=None):
     from speechbrain_cffma.versions import check_torch_pair
 
     check_torch_pair()
-    import speechbrain as sb
-    import torch
-    from speechbrain.utils.distributed import (
-        ddp_init_group,
-        if_main_process,
-        run_on_main,
-    )
+    from speechbrain.utils.distributed import ddp_init_group, if_main_process
     from transformers.utils.logging import disable_progress_bar
 
-    from speechbrain_cffma.data.datasets import evaluation_loader, training_loader
-    from speechbrain_cffma.files import lock
     from speechbrain_cffma.inference.device import device_named
-    from speechbrain_cffma.training.experiment import (
-        load_experiment,
-        prepare_data,
-        read_experiment,
-    )
+    from speechbrain_cffma.training.experiment import load_experiment, read_experiment
     from speechbrain_cffma.training.overrides import parse_command_line
     from speechbrain_cffma.training.provenance import shareable_command
 
@@ -57,18 +46,40 @@ def main(argv=None):
     ddp_init_group(run_opts)
 
     output_folder = load_experiment(experiment, only="output_folder")
-    if if_main_process():
+    with _held(output_folder) if if_main_process() else nullcontext():
+        _train(experiment, output_folder, run_opts, shareable_command(argv))
+
+
+@contextmanager
+def _held(output_folder):
+    """Make a folder and lock it: no other process trains into it at the same time."""
+    from speechbrain_cffma.files import lock
+
+    try:
+        Path(output_folder).mkdir(parents=True, exist_ok=True)
+        file = open(Path(output_folder) / ".lock", "ab")
+    except OSError as error:
+        raise InputError(
+            f"{output_folder} can't be written ({reason(error)}): choose another "
+            "folder by --output_folder"
+        ) from error
+    with file:
         try:
-            Path(output_folder).mkdir(parents=True, exist_ok=True)
-            lock_file = open(Path(output_folder) / ".lock", "ab")  # held until the end
-            lock(lock_file)
+            lock(file)
         except InputError as error:
             raise InputError(f"{output_folder}: {error}") from error
-        except OSError as error:
-            raise InputError(
-                f"{output_folder} can't be written ({reason(error)}): choose another "
-                "folder by --output_folder"
-            ) from error
+        yield
+
+
+def _train(experiment, output_folder, run_opts, command):
+    """Prepare, train and evaluate an experiment that has been read."""
+    import speechbrain as sb
+    import torch
+    from speechbrain.utils.distributed import if_main_process, run_on_main
+
+    from speechbrain_cffma.data.datasets import evaluation_loader, training_loader
+    from speechbrain_cffma.training.experiment import load_experiment, prepare_data
+
     sb.create_experiment_directory(output_folder)
     if if_main_process():
         path = Path(output_folder) / "hyperparams.yaml"
@@ -83,7 +94,7 @@ def main(argv=None):
         hparams=hparams,
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
-        command=shareable_command(argv),
+        command=command,
     )
     world_size = torch.distributed.get_world_size() if brain.distributed_launch else 1
     share = {
