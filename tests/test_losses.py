@@ -9,6 +9,7 @@ import torch
 from scipy.stats import spearmanr
 from speechbrain.dataio.batch import PaddedBatch
 
+from helpers.paths import HPARAMS
 from speechbrain_cffma import audio
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes import LogSpectrogram
@@ -22,6 +23,7 @@ from speechbrain_cffma.losses import (
 from speechbrain_cffma.metrics import pesq, si_sdr
 from speechbrain_cffma.training.base import RunningMeans
 from speechbrain_cffma.training.brain import EnhancementBrain
+from speechbrain_cffma.training.experiment import load_experiment, read_experiment
 
 NOISES = Path(__file__).parents[1] / "recipes" / "DynamicMix" / "noise"
 
@@ -277,6 +279,18 @@ class TestContrastStretching:
     @pytest.fixture
     def stretch(self):
         return ContrastStretching(LogSpectrogram())
+
+    @pytest.mark.parametrize("experiment", ["vbd_wavlm_pesq", "demo"])
+    def test_the_variant_takes_the_transform_of_the_network(
+        self, experiment, tiny_wavlm, monkeypatch
+    ):
+        monkeypatch.setattr("speechbrain_cffma.lobes.load_ssl", lambda **_: tiny_wavlm)
+        path, given = HPARAMS / f"{experiment}.yaml", {"variant": "contrast_stretching"}
+        if experiment == "vbd_wavlm_pesq":
+            given["data_folder"] = "none"
+        text = read_experiment(path, given)
+        transform = load_experiment(text, only="target_transform")
+        assert transform.spectrogram.n_fft == 400
 
     def test_keeps_the_level(self, stretch, clean):
         assert stretch(clean).norm() == pytest.approx(clean.norm().item(), rel=1e-4)
