@@ -24,6 +24,9 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
+# The helpers import train.py and the recipes, which are no package.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from helpers import voicebank, whamr
 from helpers.own_data import write_pairs
 from helpers.paths import ROOT, SPEECH
