@@ -4,7 +4,7 @@
 # make test-gpu      set up, and run the tests that need an NVIDIA GPU
 # make test-wheel    set up, and install the wheel with its dependencies alone, and use it (5 GB)
 # make test-browser  set up, install Chromium (Debian, Ubuntu: as root), test the pages in it
-# make docs-check    set up, run every command of the README and of docs/ (half an hour)
+# make docs-check    set up, run every command of the README and of docs/ (a quarter of an hour)
 # make clean         remove the environment and all results
 
 PYTHON ?= python3
