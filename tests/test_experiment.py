@@ -120,11 +120,12 @@ class TestInclude:
             ("base: /p/mini.yaml", "[/p/mini.yaml]"),
             ("base: base.yaml", "[run.yaml, enhancement.yaml, network/cffma.yaml]"),
             ("base: /p/base.yaml", "[/p/run.yaml, /p/enhancement.yaml, /p/network/"),
+            ("base: [x/b.yaml, c.yaml]", "[x/b.yaml, c.yaml]"),
         ],
     )
     def test_the_former_key_base_is_answered_by_what_to_write(self, write, former, now):
         path = write("mine.yaml", f"{former}\nlr: 1")
-        assert f"instead of `{former}` write `include: {now}" in message(path)
+        assert f"instead of `base:` write `include: {now}" in message(path)
 
     def test_so_is_the_former_key_without(self, write):
         path = write("mine.yaml", "include: []\nwithout: [lr]")
@@ -519,6 +520,11 @@ class TestVariants:
 
     def test_of_the_name_of_a_key_is_an_error_that_names_the_option(self, path):
         assert "did you mean --half=...?" in message(path, "variant: half")
+
+
+def test_a_key_of_0_1_0_that_was_replaced_names_the_new_ones(write):
+    path = write("a.yaml", "speech_folder: a\nnoise_folder: b")
+    assert "give --speech_folder=CORPUS/speech" in message(path, "corpus: x")
 
 
 class TestPretrained:

@@ -100,7 +100,9 @@ def concatenated(blocks):
 
 def test_the_names_of_0_1_0_for_windows_stay_valid():
     assert Windows(past=3.0, future=0.4) == Windows(left_context=3.0, lookahead=0.4)
-    assert (Windows().past, Windows().future) == (0.5, 0.5)
+    assert Windows()._fields == ("hop", "fade", "past", "future")
+    assert (Windows().left_context, Windows().lookahead) == (0.5, 0.5)
+    assert Windows()._replace(past=2.0).left_context == 2.0
 
 
 class TestForm:

@@ -22,8 +22,8 @@ SHORTEST = 4.0
 class _Lengths(NamedTuple):
     hop: float
     fade: float
-    left_context: float
-    lookahead: float
+    past: float
+    future: float
 
 
 class Windows(_Lengths):
@@ -67,19 +67,19 @@ class Windows(_Lengths):
         future: float | None = None,
     ) -> "Windows":
         """Accept the lengths by their current or their former names."""
-        left_context = left_context if past is None else past
-        lookahead = lookahead if future is None else future
-        return super().__new__(cls, hop, fade, left_context, lookahead)
+        past = left_context if past is None else past
+        future = lookahead if future is None else future
+        return super().__new__(cls, hop, fade, past, future)
 
     @property
-    def past(self) -> float:
-        """The left context."""
-        return self.left_context
+    def left_context(self) -> float:
+        """What the network hears before the part that is used, in seconds."""
+        return self.past
 
     @property
-    def future(self) -> float:
-        """The lookahead."""
-        return self.lookahead
+    def lookahead(self) -> float:
+        """What it hears after that part, in seconds."""
+        return self.future
 
     @property
     def latency(self) -> float:

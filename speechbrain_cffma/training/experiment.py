@@ -42,6 +42,10 @@ MOVED = {
     "heard_weight": "unmasked_weight",
     "DynamicMix.prepare.said_of_bundled": "DynamicMix.prepare.if_only_bundled",
 }
+#: Keys of 0.1.0 that are gone, and what to give instead.
+REPLACED = {
+    "corpus": "give --speech_folder=CORPUS/speech and --noise_folder=CORPUS/noise",
+}
 #: Keys that runs of 0.1.0 lack, and the values that go on with them as before.
 ADDED = {"best_metric": "pesq", "loss_weights": None, "target_transform": None}
 
@@ -118,11 +122,8 @@ def read_experiment(path, overrides=None):
             )
         if key not in tree:
             close = difflib.get_close_matches(key, tree)
-            hint = (
-                f"did you mean --{close[0]}?"
-                if close
-                else "see the files that it includes"
-            )
+            hint = f"did you mean --{close[0]}?" if close else None
+            hint = REPLACED.get(key) or hint or "see the files that it includes"
             raise InputError(f"{path} has no key {key!r} to override: {hint}")
     tree.update({key: value_of(key, text, tree) for key, text in overrides.items()})
     tree.pop("variant", None)  # merged, like included files
@@ -292,13 +293,14 @@ def _with_included(path, above=()):
 
 def _refuse_former_keys(path, tree):
     """Say what to write instead of the keys `base` and `without` of version 0.1.0."""
-    if "base" in tree:
-        base = Path(str(tree["base"]))
-        parts = ("run.yaml", "enhancement.yaml", "network/cffma.yaml")
-        names = parts if base.name == "base.yaml" else [base.name]
-        names = ", ".join(str(base.parent / name) for name in names)
+    if tree.get("base") is not None:
+        names = []
+        for base in map(Path, map(str, _listed(tree["base"]))):
+            parts = ("run.yaml", "enhancement.yaml", "network/cffma.yaml")
+            parts = parts if base.name == "base.yaml" else [base.name]
+            names += [str(base.parent / part) for part in parts]
         raise InputError(
-            f"{path}: instead of `base: {base}` write `include: [{names}]`"
+            f"{path}: instead of `base:` write `include: [{', '.join(names)}]`"
         )
     if "without" in tree:
         raise InputError(
