@@ -80,7 +80,7 @@ def test_what_is_learnt_at_one_frequency_holds_for_others():
     torch.testing.assert_close(one[:, :, 280:330], other[:, :, 296:346])
 
 
-@pytest.mark.parametrize("garbage", [0.0, 7.0])
+@pytest.mark.parametrize("garbage", [0.0, 7.0, float("nan")])
 def test_padded_it_gives_what_it_gives_alone(garbage):
     refiner = trained(Refiner(**SMALL))
     padded = inputs()

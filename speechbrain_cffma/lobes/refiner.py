@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.lobes.layers import zero_padding
 from speechbrain_cffma.registry import lobe
 
 #: Frequencies that the first convolution merges into one band.
@@ -83,15 +84,15 @@ class ResidualBlock(nn.Module):
         x : torch.Tensor
             Features [B, C, T, F], 0 in the padding.
         mask : torch.Tensor or None
-            1 at valid frames and 0 at padded ones [B, 1, T, 1].
+            True at valid frames [B, 1, T, 1]; None: there is no padding.
 
         Returns
         -------
         torch.Tensor
             Features [B, C, T, F], 0 in the padding.
         """
-        y = _zero_padding(F.relu(self.norm1(self.conv1(x))), mask)
-        return _zero_padding(F.relu(x + self.norm2(self.conv2(y))), mask)
+        y = zero_padding(F.relu(self.norm1(self.conv1(x))), mask)
+        return zero_padding(F.relu(x + self.norm2(self.conv2(y))), mask)
 
 
 @lobe
@@ -202,12 +203,12 @@ class Refiner(nn.Module):
         """
         if mask is not None:
             mask = mask.unsqueeze(1)  # [B, 1, T, 1]
-            masked = _zero_padding(masked, mask.transpose(1, 2))
-        x = _zero_padding(_features(noisy, masked), mask)
+            masked = zero_padding(masked, mask.transpose(1, 2))
+        x = zero_padding(_features(noisy, masked), mask)
         x = x.to(self.filter.weight.dtype)
         y = self._unet(x, hidden, mask)
         y = F.relu(self.spread(y)[..., : self.n_freqs] + self.full(x))
-        taps = self.filter(_zero_padding(y, mask)).to(masked.dtype)
+        taps = self.filter(zero_padding(y, mask)).to(masked.dtype)
         return masked + _filtered(masked, taps)
 
     def _unet(self, x, hidden, mask):
@@ -219,7 +220,7 @@ class Refiner(nn.Module):
         for level, blocks in enumerate(self.encoder):
             if level:
                 y = self.down[level - 1](y)
-            y = _zero_padding(y, mask)
+            y = zero_padding(y, mask)
             for block in blocks:
                 y = block(y, mask)
             levels.append(y)
@@ -227,7 +228,7 @@ class Refiner(nn.Module):
             levels[-2::-1], self.up[::-1], self.decoder[::-1], strict=True
         ):
             y = up(y)[..., : upper.shape[3]] + upper
-            y = block(_zero_padding(y, mask), mask)
+            y = block(zero_padding(y, mask), mask)
         return y
 
 
@@ -257,8 +258,3 @@ def _filtered(spectrum, taps):
         total_real = total_real + real[:, k] * x - imag[:, k] * y
         total_imag = total_imag + real[:, k] * y + imag[:, k] * x
     return torch.stack([total_real, total_imag], dim=3)
-
-
-def _zero_padding(x, mask):
-    """Set padded frames to zero; `mask` is 1 at valid frames, or None."""
-    return x if mask is None else x * mask
