@@ -95,23 +95,23 @@ def tiny_wavlm(ssl_folder):
 
 
 @pytest.fixture
-def call_all_here():
+def parallel_map_here():
     """`workers.parallel_map` in this process, since starting processes takes long."""
     from speechbrain_cffma.workers import Outcome
 
-    def call_all(function, arguments, n_jobs, time_limits=None):
+    def called_here(function, arguments, n_jobs, time_limits=None):
         for index, its_arguments in enumerate(arguments):
             yield Outcome(index, function(*its_arguments))
 
-    return call_all
+    return called_here
 
 
 @pytest.fixture
-def scored_here(call_all_here, monkeypatch):
+def scored_here(parallel_map_here, monkeypatch):
     """Let training and evaluation score in this process."""
     from speechbrain_cffma.metrics import scoring
 
-    monkeypatch.setattr(scoring, "parallel_map", call_all_here)
+    monkeypatch.setattr(scoring, "parallel_map", parallel_map_here)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ class Tone:
 
 
 @pytest.fixture
-def packages(call_all_here, tmp_path, monkeypatch):
+def packages(parallel_map_here, tmp_path, monkeypatch):
     """Two women's voices and a man's, and a declaration in English."""
     folder = tmp_path / "packages"
     voices = folder / "kokoro-js" / "package" / "voices"
@@ -42,7 +42,7 @@ def packages(call_all_here, tmp_path, monkeypatch):
     monkeypatch.setattr(
         synthesise, "model", lambda packages: (Tone(), {"a": 1, "b": 2, "c": 3})
     )
-    monkeypatch.setattr(synthesise, "parallel_map", call_all_here)
+    monkeypatch.setattr(synthesise, "parallel_map", parallel_map_here)
     monkeypatch.setattr(synthesise, "phonemes", lambda sentence, voice: 30 * "ab?")
     monkeypatch.setattr(shutil, "which", lambda name: name)
     return folder
@@ -80,10 +80,10 @@ def test_finished_voices_stay(packages, tmp_path):
 
 
 def test_voice_whose_process_dies_is_named(packages, tmp_path, monkeypatch):
-    def call_all(function, arguments, n_jobs):
+    def started(function, arguments, n_jobs):
         yield Outcome(2, crash="its process was killed by SIGKILL")
 
-    monkeypatch.setattr(synthesise, "parallel_map", call_all)
+    monkeypatch.setattr(synthesise, "parallel_map", started)
     with pytest.raises(CFFMAError, match="af_bea failed: .* SIGKILL"):
         synthesise.synthesise(packages, tmp_path, seconds=1)
 

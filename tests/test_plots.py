@@ -40,11 +40,21 @@ class TestPlots:
         plots.plot_enhancement(tmp_path / "a.png", *[silence] * 4)
         assert self.read(tmp_path / "a.png").std() > 0.05
 
-    def test_a_title_is_shown_as_it_stands(self, tmp_path):
+    def test_a_title_is_shown_as_it_stands(self, tmp_path, monkeypatch):
         """No formula, no escape code, and no error for bytes that are not UTF-8."""
+        shown, save_figure = [], plots.save_figure
+
+        def noted(figure, path):
+            shown.append(figure.get_suptitle())
+            save_figure(figure, path)
+
+        monkeypatch.setattr(plots, "save_figure", noted)
         silence = np.zeros((50, 201))
         for title in (r"a$\b$", "a\x1b[31m\udce9"):
             plots.plot_enhancement(tmp_path / "a.png", *[silence] * 4, title=title)
+        formula, escaped = shown
+        assert formula == r"a$\b$"
+        assert escaped.isprintable()
 
     def test_layer_weights_show_the_weights(self, tmp_path):
         weights = np.full(13, 0.02)
