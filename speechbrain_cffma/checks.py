@@ -39,7 +39,7 @@ PARTS = {
     "n_blocks": r"blocks\.(\d+)\.",
     "blocks": r"blocks\.(\d+)\.",
     "sub_blocks": r"sub_blocks\.(\d+)\.",
-    "depths": r"encoder\.(\d+)\.\d+\.conv1",
+    "depths": r"encoder\.(\d+)\.\d+\.norm",
     "n_layers": r"layers\.(?:weight_ih_l)?(\d+)",
     "num_hidden_layers": r"encoder\.layers\.(\d+)\.",
     "num_adapter_layers": r"adapter\.layers\.(\d+)\.",

@@ -23,61 +23,39 @@ STRIDE = 4
 HIDDEN_CHANNELS = 8
 #: Channels at full resolution in frequency.
 FULL_CHANNELS = 16
+#: Width of a residual block's inner layer, as a multiple of its channels.
+EXPANSION = 2
 #: Exponent that compresses magnitudes, similar to loudness.
 COMPRESSION = 0.3
 
 
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of [B, C, T, F].
-
-    It normalises each time and frequency alone, so neither padding nor batch size
-    changes the result.
-
-    Example
-    -------
-    >>> ChannelNorm(4)(torch.rand(2, 4, 10, 3)).mean(dim=1).abs().max().item() < 1e-6
-    True
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise [B, C, T, F]."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions over time and frequency, added to their input.
+    """A depthwise convolution over time and frequency, then two linear layers over channels.
+
+    A ConvNeXt block (https://arxiv.org/abs/2201.03545, Fig. 4) with 3x3 filters. Its
+    normalisation is over the channels alone, so neither padding nor batch size changes the
+    result.
 
     Arguments
     ---------
     channels : int
         Channels C.
-    dilation : int
-        Frames between the taps of the first convolution.
 
     Example
     -------
-    >>> ResidualBlock(4, dilation=2)(torch.rand(2, 4, 10, 7)).shape
+    >>> ResidualBlock(4)(torch.rand(2, 4, 10, 7)).shape
     torch.Size([2, 4, 10, 7])
     """
 
-    def __init__(self, channels: int, dilation: int = 1):
+    def __init__(self, channels: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(
-            channels,
-            channels,
-            3,
-            padding=(dilation, 1),
-            dilation=(dilation, 1),
-            bias=False,
-        )
-        self.norm1 = ChannelNorm(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm2 = ChannelNorm(channels)
-        # A deep network of such blocks begins near the identity.
-        nn.init.constant_(self.norm2.weight, 0.2)
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.expand = nn.Linear(channels, EXPANSION * channels)
+        self.reduce = nn.Linear(EXPANSION * channels, channels)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Convolve.
+        """Convolve, and add the result to the input.
 
         Arguments
         ---------
@@ -91,8 +69,9 @@ class ResidualBlock(nn.Module):
         torch.Tensor
             Features [B, C, T, F], 0 in the padding.
         """
-        y = zero_padding(F.relu(self.norm1(self.conv1(x))), mask)
-        return zero_padding(F.relu(x + self.norm2(self.conv2(y))), mask)
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y = self.reduce(F.relu(self.expand(y))).permute(0, 3, 1, 2)
+        return x + zero_padding(y, mask)
 
 
 @lobe
@@ -112,10 +91,11 @@ class Refiner(nn.Module):
     hidden_dim : int
         Channels D of the hidden features.
     channels : sequence of int
-        Channels of each level; a level has half as many bands as the level above it.
+        Channels of each level; a level has half as many bands and half as many frames as
+        the level above it.
     depths : sequence of int
-        Number of residual blocks in each level of the encoder, dilated by 1, 2, 4 ...
-        frames. The decoder has one block for each level.
+        Number of residual blocks in each level of the encoder. The decoder has one block
+        for each level.
     n_taps : int
         Length of the filter in frames (odd, so that it is centred).
 
@@ -137,8 +117,8 @@ class Refiner(nn.Module):
         self,
         n_freqs: int = 201,
         hidden_dim: int = 512,
-        channels: Sequence[int] = (48, 64, 96),
-        depths: Sequence[int] = (2, 2, 4),
+        channels: Sequence[int] = (32, 64, 96),
+        depths: Sequence[int] = (2, 3, 4),
         n_taps: int = 5,
     ):
         super().__init__()
@@ -159,24 +139,23 @@ class Refiner(nn.Module):
         self.bands = nn.Conv2d(5, first, (3, 7), stride=(1, STRIDE), padding=(1, 3))
         self.hidden = nn.Linear(hidden_dim, HIDDEN_CHANNELS * n_bands)
         self.join = nn.Conv2d(first + HIDDEN_CHANNELS, first, 1)
-        self.norm = ChannelNorm(first)
         self.encoder = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(c, 2**i) for i in range(n))
+            nn.ModuleList(ResidualBlock(c) for _ in range(n))
             for c, n in zip(channels, depths, strict=True)
         )
         steps = list(zip(channels[:-1], channels[1:], strict=True))
         self.down = nn.ModuleList(
-            nn.Conv2d(upper, lower, (1, 3), (1, 2), (0, 1)) for upper, lower in steps
+            nn.Conv2d(upper, lower, 3, stride=2, padding=1) for upper, lower in steps
         )
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(lower, upper, (1, 4), (1, 2), (0, 1))
+            nn.ConvTranspose2d(lower, upper, 4, stride=2, padding=1)
             for upper, lower in steps
         )
         self.decoder = nn.ModuleList(ResidualBlock(upper) for upper, _ in steps)
         self.spread = nn.ConvTranspose2d(
             first, FULL_CHANNELS, (1, 2 * STRIDE), (1, STRIDE), (0, STRIDE // 2)
         )
-        self.filter = nn.Conv2d(FULL_CHANNELS, 2 * n_taps, 3, padding=1)
+        self.filter = nn.Conv2d(FULL_CHANNELS, 2 * n_taps, 1)
         for weight in self.filter.parameters():
             nn.init.zeros_(weight)
 
@@ -208,26 +187,27 @@ class Refiner(nn.Module):
         x = x.to(self.filter.weight.dtype)
         y = self._unet(x, hidden, mask)
         y = F.relu(self.spread(y)[..., : self.n_freqs] + self.full(x))
-        taps = self.filter(zero_padding(y, mask)).to(masked.dtype)
+        taps = self.filter(y).to(masked.dtype)
         return masked + _filtered(masked, taps)
 
     def _unet(self, x, hidden, mask):
         y = self.bands(x)
         n_bands = y.shape[3]
         hidden = self.hidden(hidden).unflatten(2, (HIDDEN_CHANNELS, n_bands))
-        y = self.norm(self.join(torch.cat([y, hidden.transpose(1, 2)], dim=1)))
+        y = self.join(torch.cat([y, hidden.transpose(1, 2)], dim=1))
         levels = []
         for level, blocks in enumerate(self.encoder):
             if level:
                 y = self.down[level - 1](y)
+                mask = mask if mask is None else mask[:, :, ::2]
             y = zero_padding(y, mask)
             for block in blocks:
                 y = block(y, mask)
-            levels.append(y)
-        for upper, up, block in zip(
+            levels.append((y, mask))
+        for (upper, mask), up, block in zip(
             levels[-2::-1], self.up[::-1], self.decoder[::-1], strict=True
         ):
-            y = up(y)[..., : upper.shape[3]] + upper
+            y = up(y)[..., : upper.shape[2], : upper.shape[3]] + upper
             y = block(zero_padding(y, mask), mask)
         return y
 
