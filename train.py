@@ -13,7 +13,7 @@ import sys
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from speechbrain_cffma.errors import InputError, exits_in_one_line, reason
+from speechbrain_cffma.errors import InputError, exits_in_one_line, one_line, reason
 
 
 @exits_in_one_line
@@ -43,7 +43,14 @@ def main(argv=None):
     if run_opts.device:  # an error comes before the data are prepared
         device = str(device_named(run_opts.device))
         run_opts = dataclasses.replace(run_opts, device=device)
-    ddp_init_group(run_opts)
+    try:
+        ddp_init_group(run_opts)
+    except ValueError as error:
+        raise InputError(
+            f"{run_opts.distributed_backend} can't join the processes; it may need a GPU "
+            "for each: start fewer processes, or train on CPUs by --device=cpu "
+            f"--distributed_backend=gloo [{one_line(error)}]"
+        ) from error
 
     output_folder = load_experiment(experiment, only="output_folder")
     with _held(output_folder) if if_main_process() else nullcontext():

@@ -24,6 +24,7 @@ from speechbrain_cffma import audio
 from speechbrain_cffma.data.manifest import read_manifest
 from speechbrain_cffma.lobes import BLSTM, CFFMAEnhancer, Concatenation
 from speechbrain_cffma.metrics import score
+from speechbrain_cffma.training import base
 from speechbrain_cffma.training.brain import EnhancementBrain
 
 pytestmark = pytest.mark.slow
@@ -342,6 +343,31 @@ def test_half_precision_on_a_cpu_is_one_line(arguments, tmp_path, capsys, option
     error = fails([*arguments(tmp_path), f"--{option}=fp16"], capsys)
     assert error.startswith("error: The option `--precision` or `--eval_precision`")
     assert "bf16" in error
+
+
+@pytest.mark.parametrize(
+    ("is_native", "given", "expected"),
+    [
+        (True, {}, "bf16"),
+        (False, {}, "fp32"),
+        (False, {"precision": "bf16"}, "bf16"),
+        (True, {"precision": "fp32"}, "fp32"),
+    ],
+)
+def test_auto_is_bf16_where_the_device_has_it(
+    tmp_path, monkeypatch, is_native, given, expected
+):
+    monkeypatch.setattr(base, "has_bf16", lambda device: is_native)
+    hparams = {"precision": "auto", "output_folder": tmp_path}
+    brain = base.TrainingBrain(hparams=hparams, run_opts={"device": "cpu", **given})
+    assert brain.precision == expected
+
+
+def test_emulated_bf16_is_said(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "has_bf16", lambda device: False)
+    train.main(arguments(tmp_path, number_of_epochs=1, precision="bf16"))
+    log = (tmp_path / "log.txt").read_text()
+    assert "cpu has no instructions for bf16 and emulates it: --precision=fp32" in log
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "mps:99", "gpu", "meta"])

@@ -10,11 +10,37 @@ from pathlib import Path
 import numpy as np
 import speechbrain as sb
 import torch
+from speechbrain.utils.distributed import infer_device
 from transformers import get_scheduler
 
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.inference.device import has_bf16
 
 logger = logging.getLogger(__name__)
+
+
+def native_precision(run_opts=None):
+    """The fastest precision that the training device computes in by itself.
+
+    Arguments
+    ---------
+    run_opts : dict or speechbrain.utils.run_opts.RunOptions or None
+        Options of the command line; their `device` may be None or missing.
+
+    Returns
+    -------
+    str
+        "bf16" or "fp32".
+
+    Example
+    -------
+    >>> native_precision({"device": "meta"})
+    'fp32'
+    """
+    if not isinstance(run_opts, dict):
+        run_opts = {"device": getattr(run_opts, "device", None)}
+    device = torch.device(run_opts.get("device") or infer_device())
+    return "bf16" if has_bf16(device) else "fp32"
 
 
 class TrainingBrain(sb.Brain):
@@ -27,11 +53,12 @@ class TrainingBrain(sb.Brain):
     Subclasses implement `optimizers()` and write into `self.output_folder`. With
     `--debug` it is the subfolder `debug/` of the hparams' output_folder. The Brain uses
     these hparams: seed, output_folder, epoch_counter, lr_schedule, warmup_steps and
-    number_of_epochs; see hparams/run.yaml.
+    number_of_epochs; see hparams/run.yaml. If `precision` is "auto" there, the Brain trains
+    in bf16 where the device has instructions for it, and in fp32 elsewhere.
 
     Arguments
     ---------
-    *args, **kwargs
+    modules, opt_class, hparams, run_opts, checkpointer
         Arguments of `speechbrain.Brain`.
     command : str
         The command of the run, for the model card.
@@ -42,11 +69,27 @@ class TrainingBrain(sb.Brain):
         If the options do not fit each other or the device.
     """
 
-    def __init__(self, *args, command="", **kwargs):
+    def __init__(
+        self,
+        modules=None,
+        opt_class=None,
+        hparams=None,
+        run_opts=None,
+        checkpointer=None,
+        command="",
+    ):
+        if hparams.get("precision") == "auto":
+            hparams = {**hparams, "precision": native_precision(run_opts)}
         try:
-            super().__init__(*args, **kwargs)
+            super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         except ValueError as error:  # options that don't fit, such as fp16 on a CPU
             raise InputError(" ".join(str(error).split())) from error
+        if self.precision == "bf16" and not has_bf16(torch.device(self.device)):
+            logger.warning(
+                "%s has no instructions for bf16 and emulates it: --precision=fp32 is "
+                "many times faster",
+                self.device,
+            )
         self.command = command
         # A debug run of two batches must not replace the models of a real run.
         folder = Path(self.hparams.output_folder)
