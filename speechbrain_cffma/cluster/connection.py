@@ -1,0 +1,267 @@
+"""A connection to a Ray cluster, and what has to hold on each of its nodes.
+
+Authors
+ * The speechbrain-cffma developers 2026
+"""
+
+import logging
+import os
+import secrets
+import socket
+from contextlib import contextmanager
+from pathlib import Path
+
+from speechbrain_cffma.errors import CFFMAError, InputError, InstallError, one_line
+
+#: Packages on which results depend. Ray compares its own version and Python's.
+PACKAGES = ("torch", "torchaudio", "speechbrain", "numpy", "scipy", "soundfile", "av")
+#: Seconds within which a node must answer.
+PATIENCE = 120
+
+
+def import_ray():
+    """Import Ray, which only this folder and `--engine ray` need.
+
+    Returns
+    -------
+    module
+        The package `ray`.
+
+    Raises
+    ------
+    InstallError
+        If it is not installed.
+
+    Example
+    -------
+    >>> import_ray().__name__  # doctest: +SKIP
+    'ray'
+    """
+    # Ray reports its use to its makers unless it is told not to.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Tasks that ask for no GPU see none, as in Ray's next version.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise InstallError(
+            "Ray is not installed: pip install 'speechbrain-cffma[ray]'"
+        ) from error
+    return ray
+
+
+@contextmanager
+def connected(address=None, n_cpus=None):
+    """Connect to a running cluster, or start one on this computer for as long as needed.
+
+    Within a process that has called `ray.init`, its connection is used and left open.
+
+    Arguments
+    ---------
+    address : str or None
+        Address of a running cluster, such as "10.0.0.1:6379"; "auto" for the one that
+        this computer is a node of. None for the one that the environment variable
+        RAY_ADDRESS names; without it a cluster is started on this computer.
+    n_cpus : int or None
+        Number of CPUs of a cluster that is started; None for all.
+
+    Yields
+    ------
+    module
+        The package `ray`, connected.
+
+    Raises
+    ------
+    InstallError
+        If Ray is not installed, or the cluster has another version of it or of Python.
+    InputError
+        If there is no cluster at the address.
+
+    Example
+    -------
+    >>> with connected(n_cpus=2) as ray:  # doctest: +SKIP
+    ...     ray.get(ray.remote(max).remote(1, 2))
+    2
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if "://" in address:
+        raise InputError(
+            f"--address {address}: give the HOST:PORT of the head node, and run the "
+            "command on a node of the cluster or by `ray job submit`"
+        )
+    if address not in ("auto", "local"):
+        _knock(address)
+    options = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        options |= {"num_cpus": n_cpus, "include_dashboard": False}
+    try:
+        ray.init(address, **options)
+    # Ray raises various types; the message tells what happened.
+    except Exception as error:
+        raise _refusal(address, error) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _knock(address):
+    """Check that something listens at HOST:PORT, for which Ray would wait minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _refusal(address, error) from error
+
+
+def _refusal(address, error):
+    if address == "local":
+        return CFFMAError(f"Ray doesn't start on this computer [{one_line(error)}]")
+    if "ersion mismatch" in str(error):
+        return InstallError(
+            f"the cluster at {address} has another version of Ray or Python: install "
+            f"the same on all nodes [{one_line(error)}]"
+        )
+    return InputError(
+        f"no Ray cluster at {address}: start one by `ray start --head`, join it from "
+        f"this computer by `ray start --address=HOST:PORT`, or leave --address out "
+        f"[{one_line(error)}]"
+    )
+
+
+def on_each_node(function, *arguments):
+    """Call a function once on each node of the cluster that is connected.
+
+    Arguments
+    ---------
+    function : callable
+        A Python function. If it is defined inside another one, it is sent by its code,
+        so that the nodes need not have its module.
+    *arguments
+        Its arguments.
+
+    Returns
+    -------
+    dict
+        The results, by the node's address. A node on which the call fails has the
+        exception as its result.
+
+    Example
+    -------
+    >>> with connected():  # doctest: +SKIP
+    ...     on_each_node(lambda text: len(text), "abc")
+    {'172.17.0.2': 3}
+    """
+    ray = import_ray()
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=0)(function)
+    calls = {}
+    for node in ray.nodes():
+        if node["Alive"]:
+            where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            name = node["NodeManagerAddress"]
+            if name in calls:  # several nodes on one computer, as in tests
+                name = f"{name} ({node['NodeID'][:8]})"
+            calls[name] = task.options(scheduling_strategy=where).remote(*arguments)
+
+    def outcome(call):
+        try:
+            return ray.get(call, timeout=PATIENCE)
+        except Exception as error:
+            return error
+
+    return {name: outcome(call) for name, call in calls.items()}
+
+
+def check_versions(packages=PACKAGES):
+    """Check that all nodes have the driver's version of this and of other packages.
+
+    Arguments
+    ---------
+    packages : tuple of str
+        Names of the distributions on which the results depend. A package that is
+        missing here must be missing on each node.
+
+    Raises
+    ------
+    InstallError
+        If a node differs. The message names the node, the package and both versions.
+
+    Example
+    -------
+    >>> with connected():  # doctest: +SKIP
+    ...     check_versions()
+    """
+
+    # Sent by its code, since the package may be missing on a node.
+    def installed(packages):
+        from importlib import metadata
+
+        versions = {}
+        for package in packages:
+            try:
+                versions[package] = metadata.version(package)
+            except metadata.PackageNotFoundError:
+                versions[package] = None
+        try:
+            from speechbrain_cffma import __version__ as own
+        except ImportError:
+            own = None
+        return {"speechbrain-cffma": own, **versions}
+
+    here = installed(packages)
+    for node, there in on_each_node(installed, packages).items():
+        if isinstance(there, Exception):
+            raise CFFMAError(f"the node {node} does not answer [{one_line(there)}]")
+        for package, version in here.items():
+            if there[package] != version:
+                has, needs = (v or "no version" for v in (there[package], version))
+                raise InstallError(
+                    f"the node {node} has {has} of {package}, this computer {needs}: "
+                    "install the same on all nodes"
+                )
+
+
+def check_folder(folder):
+    """Check that all nodes see a folder of this computer under the same path.
+
+    Arguments
+    ---------
+    folder : str or Path
+        A folder on this computer that can be written; it is created if it is missing.
+
+    Raises
+    ------
+    InputError
+        If a node sees no such folder. The message names both.
+
+    Example
+    -------
+    >>> with connected():  # doctest: +SKIP
+    ...     check_folder("results")
+    """
+    folder = Path(folder).absolute()
+    mark = folder / f".{secrets.token_hex(8)}.seen"
+
+    def sees(path):
+        import os
+
+        return os.path.exists(path)
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        seen = on_each_node(sees, str(mark))
+    finally:
+        mark.unlink(missing_ok=True)
+    for node, sees_it in seen.items():
+        if sees_it is not True:
+            raise InputError(
+                f"the node {node} does not see the folder {folder}: use a folder that "
+                "all nodes share"
+            )
