@@ -119,6 +119,11 @@ def test_levels_and_taps_that_do_not_fit_are_refused(arguments):
 
 
 class TestInAnEnhancer:
+    def test_what_is_no_refiner_is_refused(self, tiny_enhancer):
+        e = tiny_enhancer
+        with pytest.raises(InputError, match="refiner is 'x', not a module"):
+            CFFMAEnhancer(e.embedding, e.spectrogram, e.mask_estimator, refiner="x")
+
     def test_it_changes_magnitude_and_phase(self, enhancer, tiny_enhancer):
         noisy = torch.randn(1, 8000)
         with torch.no_grad():

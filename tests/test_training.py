@@ -338,6 +338,11 @@ def test_debug_runs_two_batches_of_each_and_replaces_no_model(
     assert systems == ["noisy"] * 2 + ["enhanced"] * 2
 
 
+def test_what_is_no_module_is_one_line(arguments, tmp_path, capsys):
+    error = fails([*arguments(tmp_path), "--enhancer=x"], capsys)
+    assert error.startswith("error: enhancer is 'x', not a torch module")
+
+
 @pytest.mark.parametrize("option", ["precision", "eval_precision"])
 def test_half_precision_on_a_cpu_is_one_line(arguments, tmp_path, capsys, option):
     error = fails([*arguments(tmp_path), f"--{option}=fp16"], capsys)
@@ -359,7 +364,7 @@ def test_auto_is_bf16_where_the_device_has_it(
 ):
     monkeypatch.setattr(base, "has_bf16", lambda device: is_native)
     hparams = {"precision": "auto", "output_folder": tmp_path}
-    brain = base.TrainingBrain(hparams=hparams, run_opts={"device": "cpu", **given})
+    brain = base.TrainingBrain({}, hparams=hparams, run_opts={"device": "cpu", **given})
     assert brain.precision == expected
 
 
@@ -367,7 +372,9 @@ def test_emulated_bf16_is_said(arguments, tmp_path, monkeypatch):
     monkeypatch.setattr(base, "has_bf16", lambda device: False)
     train.main(arguments(tmp_path, number_of_epochs=1, precision="bf16"))
     log = (tmp_path / "log.txt").read_text()
-    assert "cpu has no instructions for bf16 and emulates it: --precision=fp32" in log
+    assert (
+        "this CPU has no instructions for bf16 and emulates it: --precision=fp32" in log
+    )
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "mps:99", "gpu", "meta"])

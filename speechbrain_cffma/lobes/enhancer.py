@@ -52,6 +52,11 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         estimator, and returns the module: in YAML
         `!name:speechbrain_cffma.lobes.Refiner`. None (as published): no refiner.
 
+    Raises
+    ------
+    InputError
+        If the refiner is neither a module nor callable.
+
     Example
     -------
     >>> from speechbrain_cffma.lobes import CFFMA, LogSpectrogram, SSLEmbedding
@@ -90,6 +95,11 @@ class CFFMAEnhancer(InferenceMixin, PretrainedMixin, nn.Module):
         """The module, built with the sizes of the mask estimator if it is not one yet."""
         if refiner is None or isinstance(refiner, nn.Module):
             return refiner
+        if not callable(refiner):
+            raise InputError(
+                f"refiner is {refiner!r}, not a module or a function that returns one; "
+                "--variant=refined adds one"
+            )
         return refiner(self.mask_estimator.n_freqs, self.mask_estimator.dim)
 
     def gain(self, noisy: Tensor, lengths: Tensor | None = None) -> Tensor:

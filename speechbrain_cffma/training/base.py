@@ -11,6 +11,7 @@ import numpy as np
 import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import infer_device
+from torch import nn
 from transformers import get_scheduler
 
 from speechbrain_cffma.errors import InputError
@@ -78,17 +79,23 @@ class TrainingBrain(sb.Brain):
         checkpointer=None,
         command="",
     ):
+        for name, module in _by_name(modules).items():
+            if not isinstance(module, nn.Module):
+                raise InputError(
+                    f"{name} is {module!r}, not a torch module: give one by !new: or !ref "
+                    "in a YAML file"
+                )
         if hparams.get("precision") == "auto":
             hparams = {**hparams, "precision": native_precision(run_opts)}
         try:
             super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         except ValueError as error:  # options that don't fit, such as fp16 on a CPU
             raise InputError(" ".join(str(error).split())) from error
-        if self.precision == "bf16" and not has_bf16(torch.device(self.device)):
+        device = torch.device(self.device)
+        if device.type == "cpu" and self.precision == "bf16" and not has_bf16(device):
             logger.warning(
-                "%s has no instructions for bf16 and emulates it: --precision=fp32 is "
-                "many times faster",
-                self.device,
+                "this CPU has no instructions for bf16 and emulates it: --precision=fp32 "
+                "is many times faster"
             )
         self.command = command
         # A debug run of two batches must not replace the models of a real run.
@@ -334,3 +341,8 @@ def gather(value):
     values = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(values, value)
     return values
+
+
+def _by_name(modules):
+    """The modules of a Brain; what is no mapping has the name of the hparam."""
+    return dict(modules) if hasattr(modules, "items") else {"modules": modules}
