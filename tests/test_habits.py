@@ -32,7 +32,17 @@ SHOWN_ELSEWHERE = {
     "wrap_ssl",
     "FastWavLMAttention",
     "FastFeatureEncoder",
+    "ConvLayer",
     "MetricError",
+    # The parts of an SSLNetwork.
+    "FeatureProjection",
+    "Encoder",
+    "EncoderLayer",
+    "PositionalConvolution",
+    "SelfAttention",
+    "FeedForward",
+    "AttentionAdapter",
+    "Adapter",
 }
 RECIPES = sorted((ROOT / "recipes").rglob("*.py"))
 SCRIPTS = [ROOT / "train.py", ROOT / "sweep.py", *SOURCES, *RECIPES]

@@ -16,6 +16,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from speechbrain_cffma.hub.complexity import count_parameters
 
 TEMPLATE = Path(__file__).with_name("card.md")
+#: The names of the families of SSL models, by their `model_type`.
+SSL_FAMILIES = {"wavlm": "WavLM", "wav2vec2": "Wav2Vec2", "hubert": "HuBERT"}
 TAGS = ["speech-enhancement", "BSS-CFFMA", "speechbrain-cffma"]
 
 
@@ -101,7 +103,7 @@ def _network(enhancer):
     refiner = enhancer.refiner
     return {
         "ssl": ssl
-        and f"{type(ssl).__name__}, {config.num_hidden_layers} layers with "
+        and f"{SSL_FAMILIES[config.model_type]}, {config.num_hidden_layers} layers with "
         f"{config.hidden_size} channels",
         "ssl_type": config and config.model_type,
         "fusion": type(enhancer.mask_estimator.fusion).__name__,

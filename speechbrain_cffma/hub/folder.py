@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 from speechbrain_cffma import checks
 from speechbrain_cffma.errors import InputError, one_line
 from speechbrain_cffma.files import atomic_write
-from speechbrain_cffma.hub.card import model_card
 from speechbrain_cffma.hub.weights import (
     CONFIG_FILE,
     OF_ONE_MODEL,
     WEIGHTS_FILE,
     load_weights,
+    without_values,
 )
 from speechbrain_cffma.registry import (
     LOBES,
@@ -75,9 +75,7 @@ from speechbrain_cffma.interface import EnhancerInterface as CustomInterface  # 
 
 
 def _load(cls, folder):
-    """Check a folder, build its model on the meta device, and then load the weights."""
-    import torch
-
+    """Check a folder, build its model on the meta device, load the weights, and try it."""
     if not (folder / CONFIG_FILE).is_file():
         raise InputError(f"{folder} is not a model folder: it has no {CONFIG_FILE}")
     try:
@@ -87,21 +85,23 @@ def _load(cls, folder):
             checks.check_value("weights_sha256", config["weights_sha256"], "")
         names = [name for name, lobe in LOBES.items() if issubclass(lobe, cls)]
         check_role("model", config.get("model"), tuple(names))
-        with torch.device("meta"):
+        with without_values():
             model = from_config(config["model"], shapes)
             checks.check_shapes(shapes, model)
-            _try_out(model)
+        _check_sizes(model)
     except InputError as error:
         raise InputError(f"{folder}: {error}; {OF_ONE_MODEL}") from error
     load_weights(model, folder / WEIGHTS_FILE, config.get("weights_sha256"))
     _fill_buffers(model)
+    try:
+        _try_out(model)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}; {OF_ONE_MODEL}") from error
     return model
 
 
-def _try_out(model):
-    """Check that the parts of an enhancer, which is on the meta device, fit together."""
-    import torch
-
+def _check_sizes(model):
+    """Check that sizes which the parts of an enhancer have in common are equal."""
     spectrogram = model.spectrogram
     bins = spectrogram.n_fft // 2 + 1
     if model.mask_estimator.n_freqs != bins:
@@ -115,9 +115,16 @@ def _try_out(model):
             f"model.embedding.hop_length is {hop_length}: it must be "
             f"{spectrogram.hop_length}, as spectrogram.hop_length"
         )
+
+
+def _try_out(model):
+    """Check that the parts of an enhancer fit together."""
+    import torch
+
+    # Not on the meta device, for which torch imports its compiler.
     try:
         with torch.inference_mode():
-            model.eval()(torch.empty(1, 1600 + spectrogram.n_fft))
+            model.eval()(torch.zeros(1, 1600 + model.spectrogram.n_fft))
     except MISFITS as error:
         raise InputError(
             f"the model's lobes do not fit together [{one_line(error)}]"
@@ -235,6 +242,8 @@ class PretrainedMixin(Module):
             registry.
         """
         from safetensors.torch import save
+
+        from speechbrain_cffma.hub.card import model_card
 
         if self.packed:
             raise InputError("a packed model can't be saved: save it before pack()")

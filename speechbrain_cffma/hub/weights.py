@@ -5,6 +5,7 @@ Authors
 """
 
 import hashlib
+from contextlib import contextmanager
 from pathlib import Path
 
 from speechbrain_cffma import checks
@@ -14,6 +15,38 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 #: What to do if the configuration and the weights do not fit.
 OF_ONE_MODEL = f"get {CONFIG_FILE} and {WEIGHTS_FILE} again, both from the same model"
+
+
+@contextmanager
+def without_values():
+    """Build modules whose weights have shapes, but no memory and no values yet.
+
+    They are on the meta device. `torch.nn.init` does nothing, for which torch would import
+    its compiler there.
+
+    Yields
+    ------
+    None
+
+    Example
+    -------
+    >>> import torch
+    >>> with without_values():
+    ...     embedding = torch.nn.Embedding(10**6, 10**6)
+    >>> embedding.weight.device
+    device(type='meta')
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Unfilled(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if getattr(function, "__module__", None) == "torch.nn.init":
+                return kwargs["tensor"]
+            return function(*args, **(kwargs or {}))
+
+    with torch.device("meta"), Unfilled():
+        yield
 
 
 def load_weights(model, path, sha256=None):

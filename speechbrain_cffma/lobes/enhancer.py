@@ -19,6 +19,8 @@ from speechbrain_cffma.lobes.layers import (
     n_valid_samples,
     statistics_dtype,
 )
+from speechbrain_cffma.lobes.ssl import SSLEmbedding
+from speechbrain_cffma.lobes.ssl_models import in_wrapper
 from speechbrain_cffma.registry import lobe
 
 
@@ -256,7 +258,11 @@ def load_enhancer(
     speechbrain_cffma.errors.InputError: ...
     """
     enhancer = CFFMAEnhancer.from_pretrained(source)
-    enhancer.embedding.set_fine_tune(fine_tune)
+    embedding = enhancer.embedding
+    if isinstance(embedding, SSLEmbedding):
+        # transformers adds what training may use, such as gradient checkpointing.
+        embedding.ssl = in_wrapper(embedding.ssl)
+    embedding.set_fine_tune(fine_tune)
     if enhancer.refiner is None:
         enhancer.refiner = enhancer._refiner(refiner)
     return enhancer

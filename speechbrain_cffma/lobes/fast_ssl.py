@@ -1,13 +1,16 @@
-"""Faster layers for the SSL models of transformers, with the same weights and outputs.
+"""Faster layers of SSL models, with the weights and the outputs of those of transformers.
+
+`ssl_network` is made of them; `make_fast` puts them into a model of transformers.
 
 Authors
  * The speechbrain-cffma developers 2026
 """
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeatureEncoder
 
 from speechbrain_cffma.lobes.attention import attend, relative_to_absolute
 from speechbrain_cffma.lobes.layers import (
@@ -20,19 +23,55 @@ from speechbrain_cffma.lobes.layers import (
 CHUNK = 100
 
 
-class FastWavLMAttention(WavLMAttention):
+#: The activations that a configuration may name: those that transformers documents for
+#: these models. Others have their own weights, or overflow in the seven layers of an
+#: encoder.
+ACTIVATIONS = {
+    "gelu": nn.GELU,
+    "gelu_new": lambda: nn.GELU(approximate="tanh"),
+    "relu": nn.ReLU,
+    "selu": nn.SELU,
+    "silu": nn.SiLU,
+    "swish": nn.SiLU,
+}
+
+
+class FastWavLMAttention(nn.Module):
     """WavLM's gated relative-position attention (https://arxiv.org/abs/2110.13900,
     Section III-A), without returning the attention weights.
 
     The implementation of transformers returns these weights, so it can't use fused
     kernels. It also computes the bucket of a distance for each pair of frames; this class
     does so once for each distance.
+
+    Arguments
+    ---------
+    config : SSLConfig
+        The configuration.
+    has_position_bias : bool
+        Whether it has the table of position biases, which only the first layer has.
     """
+
+    def __init__(self, config, has_position_bias):
+        super().__init__()
+        dim = config.hidden_size
+        self.num_heads = config.num_attention_heads
+        self.dropout = config.attention_dropout
+        self.num_buckets = config.num_buckets
+        self.max_distance = config.max_bucket_distance
+        self.k_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+        self.q_proj = nn.Linear(dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
+        self.gru_rel_pos_const = nn.Parameter(torch.ones(1, self.num_heads, 1, 1))
+        self.gru_rel_pos_linear = nn.Linear(dim // self.num_heads, 8)
+        if has_position_bias:
+            self.rel_attn_embed = nn.Embedding(self.num_buckets, self.num_heads)
 
     def forward(
         self, hidden_states, attention_mask=None, position_bias=None, index=0, **kwargs
     ):
-        """Attend; the arguments are those of `WavLMAttention`.
+        """Attend; the arguments are those of transformers' `WavLMAttention`.
 
         Returns
         -------
@@ -69,17 +108,82 @@ class FastWavLMAttention(WavLMAttention):
         """The bias of each pair of frames [1, H, T, T], with one lookup per distance."""
         device = self.rel_attn_embed.weight.device
         distances = torch.arange(1 - n_frames, n_frames + 1, device=device)
-        bias = self.rel_attn_embed(self._relative_positions_bucket(distances))
+        bias = self.rel_attn_embed(self._bucket(distances))
         bias = bias.T[None, :, None].expand(1, -1, n_frames, -1)  # [1, H, T, 2T]
         return relative_to_absolute(bias)
 
+    def _bucket(self, distances):
+        """The bucket of each distance: half of them are for distances above 0. Of each
+        half, the first half holds one distance each, and the others grow exponentially up
+        to `max_distance`."""
+        n_buckets = self.num_buckets // 2
+        n_exact = n_buckets // 2
+        size = distances.abs()
+        # Computed in this order, since rounding decides on the bucket.
+        place = torch.log(size.float() / n_exact)
+        place = place / math.log(self.max_distance / n_exact) * (n_buckets - n_exact)
+        far = (n_exact + place).long().clamp(max=n_buckets - 1)
+        return (distances > 0) * n_buckets + torch.where(size < n_exact, size, far)
 
-class FastFeatureEncoder(WavLMFeatureEncoder):
+
+class ConvLayer(nn.Module):
+    """A layer of a feature encoder: a convolution, a norm if it has one, an activation.
+
+    Arguments
+    ---------
+    config : SSLConfig
+        The configuration.
+    index : int
+        Number of the layer. With `feat_extract_norm="group"` only the first has a norm.
+    """
+
+    def __init__(self, config, index):
+        super().__init__()
+        n_out = config.conv_dim[index]
+        self.conv = nn.Conv1d(
+            config.conv_dim[index - 1] if index else 1,
+            n_out,
+            config.conv_kernel[index],
+            config.conv_stride[index],
+            bias=config.conv_bias,
+        )
+        self.layer_norm = None
+        if config.feat_extract_norm == "layer":
+            self.layer_norm = nn.LayerNorm(n_out)
+        elif index == 0:
+            self.layer_norm = nn.GroupNorm(n_out, n_out)
+        self.activation = ACTIVATIONS[config.feat_extract_activation]()
+
+    def forward(self, x):
+        """Map [B, C, T] to the channels and frames of the next layer."""
+        x = self.conv(x)
+        if isinstance(self.layer_norm, nn.LayerNorm):
+            x = self.layer_norm(x.mT).mT
+        elif self.layer_norm is not None:
+            x = self.layer_norm(x)
+        return self.activation(x)
+
+
+class FastFeatureEncoder(nn.Module):
     """The convolutional feature encoder; on the CPU it computes some frames at a time.
 
-    The outputs of all layers then fit in the cache. It also replaces the encoders of
-    wav2vec 2.0 and HuBERT, which are the same.
+    The outputs of all layers then fit in the cache. The encoders of WavLM, wav2vec 2.0 and
+    HuBERT are the same.
+
+    Arguments
+    ---------
+    config : SSLConfig
+        The configuration.
     """
+
+    #: transformers sets it, if its layers are to be computed again for the gradients.
+    gradient_checkpointing = False
+
+    def __init__(self, config):
+        super().__init__()
+        self.conv_layers = nn.ModuleList(
+            ConvLayer(config, index) for index in range(len(config.conv_dim))
+        )
 
     def forward(self, input_values, n_valid=None):
         """Encode waveforms [B, S] to features [B, C, T].
@@ -105,9 +209,7 @@ class FastFeatureEncoder(WavLMFeatureEncoder):
         has_norm_over_time = isinstance(first.layer_norm, nn.GroupNorm)
         is_whole = self.gradient_checkpointing or torch.compiler.is_compiling()
         if is_whole or input_values.device.type != "cpu":
-            if n_valid is None or not has_norm_over_time:
-                return super().forward(input_values)
-            return self._whole(input_values, n_valid)
+            return self._whole(input_values, n_valid if has_norm_over_time else None)
         stride, reach = 1, 1  # in samples: hop between frames and length of a frame
         for layer in self.conv_layers:
             reach += (layer.conv.kernel_size[0] - 1) * stride
@@ -127,19 +229,31 @@ class FastFeatureEncoder(WavLMFeatureEncoder):
         return torch.cat(chunks, dim=2)
 
     def _whole(self, wav, n_valid):
-        """Encode all frames at once; the first layer's norm uses only valid frames."""
+        """Encode all frames at once. With `n_valid`, the first layer's norm over time uses
+        only valid frames."""
         first, *others = self.conv_layers
+        x = wav[:, None]
+        if n_valid is not None:
+            x = self._first_of_valid(x, n_valid)
+        else:
+            if self.gradient_checkpointing and self.training:
+                x.requires_grad_()  # a checkpoint needs an input that has a gradient
+            x = first(x)
+        for layer in others:
+            x = layer(x)
+        return x
+
+    def _first_of_valid(self, wav, n_valid):
+        """The first layer for [B, 1, S], whose norm over time uses only valid frames."""
+        first = self.conv_layers[0]
         norm = first.layer_norm
-        x = first.conv(wav[:, None]).mT  # [B, T, C]
+        x = first.conv(wav).mT  # [B, T, C]
         mask = first_frames(first.conv, n_valid, x.shape[1])
         wide = x.to(statistics_dtype(x.dtype))
         centred = wide - mean_over_time(wide, mask)
         variance = mean_over_time(centred.square(), mask)
         x = (centred / (variance + norm.eps).sqrt()).to(x.dtype)
-        x = first.activation((x * norm.weight + norm.bias).mT)  # [B, C, T]
-        for layer in others:
-            x = layer(x)
-        return x
+        return first.activation((x * norm.weight + norm.bias).mT)  # [B, C, T]
 
 
 def first_frames(conv, n_valid, n_frames):
@@ -255,13 +369,13 @@ class ChannelsLastConv1d(nn.Conv1d):
         ChannelsLastConv1d
             The convolution with a constant weight.
         """
-        conv = nn.utils.skip_init(
-            ChannelsLastConv1d,
+        conv = ChannelsLastConv1d(
             self.in_channels,
             self.out_channels,
             self.kernel_size[0],
             padding=self.padding[0],
             groups=self.groups,
+            device="meta",
         )
         weight = self.weight.detach().mT.contiguous().mT  # channels last
         conv.weight = nn.Parameter(weight, requires_grad=False)
@@ -286,9 +400,9 @@ def make_fast(model):
     >>> torch.allclose(model(wav).last_hidden_state, before, atol=1e-5)
     True
     """
-    for module in model.modules():
-        if type(module) is WavLMAttention:
-            module.__class__ = FastWavLMAttention
+    if model.config.model_type == "wavlm":
+        for layer in model.encoder.layers:
+            layer.attention.__class__ = FastWavLMAttention
     model.feature_extractor.__class__ = FastFeatureEncoder
     positions = model.encoder.pos_conv_embed.conv
     if type(positions) is nn.Conv1d:

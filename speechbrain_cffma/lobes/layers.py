@@ -4,6 +4,8 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import functools
+import sys
 from contextlib import nullcontext
 from typing import TypeVar
 
@@ -225,6 +227,44 @@ def without_autocast(x):
     if not torch.amp.is_autocast_available(device_type):
         return nullcontext()
     return torch.autocast(device_type, enabled=False)
+
+
+def never_compiled(function):
+    """Keep `torch.compile` from compiling a function (a decorator).
+
+    As `torch.compiler.disable`, which imports the compiler at once: this takes as long as
+    enhancing a short recording.
+
+    Arguments
+    ---------
+    function : callable
+        The function.
+
+    Returns
+    -------
+    callable
+        A function that calls it.
+
+    Example
+    -------
+    >>> @never_compiled
+    ... def is_compiled():
+    ...     return torch.compiler.is_compiling()
+    >>> torch.compile(lambda: is_compiled(), backend="eager")()
+    False
+    """
+    disabled = None
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        nonlocal disabled
+        if disabled is None:
+            if "torch._dynamo" not in sys.modules:  # so nothing is compiled
+                return function(*args, **kwargs)
+            disabled = torch.compiler.disable(function)
+        return disabled(*args, **kwargs)
+
+    return call
 
 
 def standardise(x, mask=None, eps=1e-5):

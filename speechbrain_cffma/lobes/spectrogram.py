@@ -13,6 +13,7 @@ from speechbrain_cffma.lobes.layers import (
     Count,
     frame_mask,
     n_valid_samples,
+    never_compiled,
     statistics_dtype,
     without_autocast,
     zero_padding,
@@ -72,9 +73,10 @@ class LogSpectrogram(nn.Module):
         self.hop_length = hop_length
         self.win_length = win_length
         # The arguments determine the window, so it is not saved with the weights.
-        self.register_buffer(
-            "window", torch.hamming_window(win_length), persistent=False
-        )
+        window = torch.empty(win_length)
+        if not window.is_meta:  # which has no values
+            window = torch.hamming_window(win_length)
+        self.register_buffer("window", window, persistent=False)
 
     def _window(self, dtype):
         """The window as `dtype`."""
@@ -106,7 +108,7 @@ class LogSpectrogram(nn.Module):
         return 1 + n_samples // self.hop_length
 
     # Compiling makes transforms no faster, and would compile the inverse for each length.
-    @torch.compiler.disable
+    @never_compiled
     def forward(
         self, wav: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -164,7 +166,7 @@ class LogSpectrogram(nn.Module):
         reflected = wav.gather(1, (last - (place - last).abs()).clamp(min=0))
         return reflected.masked_fill(place > last + self.n_fft // 2, 0.0)
 
-    @torch.compiler.disable
+    @never_compiled
     def inverse(
         self,
         log_magnitude: Tensor,

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.lobes.fast_ssl import make_fast
 from speechbrain_cffma.lobes.layers import (
     Count,
     frame_mask,
     n_valid_samples,
     standardise,
 )
+from speechbrain_cffma.lobes.ssl_network import SSL
 from speechbrain_cffma.registry import lobe
 
 
@@ -26,7 +28,7 @@ def n_ssl_frames(config: Any, n_samples: Count) -> Count:
 
     Arguments
     ---------
-    config : transformers.PretrainedConfig
+    config : SSLConfig or transformers.PretrainedConfig
         The model's configuration.
     n_samples : int or torch.Tensor
         Number of samples.
@@ -38,8 +40,8 @@ def n_ssl_frames(config: Any, n_samples: Count) -> Count:
 
     Example
     -------
-    >>> from transformers import WavLMConfig
-    >>> n_ssl_frames(WavLMConfig(), 20480)
+    >>> from speechbrain_cffma.lobes.ssl_network import SSLConfig
+    >>> n_ssl_frames(SSLConfig("wavlm"), 20480)
     63
     """
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
@@ -61,7 +63,8 @@ class SSLEmbedding(nn.Module):
     Arguments
     ---------
     ssl : torch.nn.Module
-        SpeechBrain's `WavLM`, `Wav2Vec2` or `HuBERT` with `output_all_hiddens=True`.
+        SpeechBrain's `WavLM`, `Wav2Vec2` or `HuBERT` with `output_all_hiddens=True`, or
+        the `SSL` of a model folder.
     fine_tune : str
         What is trained. "frozen": nothing of the SSL model; "partial": all but its
         convolutional feature encoder; "entire": all. Frozen parts stay in eval mode, also
@@ -97,9 +100,8 @@ class SSLEmbedding(nn.Module):
         self.weighted_sum = weighted_sum
         self.hop_length = hop_length
 
-        from speechbrain_cffma.lobes.fast_ssl import make_fast
-
-        make_fast(ssl.model)
+        if not isinstance(ssl, SSL):
+            make_fast(ssl.model)
         config = ssl.model.config
         config.layerdrop = 0.0
         self.dim = config.hidden_size
@@ -244,7 +246,7 @@ class SSLEmbedding(nn.Module):
         model does so for the output of its first convolution. Here both leave it out.
         """
         if lengths is None:
-            return self.ssl(wav, lengths)
+            return self.ssl(wav)
         n_valid = n_valid_samples(lengths, wav.shape[1])
         valid = frame_mask(lengths, wav.shape[1])  # [B, S, 1]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.ssl.freeze):

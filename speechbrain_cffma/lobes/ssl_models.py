@@ -1,7 +1,10 @@
-"""Check, build and load SSL models of the package transformers in SpeechBrain's wrappers.
+"""Check, build and load SSL models.
 
 A model from an untrusted folder is built only from the configuration values that shape
 the encoder. Each value is checked first.
+
+`load_ssl` gives models of the package transformers in SpeechBrain's wrappers, and
+`in_wrapper` puts the SSL model of a model folder into one, for training.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -17,21 +20,14 @@ import torch
 
 from speechbrain_cffma import checks
 from speechbrain_cffma.errors import InputError, one_line, quoted
+from speechbrain_cffma.lobes.fast_ssl import ACTIVATIONS, make_fast
+from speechbrain_cffma.lobes.ssl_network import DEFAULTS, SSL, SSLConfig
 from speechbrain_cffma.registry import MISFITS, config_of, foreign
 
-#: Configuration keys of heads. The wrappers have no heads, so these keys are ignored.
-HEADS = re.compile(
-    r"vocab_size|.*_token_id|(num_)?ctc_.*|(tdnn|xvector|classifier|diversity)_.*|"
-    r".*codevector.*|contrastive_.*|num_negatives|use_weighted_layer_sum|"
-    r"final_dropout|feat_quantizer_dropout"
-)
-#: Activations that transformers documents for these models, and SiLU by both its names.
-#: Others have their own weights, or overflow in the seven layers of an encoder.
-ACTIVATIONS = ("gelu", "gelu_new", "relu", "selu", "silu", "swish")
 CHOICES = {
     "feat_extract_norm": ("group", "layer"),
-    "hidden_act": ACTIVATIONS,
-    "feat_extract_activation": ACTIVATIONS,
+    "hidden_act": tuple(ACTIVATIONS),
+    "feat_extract_activation": tuple(ACTIVATIONS),
 }
 #: Names of tensors in files of other releases or with a head, and their names here.
 RENAMED = (
@@ -56,11 +52,6 @@ def wrapper_class(model_type):
     type
         `WavLM`, `Wav2Vec2` or `HuBERT` of `speechbrain.integrations.huggingface`.
 
-    Raises
-    ------
-    InputError
-        If there is no wrapper for this type.
-
     Example
     -------
     >>> wrapper_class("wavlm").__name__
@@ -70,13 +61,7 @@ def wrapper_class(model_type):
     from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
     from speechbrain.integrations.huggingface.wavlm import WavLM
 
-    wrappers = {"wavlm": WavLM, "wav2vec2": Wav2Vec2, "hubert": HuBERT}
-    if not isinstance(model_type, str) or model_type not in wrappers:
-        raise InputError(
-            f"an SSL model of type {quoted(model_type)} is not supported: "
-            f"use one of {', '.join(wrappers)}"
-        )
-    return wrappers[model_type]
+    return {"wavlm": WavLM, "wav2vec2": Wav2Vec2, "hubert": HuBERT}[model_type]
 
 
 def wrap_ssl(config, normalize_wav, make_model=None):
@@ -88,7 +73,7 @@ def wrap_ssl(config, normalize_wav, make_model=None):
 
     Arguments
     ---------
-    config : transformers.PretrainedConfig
+    config : SSLConfig
         The model's configuration.
     normalize_wav : bool
         Whether the wrapper normalises waveforms to mean 0 and variance 1.
@@ -101,6 +86,8 @@ def wrap_ssl(config, normalize_wav, make_model=None):
         The wrapper, set to return all hidden states.
     """
     from transformers import Wav2Vec2FeatureExtractor
+
+    config = _in_transformers(config)
 
     class Wrapper(wrapper_class(config.model_type)):
         def _from_pretrained(self, *args, **kwargs):
@@ -115,6 +102,40 @@ def wrap_ssl(config, normalize_wav, make_model=None):
         wrapper = Wrapper(folder, folder, output_all_hiddens=True)
     # A loaded wrapper needs no special class any more.
     wrapper.__class__ = wrapper_class(config.model_type)
+    return wrapper
+
+
+def _in_transformers(config):
+    """The configuration as an object of transformers."""
+    from transformers import CONFIG_MAPPING
+
+    values = {name: getattr(config, name) for name in DEFAULTS[config.model_type]}
+    return CONFIG_MAPPING[config.model_type](**values)
+
+
+def in_wrapper(ssl):
+    """Put an SSL model of a model folder into SpeechBrain's wrapper, for training.
+
+    Arguments
+    ---------
+    ssl : SSL
+        The model.
+
+    Returns
+    -------
+    torch.nn.Module
+        The wrapper, with a model of transformers that takes over the weights.
+
+    Example
+    -------
+    >>> wrapper = in_wrapper(SSL(SSLConfig("wavlm", num_hidden_layers=1), False))
+    >>> type(wrapper).__name__, type(wrapper.model).__name__
+    ('WavLM', 'WavLMModel')
+    """
+    with torch.device("meta"):
+        wrapper = wrap_ssl(ssl.model.config, ssl.normalize_wav)
+    wrapper.load_state_dict(ssl.state_dict(), assign=True)
+    make_fast(wrapper.model)
     return wrapper
 
 
@@ -150,7 +171,7 @@ def load_ssl(source: str, save_path: str = "pretrained_models") -> torch.nn.Modu
 
     source, save_path = str(source), str(save_path)
 
-    def load(config):
+    def load(config):  # transformers' own, from `wrap_ssl`
         model, info = AutoModel.from_pretrained(
             source,
             config=config,
@@ -196,7 +217,7 @@ def _checked_configuration(source, save_path):
     config = ssl_configuration("", config, shapes)
     if shapes is not None:
         with torch.device("meta"):
-            encoder = AutoModel.from_config(config)
+            encoder = AutoModel.from_config(_in_transformers(config))
         names = set(encoder.state_dict())  # weights of a head don't matter
         shapes = {name: shape for name, shape in shapes.items() if name in names}
         checks.check_shapes(shapes, encoder, optional=["masked_spec_embed"])
@@ -239,7 +260,7 @@ def ssl_configuration(key, config, shapes=None):
 
     Returns
     -------
-    transformers.PretrainedConfig
+    SSLConfig
         The configuration.
 
     Raises
@@ -254,18 +275,16 @@ def ssl_configuration(key, config, shapes=None):
     ...
     speechbrain_cffma.errors.InputError: ssl.hidden_size is '8': ...
     """
-    from transformers import CONFIG_MAPPING
-
     if not isinstance(config, dict):
         raise InputError(f"{key} is {quoted(config)}: it must be a mapping")
     prefix = f"{key}." if key else ""
     model_type = config.get("model_type")
-    try:
-        wrapper_class(model_type)
-    except InputError as error:
-        raise InputError(f"{prefix}model_type: {error}") from error
-    kind = CONFIG_MAPPING[model_type]
-    defaults = {name: getattr(kind, name) for name in encoder_fields(kind)}
+    if not isinstance(model_type, str) or model_type not in DEFAULTS:
+        raise InputError(
+            f"{prefix}model_type: an SSL model of type {quoted(model_type)} is not "
+            f"supported: use one of {', '.join(DEFAULTS)}"
+        )
+    defaults = DEFAULTS[model_type]
     own = {name: config[name] for name in defaults if name in config}
     for name, value in own.items():
         _check_field(f"{prefix}{name}", value, defaults[name])
@@ -281,33 +300,7 @@ def ssl_configuration(key, config, shapes=None):
         counts["num_adapter_layers"] = settings["num_adapter_layers"]
     for name, number in counts.items():
         checks.check_count(f"{prefix}{name}", number, shapes)
-    return kind(**own)
-
-
-def encoder_fields(kind):
-    """Names of the configuration values that shape an encoder.
-
-    Arguments
-    ---------
-    kind : type
-        A configuration class of transformers.
-
-    Returns
-    -------
-    list of str
-        The names, without those of heads.
-
-    Example
-    -------
-    >>> from transformers import WavLMConfig
-    >>> encoder_fields(WavLMConfig)[:2]
-    ['hidden_size', 'num_hidden_layers']
-    """
-    return [
-        name
-        for name in kind.__annotations__
-        if name != "model_type" and not HEADS.fullmatch(name)
-    ]
+    return SSLConfig(model_type, **own)
 
 
 def _check_field(key, value, default):
@@ -352,7 +345,7 @@ def _check_relations(prefix, settings):
 def _config_of_ssl(ssl):
     # Only values of the architecture: not the source, the release or the form of outputs.
     config = ssl.model.config
-    fields = {n: config_of(getattr(config, n)) for n in encoder_fields(type(config))}
+    fields = {n: config_of(getattr(config, n)) for n in DEFAULTS[config.model_type]}
     return {
         "lobe": "SSL",
         "config": {"model_type": config.model_type, **fields},
@@ -361,7 +354,7 @@ def _config_of_ssl(ssl):
 
 
 def _ssl_from_config(key, arguments, shapes):
-    """Build SpeechBrain's wrapper from a configuration, with new weights."""
+    """Build an SSL model from a configuration, with new weights."""
     needed = {"config", "normalize_wav"}
     if wrong := sorted(needed ^ set(arguments)):
         problem = "is missing" if wrong[0] in needed else "is an unknown argument"
@@ -369,7 +362,7 @@ def _ssl_from_config(key, arguments, shapes):
     checks.check_value(f"{key}.normalize_wav", arguments["normalize_wav"], True)
     config = ssl_configuration(f"{key}.config", arguments["config"], shapes)
     try:
-        return wrap_ssl(config, arguments["normalize_wav"])
+        return SSL(config, arguments["normalize_wav"])
     except MISFITS as error:
         raise InputError(
             f"{key}.config: no SSL model can be built from it [{one_line(error)}]"
