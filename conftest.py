@@ -99,7 +99,7 @@ def parallel_map_here():
     """`workers.parallel_map` in this process, since starting processes takes long."""
     from speechbrain_cffma.workers import Outcome
 
-    def called_here(function, arguments, n_jobs, time_limits=None):
+    def called_here(function, arguments, n_jobs, time_limits=None, on_note=None):
         for index, its_arguments in enumerate(arguments):
             yield Outcome(index, function(*its_arguments))
 

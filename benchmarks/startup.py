@@ -20,10 +20,12 @@ from typing import NamedTuple
 
 import soundfile
 import torch
-from speed import base_enhancer, matmul_flops, noisy, packed, seconds_of
+from speed import matmul_flops, noisy, seconds_of
 
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.hub.complexity import multiply_adds_per_audio
+from speechbrain_cffma.lobes import CFFMA, CFFMAEnhancer, LogSpectrogram, SSLEmbedding
+from speechbrain_cffma.lobes.ssl_network import SSL, SSLConfig
 
 IMPORT_TORCH = ("-c", "import torch")
 IMPORT_LOBES = ("-c", "import speechbrain_cffma.lobes")
@@ -122,9 +124,11 @@ def folder(arguments):
 
 def share(arguments):
     """The published network, packed, 10 s: its part of the rate of one matrix product."""
-    enhancer = base_enhancer().eval()
-    operations = 2 * multiply_adds_per_audio(enhancer, 10)
-    (form,) = packed(enhancer, "auto")
+    torch.manual_seed(0)
+    embedding = SSLEmbedding(SSL(SSLConfig("wavlm"), normalize_wav=False))
+    form = CFFMAEnhancer(embedding, LogSpectrogram(), CFFMA()).eval()
+    operations = 2 * multiply_adds_per_audio(form, 10)
+    form.pack()
     wav = noisy(10)
     (seconds,) = seconds_of(lambda: form.enhance(wav), rounds=arguments.rounds)
     rate = operations / seconds

@@ -272,6 +272,14 @@ def _load_enhancer(model, device, precision):
     help="Sample format, such as PCM_24 or FLOAT.  [default: the input's]",
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Number of processes that enhance files at the same time, each on one core.  "
+    "[default: one process on all cores]",
+)
+@click.option(
     "--overwrite", is_flag=True, help="Enhance files again whose output is up to date."
 )
 def enhance(inputs, output, model, device, precision, overwrite, **options):
@@ -291,6 +299,7 @@ def enhance(inputs, output, model, device, precision, overwrite, **options):
     Examples:
       cffma enhance noisy.wav -o enhanced.wav
       cffma enhance talks/ interview.mp3 -o enhanced/ --suppression 10
+      cffma enhance talks/ -o enhanced/ --workers 8
       cffma enhance noisy.wav -o enhanced.wav --model results/mini/1234/model
       ffmpeg -i in.mp4 -f wav - | cffma enhance - -o - > out.wav
     """

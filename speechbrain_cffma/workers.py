@@ -39,7 +39,35 @@ class Outcome(NamedTuple):
     crash: str = ""
 
 
-def parallel_map(function, arguments, n_jobs, time_limits=None):
+class _Note(NamedTuple):
+    """What a call tells before it ends."""
+
+    value: Any
+
+
+#: In a worker process, the connection to its caller.
+_caller = None
+
+
+def tell(value):
+    """Send a value from a call to the caller of `parallel_map`, before the call ends.
+
+    Elsewhere it does nothing.
+
+    Arguments
+    ---------
+    value : object
+        Any value that can be pickled.
+
+    Example
+    -------
+    >>> tell("half of it is done")
+    """
+    if _caller is not None:
+        _caller.send(_Note(value))
+
+
+def parallel_map(function, arguments, n_jobs, time_limits=None, on_note=None):
     """Call a function many times in worker processes.
 
     Close the generator (`contextlib.closing`) to stop the workers early. A terminal sends
@@ -57,6 +85,8 @@ def parallel_map(function, arguments, n_jobs, time_limits=None):
     time_limits : list of float or None
         Time limit of each call in seconds. A process that exceeds it is killed, and its
         call counts as crashed. None sets no limit.
+    on_note : callable or None
+        Called as `on_note(index, value)` when a call sends a value by `tell`.
 
     Yields
     ------
@@ -95,6 +125,10 @@ def parallel_map(function, arguments, n_jobs, time_limits=None):
             for connection in (*ready, *late):
                 worker = workers[connection]
                 outcome = worker.give_up() if connection in late else worker.outcome()
+                if isinstance(outcome, _Note):
+                    if on_note:
+                        on_note(worker.index, outcome.value)
+                    continue
                 if outcome and outcome.crash:
                     del workers[connection]
                 elif waiting:
@@ -104,7 +138,9 @@ def parallel_map(function, arguments, n_jobs, time_limits=None):
                     yield outcome
     finally:
         for worker in workers.values():
-            worker.stop()
+            worker.process.terminate()
+        for worker in workers.values():
+            worker.close()
 
 
 def _until_the_first_is_late(workers):
@@ -141,7 +177,8 @@ class _Worker:
             self.connection.send(arguments)
 
     def outcome(self):
-        """Receive the outcome of its call; None if it has just become ready for one."""
+        """Receive the outcome of its call, or a note before that; None if it has just
+        become ready for a call."""
         try:
             result = self.connection.recv()
         except (EOFError, OSError):
@@ -155,6 +192,8 @@ class _Worker:
         if not self.is_ready:
             self.is_ready = True
             return None
+        if isinstance(result, _Note):
+            return result
         index, self.index = self.index, None
         self.deadline = math.inf
         return Outcome(index, result)
@@ -165,18 +204,15 @@ class _Worker:
     def give_up(self):
         """Kill a process that exceeded its time limit; return the outcome of its call."""
         self.process.kill()
-        self.process.join()
-        self.connection.close()
+        self.close()
         return Outcome(self.index, crash=f"it took longer than {self.limit:.0f} s")
 
-    def stop(self):
-        self.process.terminate()
+    def close(self):
         self.process.join()
         self.connection.close()
 
     def _cause_of_death(self):
-        self.process.join()
-        self.connection.close()
+        self.close()
         code = self.process.exitcode
         if code < 0:
             return f"its process was killed by {signal.Signals(-code).name}"
@@ -184,6 +220,8 @@ class _Worker:
 
 
 def _work(connection):
+    global _caller
+    _caller = connection
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Sent through the pipe, so that its module is imported after Ctrl-C is ignored.
     function = connection.recv()

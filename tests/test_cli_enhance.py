@@ -18,6 +18,7 @@ from speechbrain_cffma import audio, cli
 from speechbrain_cffma.inference import enhance as enhancing
 from speechbrain_cffma.inference.enhance import Job, enhance_all, plan
 from speechbrain_cffma.lobes import CFFMAEnhancer
+from speechbrain_cffma.workers import Outcome
 
 pytestmark = pytest.mark.slow
 
@@ -356,7 +357,7 @@ class TestInterrupt:
         forward, calls = CFFMAEnhancer.forward, []
 
         def interrupted(self, noisy, **_):
-            if not noisy.is_meta:  # as when the model is loaded
+            if noisy.any():  # not silence, on which a loaded model is tried
                 calls.append(noisy)
             if len(calls) == 2:
                 raise KeyboardInterrupt
@@ -373,14 +374,20 @@ class TestInterrupt:
         assert "1 enhanced" in shown
         assert "1 skipped" in shown
 
-    def test_a_process_ends_at_ctrl_c_and_leaves_no_file(self, model, tmp_path):
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_a_process_ends_at_ctrl_c_and_leaves_no_file(
+        self, model, tmp_path, workers
+    ):
         noise = np.random.default_rng(0).uniform(-0.1, 0.1, 16000 * 600)
         (tmp_path / "in").mkdir()
-        soundfile.write(tmp_path / "in" / "long.wav", noise, 16000)
+        for name in ("long.wav", "longer.wav"):
+            soundfile.write(tmp_path / "in" / name, noise, 16000)
         out = tmp_path / "out"
         command = [*COMMAND, "enhance", tmp_path / "in", "-o", out]
         process = subprocess.Popen(
-            [*command, "--model", model], stderr=subprocess.PIPE, cwd=REPOSITORY
+            [*command, "--model", model, f"--workers={workers}"],
+            stderr=subprocess.PIPE,
+            cwd=REPOSITORY,
         )
         while not (out.exists() and list(out.iterdir())):
             assert process.poll() is None, process.stderr.read().decode()
@@ -390,6 +397,88 @@ class TestInterrupt:
         assert process.returncode == 130
         assert b"interrupted" in shown
         assert tree(out) == []
+
+
+class TestWorkers:
+    """Several processes do what one process does."""
+
+    @pytest.fixture
+    def here(self, parallel_map_here, monkeypatch):
+        """Calls are made in this process; gives the sizes of the files in their order."""
+        sizes = []
+
+        def map_here(function, arguments, n_jobs, on_note):
+            sizes.extend(job.source.stat().st_size for (job,) in arguments)
+            sizes.append(f"{n_jobs} processes")
+            return parallel_map_here(function, arguments, n_jobs, on_note=on_note)
+
+        monkeypatch.setattr(enhancing, "parallel_map", map_here)
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        return sizes
+
+    def test_files_and_messages_are_the_same(self, enhance, monkeypatch):
+        """With the processes that a user starts. Samples depend on the number of threads."""
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        Path("talks/broken.wav").write_text("no sound")
+        soundfile.write("talks/loud.wav", np.tile([1.0, -1.0], 8000), 16000)
+        shown = {}
+        for workers in (1, 2):
+            out = f"out{workers}"
+            done = subprocess.run(
+                [*COMMAND, "enhance", "talks", "-o", out, "--model=model"]
+                + [f"--workers={workers}", "--precision=fp32"],
+                capture_output=True,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            )
+            assert done.returncode == 1
+            shown[workers] = done.stderr.replace(out, "out").splitlines()
+        assert shown[2][-3:] == shown[1][-3:]
+        assert "3 enhanced" in shown[2]
+        assert "3/3 s of audio" in shown[2][-4]
+        assert tree("out1") == tree("out2") == ["a.wav", "day1/b.flac", "loud.wav"]
+        for name in tree("out1"):
+            ours, alone = (Path(out, name).read_bytes() for out in ("out2", "out1"))
+            assert ours == alone, name
+
+    def test_the_largest_file_is_dealt_first(self, enhance, here):
+        assert enhance("talks", "-o", "out", "--workers=9")[0] == 0
+        assert here == [*sorted(here[:2], reverse=True), "2 processes"]
+
+    def test_for_one_file_there_is_no_other_process(self, enhance, here):
+        assert enhance("talks/a.wav", "-o", "out", "--workers=9")[0] == 0
+        assert here == []
+
+    def test_a_process_that_dies_costs_its_file(self, folder, monkeypatch):
+        def killed_once(function, arguments, n_jobs, on_note):
+            on_note(1, 0.0)
+            on_note(1, 1.0)
+            yield Outcome(1, (3.0, ""))
+            yield Outcome(0, crash="its process was killed by SIGKILL")
+
+        monkeypatch.setattr(enhancing, "parallel_map", killed_once)
+        jobs, _ = plan([folder / "talks"], folder / "out")
+        jobs.sort(key=lambda job: -job.source.stat().st_size)
+        outcome = enhance_all(jobs, None, workers=2)
+        assert outcome.enhanced == jobs[1:]
+        assert outcome.limited == {str(jobs[1].target): 3.0}
+        assert outcome.failures == [
+            f"{jobs[0].source}: its process was killed by SIGKILL"
+        ]
+
+    def test_a_model_that_can_t_be_loaded_ends_it_in_one_line(self, enhance, here):
+        code, shown = enhance("talks", "-o", "out", "--workers=2", model="nowhere")
+        assert code == 1
+        (line,) = [line for line in shown.splitlines() if "error: " in line]
+        assert "'nowhere' is neither a local folder nor a model" in line
+        assert tree("out") == []
+
+    @pytest.mark.parametrize("number", ["0", "-1", "many", "1.5"])
+    def test_a_number_that_is_none_is_refused(self, enhance, number):
+        code, shown = enhance("talks", "-o", "out", f"--workers={number}")
+        assert code == 2
+        assert "Invalid value for '--workers': " in shown
+        assert number in shown
 
 
 class TestPipe:

@@ -30,7 +30,7 @@ from speechbrain_cffma.evaluation.scores import (
 from speechbrain_cffma.evaluation.systems import evaluate, pair_systems
 from speechbrain_cffma.files import CSV
 from speechbrain_cffma.metrics import score, scoring
-from speechbrain_cffma.workers import parallel_map
+from speechbrain_cffma.workers import parallel_map, tell
 
 pytestmark = pytest.mark.slow
 
@@ -471,6 +471,15 @@ class TestProcesses:
         late, done = sorted(parallel_map(time.sleep, calls, 1, time_limits=[1, 60]))
         assert (late.index, late.crash) == (0, "it took longer than 1 s")
         assert (done.index, done.crash) == (1, "")
+
+    def test_what_a_call_tells_arrives_before_its_outcome(self):
+        seen = []
+        calls = parallel_map(
+            tell, [("a",), ("b",)], 1, on_note=lambda *note: seen.append(note)
+        )
+        for outcome in calls:
+            seen.append(outcome.index)
+        assert seen == [(0, "a"), 0, (1, "b"), 1]
 
     def test_that_do_not_start_are_an_error(self, tmp_path):
         script = tmp_path / "unguarded.py"

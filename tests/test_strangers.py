@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING
 
 from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.hub import folder as hub_folder
 from speechbrain_cffma.lobes import (
     CFFMA,
     SCTA,
@@ -209,6 +210,21 @@ def test_lobes_that_do_not_fit_one_another_are_refused(copied, fusion, said):
     enhancer.save_pretrained(copied)
     assert "lobes do not fit together" in refusal(copied)
     assert said in refusal(copied)
+
+
+def test_a_spectrogram_of_many_values_is_tried_out_without_memory(copied, monkeypatch):
+    """A small file may ask for frames of 65536 values, 16 samples apart."""
+    devices, forward = [], CFFMAEnhancer.forward
+
+    def watched(self, noisy):
+        devices.append(noisy.device.type)
+        return forward(self, noisy)
+
+    monkeypatch.setattr(CFFMAEnhancer, "forward", watched)
+    CFFMAEnhancer.from_pretrained(copied)
+    monkeypatch.setattr(hub_folder, "MAX_TRIED", 0)
+    CFFMAEnhancer.from_pretrained(copied)
+    assert devices == ["cpu", "meta"]
 
 
 @each_family

@@ -50,6 +50,8 @@ INTERFACE_FILE = "custom.py"
 #: The name of the bundled model, a folder in `pretrained`.
 DEFAULT_MODEL = "default"
 _BUNDLED = Path(__file__).parents[1] / "pretrained" / DEFAULT_MODEL
+#: Maximum number of values of a spectrogram on which a loaded model is tried out.
+MAX_TRIED = 1 << 20
 #: Maximum size of a card.
 MAX_CARD_BYTES = 1 << 20
 
@@ -76,6 +78,8 @@ from speechbrain_cffma.interface import EnhancerInterface as CustomInterface  # 
 
 def _load(cls, folder):
     """Check a folder, build its model on the meta device, load the weights, and try it."""
+    import torch
+
     if not (folder / CONFIG_FILE).is_file():
         raise InputError(f"{folder} is not a model folder: it has no {CONFIG_FILE}")
     try:
@@ -92,8 +96,9 @@ def _load(cls, folder):
     except InputError as error:
         raise InputError(f"{folder}: {error}; {OF_ONE_MODEL}") from error
     load_weights(model, folder / WEIGHTS_FILE, config.get("weights_sha256"))
-    _fill_buffers(model)
     try:
+        with torch.device("cpu"):  # as the weights, whatever the default device
+            _fill_buffers(model)
         _try_out(model)
     except InputError as error:
         raise InputError(f"{folder}: {error}; {OF_ONE_MODEL}") from error
@@ -118,13 +123,20 @@ def _check_sizes(model):
 
 
 def _try_out(model):
-    """Check that the parts of an enhancer fit together."""
+    """Check that the parts of an enhancer fit together, without using much memory."""
     import torch
 
-    # Not on the meta device, for which torch imports its compiler.
+    spectrogram = model.spectrogram
+    n_samples = 1600 + spectrogram.n_fft
+    device = "cpu"
+    if n_samples / spectrogram.hop_length * spectrogram.n_fft > MAX_TRIED:
+        # Without memory, but torch then imports its compiler, which takes long.
+        device = "meta"
+        with without_values():
+            model = from_config(config_of(model))
     try:
-        with torch.inference_mode():
-            model.eval()(torch.zeros(1, 1600 + model.spectrogram.n_fft))
+        with torch.inference_mode(), torch.device(device):
+            model.eval()(torch.zeros(1, n_samples))
     except MISFITS as error:
         raise InputError(
             f"the model's lobes do not fit together [{one_line(error)}]"

@@ -1,4 +1,4 @@
-"""Enhance files and folders, one file after the other.
+"""Enhance files and folders, one file after the other or in several processes.
 
 Files that are already enhanced are skipped. If a file fails, the others go on.
 
@@ -8,7 +8,11 @@ Authors
 
 import logging
 import os
+import signal
+import sys
 import warnings
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +22,7 @@ from speechbrain_cffma import media
 from speechbrain_cffma.audio import ENHANCED_FILE, find_audio
 from speechbrain_cffma.errors import CFFMAError, InputError, one_line, reason
 from speechbrain_cffma.inference.limiter import PeakWarning
+from speechbrain_cffma.workers import parallel_map, tell
 
 logger = logging.getLogger(__name__)
 
@@ -230,24 +235,30 @@ def _writable(name):
     return name if is_writable else name.with_suffix(".wav")
 
 
-def enhance_all(jobs, load_enhancer, overwrite=False, **options):
+def enhance_all(jobs, load_enhancer, overwrite=False, workers=1, **options):
     """Enhance files, with a progress bar of seconds of audio and speed.
+
+    Several processes enhance several files at once, the largest first, so that no long
+    one begins last. One process uses all cores, but short files keep few of them busy.
 
     Arguments
     ---------
     jobs : list of Job
         The files to enhance.
     load_enhancer : callable
-        Returns the `CFFMAEnhancer`. It is called only if there is a file to enhance.
+        Returns the `CFFMAEnhancer`. It is called only if there is a file to enhance, and
+        in each process. For several processes it must be possible to pickle it.
     overwrite : bool
         Whether to enhance files again whose target exists and is newer than its source.
+    workers : int
+        Number of processes. If there are several, each uses one thread.
     **options
         The options of `InferenceMixin.enhance_file`.
 
     Returns
     -------
     Outcome
-        The outcome of all jobs. Failures are listed, not raised.
+        The outcome of all jobs, in their order. Failures are listed, not raised.
 
     Example
     -------
@@ -261,28 +272,91 @@ def enhance_all(jobs, load_enhancer, overwrite=False, **options):
         (outcome.skipped if is_skipped else waiting).append(job)
     if not waiting:
         return outcome
-    enhancer = load_enhancer()
-    with (
-        _AudioBar([job.source for job in waiting]) as progress,
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore", PeakWarning)  # reported at the end
-        for job in waiting:
-            progress.begin(job.source)
-            try:
-                excess = enhancer.enhance_file(
-                    *job, progress=progress.advance, **options
-                )
-            except CFFMAError as error:
-                outcome.failures.append(str(error))
-            except Exception as error:  # The other files go on.
-                outcome.failures.append(f"{job.source}: {one_line(error)}")
-            else:
-                outcome.enhanced.append(job)
-                if excess:
-                    outcome.limited[media.called(job.target)] = excess
-            progress.end()
+    workers = min(workers, len(waiting))
+    if workers == 1:
+        results = _enhance_here(waiting, load_enhancer, options)
+    else:
+        results = _enhance_in_workers(waiting, load_enhancer, options, workers)
+    for job, (excess, failure) in zip(waiting, results, strict=True):
+        if failure:
+            outcome.failures.append(failure)
+        else:
+            outcome.enhanced.append(job)
+        if excess:
+            outcome.limited[media.called(job.target)] = excess
     return outcome
+
+
+def _enhance_here(jobs, load_enhancer, options):
+    """Enhance files in this process, and return what `_enhance` returns for each."""
+    enhancer = load_enhancer()
+    results = []
+    with _AudioBar([job.source for job in jobs]) as bar:
+        for index, job in enumerate(jobs):
+            bar.begin(index)
+            progress = partial(bar.advance, index)
+            results.append(_enhance(enhancer, job, progress, options))
+            bar.end(index)
+    return results
+
+
+def _enhance(enhancer, job, progress, options):
+    """Enhance a file. Returns by how many dB its highest peak was turned down, and why it
+    failed, or "" if it did not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PeakWarning)  # reported at the end
+        try:
+            return enhancer.enhance_file(*job, progress=progress, **options), ""
+        except CFFMAError as error:
+            return 0.0, str(error)
+        except Exception as error:  # The other files go on.
+            return 0.0, f"{job.source}: {one_line(error)}"
+
+
+def _enhance_in_workers(jobs, load_enhancer, options, workers):
+    """As `_enhance_here`, in several processes."""
+    order = sorted(range(len(jobs)), key=lambda index: -_size(jobs[index].source))
+    results = {}
+    with (
+        _AudioBar([job.source for job in jobs]) as bar,
+        closing(
+            parallel_map(
+                _Enhancing(load_enhancer, options),
+                [(jobs[index],) for index in order],
+                workers,
+                on_note=lambda place, seconds: bar.advance(order[place], seconds),
+            )
+        ) as outcomes,
+    ):
+        for place, result, crash in outcomes:
+            index = order[place]
+            if isinstance(result, CFFMAError):  # There is no model to go on with.
+                raise result
+            results[index] = (
+                (0.0, f"{jobs[index].source}: {crash}") if crash else result
+            )
+            bar.end(index)
+    return [results[index] for index in range(len(jobs))]
+
+
+class _Enhancing:
+    """Enhances files in a worker process, which loads the model for its first one."""
+
+    def __init__(self, load_enhancer, options):
+        self.load_enhancer, self.options = load_enhancer, options
+        self.enhancer = None
+
+    def __call__(self, job):
+        """The result of `_enhance`, or the error because of which no model is loaded."""
+        if self.enhancer is None:
+            # Ended as by an exception, so that a file that is half written is removed.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+            try:
+                self.enhancer = self.load_enhancer()
+            except CFFMAError as error:
+                return error
+        tell(0.0)  # It has begun.
+        return _enhance(self.enhancer, job, tell, self.options)
 
 
 def _is_done(job):
@@ -295,13 +369,15 @@ def _is_done(job):
 
 
 class _AudioBar(tqdm):
-    """A progress bar in seconds of audio.
+    """A progress bar in seconds of audio. Files are named by their place in the list.
 
     Files are opened one by one, so that the first one starts at once. The duration of
     the remaining files is estimated from their sizes.
     """
 
     def __init__(self, paths):
+        self.paths = paths
+        self.left = {}  # seconds that are left of the files that are being enhanced
         self.coming = sum(map(_size, paths))  # bytes of the remaining files
         self.opened = 0  # bytes of the opened files
         self.seconds = 0.0  # duration of the opened files
@@ -313,9 +389,11 @@ class _AudioBar(tqdm):
             "[{elapsed}<{remaining}{postfix}]",
         )
 
-    def begin(self, path):
+    def begin(self, index):
         """Start a file."""
+        path = self.paths[index]
         size, seconds = _size(path), _seconds(path)
+        self.left[index] = seconds
         self.coming = max(0, self.coming - size)
         if seconds:
             self.opened += size
@@ -324,16 +402,21 @@ class _AudioBar(tqdm):
         self.total = self.seconds + self.coming * per_byte
         self.refresh()
 
-    def advance(self, seconds):
-        """Advance by a number of enhanced seconds."""
+    def advance(self, index, seconds):
+        """Advance by a number of enhanced seconds of a file, which may not be started."""
+        if index not in self.left:
+            self.begin(index)
+        self.left[index] -= seconds
         self.total = max(self.total, self.n + seconds)  # Headers may be too low.
         self.update(seconds)
         speed = self.n / max(self.format_dict["elapsed"], 1e-3)
         self.set_postfix_str(f"{speed:.1f} x real time")
 
-    def end(self):
-        """Advance to the end of the file, even if it failed."""
-        self.update(self.seconds - self.n)
+    def end(self, index):
+        """Advance to the end of a file, even if it failed."""
+        if index not in self.left:  # Its process died before it began.
+            self.begin(index)
+        self.update(self.left.pop(index))
 
 
 def _size(path):
