@@ -46,7 +46,7 @@ class _Note(NamedTuple):
 
 
 #: In a worker process, the connection to its caller.
-_caller = None
+_caller: Any = None
 
 
 def tell(value):

@@ -54,6 +54,7 @@ NOT_RUN = [
     (r"^torchrun (?!.*--device=cpu)", "needs several GPUs"),
     (r"--device[ =]cuda", "needs a GPU"),
     (r"benchmarks/speed", "measures for half an hour, with 12 GB of memory"),
+    (r"benchmarks/startup", "measures for minutes"),
 ]
 #: Stand-ins for what a reader has, and fewer steps, as (pattern, replacement).
 STAND_INS = [
