@@ -153,6 +153,12 @@ class TestModelFolder:
         assert type(loaded.embedding.ssl) is SSL
         assert torch.equal(loaded(speech[None])[0], enhancer(speech[None])[0])
 
+    @torch.no_grad()
+    def test_a_copy_gives_the_same_samples(self, saved, speech):
+        loaded = CFFMAEnhancer.from_pretrained(saved[1])
+        copied = copy.deepcopy(loaded)
+        assert torch.equal(copied(speech[None])[0], loaded(speech[None])[0])
+
     def test_saved_again_it_is_the_same_folder(self, saved, tmp_path):
         _, folder = saved
         again = CFFMAEnhancer.from_pretrained(folder).save_pretrained(tmp_path / "b")

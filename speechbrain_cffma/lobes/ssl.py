@@ -246,7 +246,7 @@ class SSLEmbedding(nn.Module):
         model does so for the output of its first convolution. Here both leave it out.
         """
         if lengths is None:
-            return self.ssl(wav)
+            return self.ssl(wav, lengths)
         n_valid = n_valid_samples(lengths, wav.shape[1])
         valid = frame_mask(lengths, wav.shape[1])  # [B, S, 1]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.ssl.freeze):

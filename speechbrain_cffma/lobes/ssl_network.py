@@ -12,7 +12,6 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
@@ -81,7 +80,7 @@ DEFAULTS = {
 }
 
 
-class SSLConfig(SimpleNamespace):
+class SSLConfig:
     """The configuration of an SSL model: attributes named as in transformers.
 
     Arguments
@@ -99,7 +98,8 @@ class SSLConfig(SimpleNamespace):
     """
 
     def __init__(self, model_type, **values):
-        super().__init__(model_type=model_type, **{**DEFAULTS[model_type], **values})
+        self.model_type = model_type
+        vars(self).update({**DEFAULTS[model_type], **values})
         if "output_hidden_size" in DEFAULTS[model_type]:
             self.output_hidden_size = self.output_hidden_size or self.hidden_size
 
@@ -132,13 +132,15 @@ class SSL(nn.Module):
         self.model = SSLNetwork(config)
         self.normalize_wav = normalize_wav
 
-    def forward(self, wav: Tensor) -> list[Tensor]:
+    def forward(self, wav: Tensor, lengths: None = None) -> list[Tensor]:
         """Embed waveforms.
 
         Arguments
         ---------
         wav : torch.Tensor
             Waveforms [B, S] at 16 kHz.
+        lengths : None
+            An argument of SpeechBrain's wrappers: `SSLEmbedding` handles padding itself.
 
         Returns
         -------
@@ -328,7 +330,8 @@ class WeightNorm(nn.Module):
 
     def forward(self, length, direction):
         """The kernel [C_out, C_in, K] of a length [1, 1, K] and a direction."""
-        if direction.is_meta:  # only the shape matters
+        # Not is_meta, which is true while a program is exported.
+        if direction.device.type == "meta":
             return direction
         return torch._weight_norm(direction, length, 2)
 
