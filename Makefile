@@ -4,6 +4,7 @@
 # make test-gpu      set up, and run the tests that need an NVIDIA GPU
 # make test-wheel    set up, and install the wheel with its dependencies alone, and use it (5 GB)
 # make test-browser  set up, install Chromium (Debian, Ubuntu: as root), test the pages in it
+# make test-cluster  set up, and kill workers, nodes and jobs of a Ray cluster
 # make docs-check    set up, run every command of the README and of docs/ (a quarter of an hour)
 # make clean         remove the environment and all results
 
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 PYTEST := --numprocesses=auto --dist=loadfile
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo lint quick test test-gpu test-wheel test-browser docs-check setup chromium clean
+.PHONY: demo lint quick test test-gpu test-wheel test-browser test-cluster docs-check setup chromium clean
 
 demo: setup
 	$(BIN)/python examples/before_after.py results/demo
@@ -40,6 +41,9 @@ test-wheel: setup
 
 test-browser: setup chromium
 	$(BIN)/python -m pytest tests/browser
+
+test-cluster: setup
+	$(BIN)/python -m pytest tests/kills
 
 docs-check: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'

@@ -142,6 +142,12 @@ def torchmetrics():
     pytest.importorskip("torchmetrics")
 
 
+@pytest.fixture
+def pyarrow():
+    """Skip a test if the package that reads folders, buckets and Parquet is missing."""
+    pytest.importorskip("pyarrow")
+
+
 @pytest.fixture(scope="session")
 def speech():
     """3 s of a real utterance, float32 tensor [S] at 16 kHz; clone it before changing it."""

@@ -282,7 +282,41 @@ def _load_enhancer(model, device, precision):
 @click.option(
     "--overwrite", is_flag=True, help="Enhance files again whose output is up to date."
 )
-def enhance(inputs, output, model, device, precision, overwrite, **options):
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: on a Ray cluster (extra ray). IN and OUT may then be s3:// URIs, and IN "
+    "may hold Parquet files and WebDataset shards (.tar).",
+)
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="Head node of the cluster.  [default: RAY_ADDRESS, or a cluster on this "
+    "computer for as long as the command runs]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Number of workers.  [default: one per CPU of the cluster, or per GPU]",
+)
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(min=0),
+    metavar="G",
+    help="GPUs per worker, such as 0.5.  [default: 1 if the cluster has GPUs]",
+)
+@click.option(
+    "--max-row-mb",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Rows of Parquet files and members of shards that are larger fail.  "
+    "[default: 512]",
+)
+@click.option(
+    "--take-over", is_flag=True, help="End another job that writes into the output."
+)
+def enhance(inputs, output, model, device, precision, overwrite, engine, **options):
     """Enhance recordings: files, folders with subfolders, or pipes (- is standard input).
 
     Recordings may have any length, any sample rate from 8 to 192 kHz and any number of
@@ -302,6 +336,8 @@ def enhance(inputs, output, model, device, precision, overwrite, **options):
       cffma enhance talks/ -o enhanced/ --workers 8
       cffma enhance noisy.wav -o enhanced.wav --model results/mini/1234/model
       ffmpeg -i in.mp4 -f wav - | cffma enhance - -o - > out.wav
+      cffma enhance s3://corpus/noisy -o s3://corpus/enhanced --engine ray \\
+          --address auto --workers 64
     """
     from functools import partial
 
@@ -309,6 +345,14 @@ def enhance(inputs, output, model, device, precision, overwrite, **options):
 
     if options["batch_size"] is None:
         del options["batch_size"]
+    cluster = {name: options.pop(name) for name in CLUSTER_OPTIONS}
+    if engine == "ray":
+        how = {"model": model, "device": device, "precision": precision}
+        _enhance_on_cluster(inputs, output, overwrite, cluster, **how, **options)
+        return
+    given = [name.replace("_", "-") for name, value in cluster.items() if value]
+    if given:
+        raise InputError(f"--{given[0]} needs --engine ray")
 
     load_enhancer = partial(_load_enhancer, model, device, precision)
     with interruptible():
@@ -319,6 +363,34 @@ def enhance(inputs, output, model, device, precision, overwrite, **options):
         outcome.failures[:0] = failures
     click.echo("\n".join(map(printable, _summary(outcome))), err=True)
     if outcome.failures:
+        raise SystemExit(1)
+
+
+#: The options of `--engine ray`.
+CLUSTER_OPTIONS = ("address", "workers", "gpus_per_worker", "max_row_mb", "take_over")
+
+
+def _enhance_on_cluster(inputs, output, overwrite, cluster, **options):
+    from speechbrain_cffma.cluster.enhance import enhance
+
+    cluster["n_workers"] = cluster.pop("workers")
+    cluster["max_row_mb"] = cluster["max_row_mb"] or 512
+    with interruptible():
+        done = enhance(inputs, output, overwrite=overwrite, **cluster, **options)
+    n_failed = done.counts["failed"]
+    lines = [f"{done.counts['enhanced']} enhanced"]
+    if done.counts["skipped"]:
+        lines.append(f"{done.counts['skipped']} skipped: already enhanced")
+    if done.limited:
+        lines.append(f"{done.limited} with peaks beyond full scale, turned down")
+    if n_failed:
+        lines.append(f"{n_failed} failed:")
+        lines += (f"  {reason}" for reason in done.failures)
+    if n_failed > len(done.failures):
+        lines.append("  ...")
+    lines.append(f"results: {output}/_results")
+    click.echo("\n".join(map(printable, lines)), err=True)
+    if n_failed:
         raise SystemExit(1)
 
 

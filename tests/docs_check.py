@@ -50,9 +50,10 @@ NOT_RUN = [
     (r"^make ", "the gate runs it"),
     (r"--download|download_voicebank", "downloads 5.3 GB; see tests/test_download.py"),
     (r"push_to_hub", "needs an account on the hub; see tests/test_hub.py"),
-    (r"--nnodes", "needs several machines"),
+    (r"--nnodes|^ray start|--address", "needs several machines"),
     (r"^torchrun (?!.*--device=cpu)", "needs several GPUs"),
     (r"--device[ =]cuda", "needs a GPU"),
+    (r"cluster\.py memory", "enhances 11,000 files"),
     (r"benchmarks/speed", "measures for half an hour, with 12 GB of memory"),
     (r"benchmarks/startup", "measures for minutes"),
 ]
@@ -70,6 +71,7 @@ STAND_INS = [
     (r"--number_of_epochs=\d+", ""),
     (r"talk\.mp4", "noisy.wav"),
     (r" --devices cuda:0,cuda:1", " --print-commands"),
+    (r"(cluster\.py speed) --minutes 30", r"\1 --minutes 0.1 --repeats 1"),
     (r"(pesq_loss\.py.*)", r"\1 --n_pairs 3"),
 ]
 #: Those that hparams/default.yaml names, and others.

@@ -157,7 +157,7 @@ def test_each_public_method_has_a_docstring(path):
 def opens_text(call):
     """Whether a call opens, reads or writes a file as text."""
     name = getattr(call.func, "attr", getattr(call.func, "id", None))
-    of_other_files = ast.unparse(call.func) in ("av.open", "Image.open")
+    of_other_files = ast.unparse(call.func) in ("av.open", "Image.open", "tarfile.open")
     parts = [part for argument in call.args for part in ast.walk(argument)]
     modes = [part.value for part in parts if isinstance(part, ast.Constant)]
     is_binary = any(re.fullmatch(r"[rwax+]*b[rwax+]*", str(mode)) for mode in modes)

@@ -1,6 +1,7 @@
 """Use of a network: whatever goes in comes out in the same form, whole or by windows."""
 
 import copy
+import math
 import sys
 
 import numpy as np
@@ -14,6 +15,7 @@ from speechbrain.utils.importutils import LazyModule
 from helpers.signals import ratio_db
 from speechbrain_cffma.errors import InputError, InstallError
 from speechbrain_cffma.inference.limiter import PeakWarning
+from speechbrain_cffma.inference.together import Together
 from speechbrain_cffma.inference.windows import Windows
 from speechbrain_cffma.lobes import CFFMAEnhancer, LogSpectrogram, NoEmbedding
 
@@ -729,3 +731,37 @@ class TestFiles:
             InstallError, match=r"pip install 'speechbrain-cffma\[video"
         ):
             identity.enhance_file(tmp_path / "a.mp4", tmp_path / "b.wav")
+
+
+class TestTogether:
+    """Several signals in threads, as on a GPU."""
+
+    def test_each_signal_gets_what_it_gets_alone(self, tiny_enhancer):
+        signals = [torch.randn(n) for n in (16000, 12345, 8000)]
+        together = Together(tiny_enhancer, n_threads=3).eval()
+        for signal, enhanced in zip(
+            signals, together.map(together.enhance, signals), strict=True
+        ):
+            alone = tiny_enhancer.enhance(signal)
+            torch.testing.assert_close(enhanced, alone, atol=1e-4, rtol=0)
+
+    def test_they_are_one_batch(self, tiny_enhancer):
+        batches = []
+        tiny_enhancer.register_forward_pre_hook(
+            lambda _, inputs: batches.append(len(inputs[0]))
+        )
+        together = Together(tiny_enhancer, n_threads=2).eval()
+        together.map(together.enhance, [torch.randn(16000) for _ in range(8)])
+        assert batches == [2] * 4
+
+    def test_a_signal_that_fails_does_not_stop_the_others(self, tiny_enhancer):
+        def enhanced(signal):
+            try:
+                return len(together.enhance(signal))
+            except InputError:
+                return None
+
+        together = Together(tiny_enhancer, n_threads=3).eval()
+        bad = torch.full((16000,), math.nan)
+        signals = [torch.randn(16000), bad, torch.randn(16000)]
+        assert together.map(enhanced, signals) == [16000, None, 16000]

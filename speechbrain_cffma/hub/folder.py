@@ -215,7 +215,7 @@ class PretrainedMixin(Module):
         is_default = source == DEFAULT_MODEL
         folder = _BUNDLED if is_default else Path(source)
         if not os.path.isdir(folder):  # `Path.is_dir` raises for names that can't be
-            folder = _download(
+            folder = download(
                 str(source),
                 revision=revision,
                 cache_dir=cache_dir,
@@ -343,8 +343,26 @@ class PretrainedMixin(Module):
         return commit.commit_url
 
 
-def _download(source, **options):
-    """Download a model from the hub into the cache, without its executable files."""
+def download(source, **options):
+    """Download a model from the hub into the cache, without its executable files.
+
+    Arguments
+    ---------
+    source : str
+        Id on the hub.
+    **options
+        The options of `from_pretrained`.
+
+    Returns
+    -------
+    Path
+        The model's folder in the cache.
+
+    Raises
+    ------
+    InputError
+        If the hub doesn't have it or can't be reached.
+    """
     from huggingface_hub import snapshot_download
 
     needed = [CONFIG_FILE, WEIGHTS_FILE]

@@ -1,0 +1,202 @@
+"""Workers, nodes and jobs that die: every row is accounted for (`make test-cluster`)."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+
+from helpers import stand_in
+from helpers.paths import ROOT
+from helpers.stand_in import StandIn
+
+pytest.importorskip("ray", reason="needs the extra ray")
+
+from speechbrain_cffma.cluster import connection, job
+from speechbrain_cffma.cluster.blocks import plan
+from speechbrain_cffma.errors import InstallError
+
+#: Share of the memory beyond which Ray kills a worker.
+MEMORY = min(0.95, psutil.virtual_memory().percent / 100 + 0.15)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes of one CPU each; it is connected. The last test removes the second."""
+    connection.import_ray()
+    from ray.cluster_utils import Cluster
+
+    limits = {"memory_usage_threshold": MEMORY, "memory_monitor_refresh_ms": 50}
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "_system_config": limits},
+    )
+    cluster.second = cluster.add_node(num_cpus=1)
+    with connection.connected(cluster.address) as ray:
+        ray.cloudpickle.register_pickle_by_value(stand_in)
+        yield cluster
+    cluster.shutdown()
+
+
+def wav(n_samples, first=0.0):
+    samples = np.random.default_rng(n_samples).uniform(-0.1, 0.1, n_samples)
+    samples[0] = first
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16000, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+def write_files(folder, firsts):
+    folder.mkdir()
+    for i, first in enumerate(firsts):
+        (folder / f"{i:03d}.wav").write_bytes(wav(1600 + i, first))
+
+
+def write_shard(path, firsts):
+    with tarfile.open(path, "w") as shard:
+        for i, first in enumerate(firsts):
+            content = wav(1600 + i, first)
+            member = tarfile.TarInfo(f"{i:03d}.wav")
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+
+
+def answers(source, output, enhance):
+    blocks, _ = plan([str(source)], str(output))
+    return job.run(blocks, enhance, str(output), 2, num_cpus=1)
+
+
+def results_of(answers):
+    return [r for a in answers if isinstance(a, job.Finished) for r in a.results]
+
+
+def stored(output):
+    parts = sorted(Path(output, job.RESULTS).glob("*.parquet"))
+    return [result for part in parts for result in job.read_part(str(part))]
+
+
+def check_outputs(source, output, failed=()):
+    """Each file is there once, as one machine would have written it, and recorded once."""
+    names = {path.name for path in source.iterdir()}
+    written = {path.name for path in output.glob("*.wav")}
+    assert written == names - set(failed)
+    for name in written:
+        noisy, _ = soundfile.read(source / name, dtype="float32")
+        enhanced, _ = soundfile.read(output / name, dtype="float32")
+        np.testing.assert_allclose(enhanced, noisy / 2, atol=1 / 32768)
+    recorded = stored(output)
+    assert sorted(Path(r.path).name for r in recorded) == sorted(names)
+    assert {Path(r.path).name for r in recorded if r.status == "failed"} == set(failed)
+
+
+def test_a_worker_that_is_killed_in_a_shard_costs_a_repetition(cluster, tmp_path):
+    (tmp_path / "once").touch()
+    write_shard(tmp_path / "a.tar", [0, 0, 0.75, 0])
+    enhance = StandIn(once=tmp_path / "once")
+    results = results_of(answers(tmp_path / "a.tar", tmp_path / "out", enhance))
+    assert not (tmp_path / "once").exists()
+    assert [r.status for r in results] == ["enhanced"] * 4
+    with tarfile.open(tmp_path / "out" / "a.tar") as shard:
+        assert shard.getnames() == [f"{i:03d}.wav" for i in range(4)]
+
+
+def test_a_member_that_always_crashes_is_left_out_of_its_shard(cluster, tmp_path):
+    write_shard(tmp_path / "a.tar", [0, 0.25, 0])
+    results = results_of(answers(tmp_path / "a.tar", tmp_path / "out", StandIn()))
+    assert [r.status for r in results] == ["enhanced", "failed", "enhanced"]
+    assert "SIGSEGV" in results[1].reason or "killed 2 workers" in results[1].reason
+    with tarfile.open(tmp_path / "out" / "a.tar") as shard:
+        assert shard.getnames() == ["000.wav", "002.wav"]
+
+
+def test_a_file_that_exhausts_the_memory_fails_alone(cluster, tmp_path):
+    write_files(tmp_path / "in", [0, 0.5, 0, 0])
+    results_of(answers(tmp_path / "in", tmp_path / "out", StandIn()))
+    check_outputs(tmp_path / "in", tmp_path / "out", failed=["001.wav"])
+
+
+DRIVER = """
+import sys
+import ray
+from helpers import stand_in
+from speechbrain_cffma.cluster import connection, job
+from speechbrain_cffma.cluster.blocks import plan
+from speechbrain_cffma.cluster.lease import Lease
+
+address, source, output = sys.argv[1:]
+ray.cloudpickle.register_pickle_by_value(stand_in)
+with connection.connected(address), Lease(output) as lease:
+    blocks, _ = plan([source], output)
+    job.forget_moved(output, blocks)
+    enhance = stand_in.StandIn(seconds=0.1)
+    for answer in job.run(blocks, enhance, output, 2, lease.check, num_cpus=1):
+        print(answer, flush=True)
+"""
+
+
+def start_driver(address, source, output):
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, address, source, output],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_job_that_is_killed_goes_on(cluster, tmp_path, how):
+    source, output = tmp_path / "in", tmp_path / "out"
+    write_files(source, [0] * 30)
+    first = start_driver(cluster.address, source, output)
+    for _ in range(8):
+        first.stdout.readline()
+    first.send_signal(how)
+    first.communicate()
+    n_before = len(list(output.glob("*.wav")))
+    assert 0 < n_before < 30
+    time.sleep(1)  # Ray ends the workers of the dead job.
+    second = start_driver(cluster.address, source, output)
+    printed, _ = second.communicate()
+    assert second.returncode == 0
+    assert printed.count("Result(") - printed.count("Finished(") > 0
+    check_outputs(source, output)
+
+
+def test_a_node_with_another_version_is_named(cluster, tmp_path):
+    fake = tmp_path / "soundfile-0.0.1.dist-info"
+    fake.mkdir()
+    (fake / "METADATA").write_text("Name: soundfile\nVersion: 0.0.1\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    node = cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path})
+    with pytest.raises(InstallError, match=r"has 0\.0\.1 of soundfile, this computer"):
+        connection.check_versions()
+    cluster.remove_node(node)
+
+
+def test_the_rows_of_a_node_that_is_lost_are_repeated(cluster, tmp_path):
+    for name in ("a", "b"):  # a block for each node
+        write_shard(tmp_path / f"{name}.tar", [0] * 10)
+    shards = tmp_path / "in"
+    shards.mkdir()
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.tar").rename(shards / f"{name}.tar")
+    found, is_lost = [], False
+    for answer in answers(shards, tmp_path / "out", StandIn(seconds=0.2)):
+        found.append(answer)
+        if len(found) == 6 and not is_lost:
+            cluster.remove_node(cluster.second, allow_graceful=False)
+            is_lost = True
+    assert is_lost
+    assert [r.status for r in results_of(found)] == ["enhanced"] * 20
+    for name in ("a", "b"):
+        with tarfile.open(tmp_path / "out" / f"{name}.tar") as shard:
+            assert len(shard.getnames()) == 10

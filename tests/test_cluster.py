@@ -1,0 +1,458 @@
+"""Corpora on a Ray cluster, with one local cluster for all tests.
+
+`make test-cluster` runs tests/cluster/, where workers, nodes and jobs are killed.
+"""
+
+import io
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from helpers import stand_in
+from helpers.networks import small_enhancer
+from helpers.stand_in import StandIn
+from speechbrain_cffma.cluster import storage
+from speechbrain_cffma.cluster.blocks import FILES, Files, Result, plan
+from speechbrain_cffma.cluster.lease import Lease
+from speechbrain_cffma.errors import CFFMAError, InputError
+
+pytest.importorskip("ray", reason="needs the extra ray")
+
+from pyarrow import parquet
+from pyarrow import table as arrow_table
+
+from speechbrain_cffma.cluster import connection, job
+from speechbrain_cffma.cluster.enhance import enhance
+from speechbrain_cffma.cluster.rows import Enhance
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def ray():
+    with connection.connected("local", n_cpus=2) as ray:
+        # The workers' path has no tests.
+        ray.cloudpickle.register_pickle_by_value(stand_in)
+        yield ray
+
+
+def tone(n_samples=1600, first=0.0, **options):
+    """A short WAV file as bytes."""
+    samples = np.random.default_rng(n_samples).uniform(-0.1, 0.1, n_samples)
+    samples[0] = first
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16000, format="WAV", **options)
+    return file.getvalue()
+
+
+def write_wavs(folder, n, **options):
+    for i in range(n):
+        path = Path(folder, f"{i % 3}", f"{i:05d}.wav")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(tone(1600 + i, **options))
+
+
+def write_shard(path, names, cut=0):
+    """A shard: an audio member and a text for each name."""
+    with tarfile.open(path, "w") as shard:
+        for i, name in enumerate(names):
+            for suffix, content in ((".wav", tone(1600 + i)), (".txt", b"said")):
+                member = tarfile.TarInfo(name + suffix)
+                member.size = len(content)
+                shard.addfile(member, io.BytesIO(content))
+    if cut:
+        path.write_bytes(path.read_bytes()[:-cut])
+
+
+def work_on(blocks, output, enhance=None, **options):
+    """Run a job to its end; return its results."""
+    answers = job.run(
+        blocks, enhance or StandIn(), str(output), 2, num_cpus=1, **options
+    )
+    finished = [a for a in answers if isinstance(a, job.Finished)]
+    return [result for answer in finished for result in answer.results]
+
+
+def stored(output):
+    """All results in an output."""
+    parts = sorted(Path(output, job.RESULTS).glob("*.parquet"))
+    return [result for part in parts for result in job.read_part(str(part))]
+
+
+def sound(content):
+    return soundfile.read(io.BytesIO(content), dtype="float32")[0]
+
+
+# --- What there is to do
+
+
+class TestPlan:
+    def test_files_come_in_blocks_and_keep_the_tree(self, tmp_path):
+        write_wavs(tmp_path / "in", FILES + 1)
+        (first, second), failures = plan([str(tmp_path / "in")], str(tmp_path / "out"))
+        assert (len(first.rows), len(second.rows), failures) == (FILES, 1, [])
+        source, target = first.rows[0]
+        assert Path(source).relative_to(tmp_path / "in") == Path(target).relative_to(
+            tmp_path / "out"
+        )
+
+    def test_formats_that_cannot_be_written_become_wav(self, tmp_path):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "a.m4a").touch()
+        (block,), _ = plan([str(tmp_path / "in")], str(tmp_path / "out"))
+        assert block.rows[0][1] == str(tmp_path / "out" / "a.wav")
+
+    def test_an_output_that_is_an_input_is_refused(self, tmp_path):
+        with pytest.raises(InputError, match="both input and output"):
+            plan([str(tmp_path)], str(tmp_path))
+
+    def test_files_that_would_replace_an_input_get_a_line_each(self, tmp_path):
+        (tmp_path / "a.wav").write_bytes(tone())
+        _, failures = plan([str(tmp_path / "a.wav")], str(tmp_path))
+        assert "would replace an input" in failures[0]
+
+    def test_files_with_the_same_output_get_a_line_each(self, tmp_path):
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "x.wav").write_bytes(tone())
+        inputs = [str(tmp_path / name) for name in ("a", "b")]
+        blocks, failures = plan(inputs, str(tmp_path / "out"))
+        assert (len(blocks), len(failures)) == (0, 2)
+
+    def test_a_missing_input_gets_a_line(self, tmp_path):
+        blocks, failures = plan([str(tmp_path / "no.wav")], str(tmp_path / "out"))
+        assert (blocks, len(failures)) == ([], 1)
+
+    def test_a_table_without_audio_is_refused(self, tmp_path):
+        parquet.write_table(arrow_table({"n": [1]}), tmp_path / "a.parquet")
+        with pytest.raises(InputError, match="no column of audio among n"):
+            plan([str(tmp_path / "a.parquet")], str(tmp_path / "out"))
+
+
+# --- Each kind of block; no cluster is needed
+
+
+class TestShard:
+    def test_audio_is_enhanced_and_other_members_are_kept(self, tmp_path):
+        write_shard(tmp_path / "a.tar", ["x", "y"])
+        (block,), _ = plan([str(tmp_path / "a.tar")], str(tmp_path / "out"))
+        results = list(block.work(StandIn(), 0, {}))
+        assert [r.path for r in results] == [
+            f"{tmp_path}/a.tar:{name}.wav" for name in "xy"
+        ]
+        with tarfile.open(tmp_path / "out" / "a.tar") as shard:
+            assert shard.getnames() == ["x.wav", "x.txt", "y.wav", "y.txt"]
+            assert shard.extractfile("x.txt").read() == b"said"
+            enhanced = sound(shard.extractfile("x.wav").read())
+        np.testing.assert_allclose(enhanced, sound(tone(1600)) / 2, atol=1 / 32768)
+
+    @pytest.mark.parametrize("cut", [10240, 12000])  # after a member, and in one
+    def test_a_truncated_shard_fails_as_a_whole(self, tmp_path, cut):
+        write_shard(tmp_path / "a.tar", ["x", "y"], cut=cut)
+        (block,), _ = plan([str(tmp_path / "a.tar")], str(tmp_path / "out"))
+        *_, last = block.work(StandIn(), 0, {})
+        assert (last.path, last.status) == (str(tmp_path / "a.tar"), "failed")
+        assert not (tmp_path / "out" / "a.tar").exists()
+
+    def test_a_member_above_the_limit_is_left_out(self, tmp_path):
+        write_shard(tmp_path / "a.tar", ["x"])
+        (block,), _ = plan([str(tmp_path / "a.tar")], str(tmp_path / "out"))
+        small = StandIn()
+        small.max_bytes = 1000
+        (result,) = block.work(small, 0, {})
+        assert "more than --max-row-mb allows" in result.reason
+        with tarfile.open(tmp_path / "out" / "a.tar") as shard:
+            assert shard.getnames() == ["x.txt"]
+
+
+class TestTable:
+    @pytest.mark.parametrize("form", ["bytes", "path", "struct"])
+    def test_audio_is_replaced_and_other_columns_are_kept(self, tmp_path, form):
+        content = tone()
+        (tmp_path / "a.wav").write_bytes(content)
+        audio = {
+            "bytes": content,
+            "path": str(tmp_path / "a.wav"),
+            "struct": {"bytes": content, "path": "a.wav"},
+        }[form]
+        rows = arrow_table({"audio": [audio] * 3, "n": [0, 1, 2]})
+        parquet.write_table(rows, tmp_path / "a.parquet", row_group_size=2)
+        blocks, _ = plan([str(tmp_path / "a.parquet")], str(tmp_path / "out"))
+        results = [r for block in blocks for r in block.work(StandIn(), 0, {})]
+        assert [r.path[-2:] for r in results] == [":0", ":1", ":2"]
+        enhanced = parquet.read_table(tmp_path / "out" / "a.parquet").to_pylist()
+        assert [row["n"] for row in enhanced] == [0, 1, 2]
+        first = enhanced[0]["audio"]
+        first = first["bytes"] if form == "struct" else first
+        np.testing.assert_allclose(sound(first), sound(content) / 2, atol=1 / 32768)
+
+    def test_a_row_that_fails_has_no_audio(self, tmp_path):
+        rows = arrow_table({"audio": [b"none", tone()]})
+        parquet.write_table(rows, tmp_path / "a.parquet")
+        (block,), _ = plan([str(tmp_path / "a.parquet")], str(tmp_path / "out"))
+        assert [r.status for r in block.work(StandIn(), 0, {})] == [
+            "failed",
+            "enhanced",
+        ]
+        enhanced = parquet.read_table(tmp_path / "out" / "a.parquet").to_pylist()
+        assert [row["audio"] is None for row in enhanced] == [True, False]
+
+
+# --- Lease
+
+
+class TestLease:
+    def test_two_jobs_do_not_write_into_one_output(self, tmp_path):
+        with (
+            Lease(str(tmp_path)),
+            pytest.raises(InputError, match="is writing there"),
+            Lease(str(tmp_path)),
+        ):
+            pass
+
+    def test_the_first_job_stops_when_another_takes_over(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("speechbrain_cffma.cluster.lease.BEAT", 0.05)
+        with Lease(str(tmp_path)) as first, Lease(str(tmp_path), take_over=True):
+            first.thread.join()
+            with pytest.raises(InputError, match="has taken over"):
+                first.check()
+
+    @pytest.mark.parametrize(
+        "held", [{"beat": 0, "host": "other", "pid": 1}, {"pid": 2**22 + 1}]
+    )
+    def test_a_job_that_is_dead_does_not_count(self, tmp_path, held):
+        held = {"job": "x", "host": socket.gethostname(), "beat": time.time(), **held}
+        storage.write_json(str(tmp_path / "_lease.json"), held)
+        with Lease(str(tmp_path)) as lease:
+            lease.check()
+
+    def test_it_is_given_back(self, tmp_path):
+        with Lease(str(tmp_path)):
+            pass
+        assert not (tmp_path / "_lease.json").exists()
+
+
+# --- Jobs on a cluster
+
+
+class TestJob:
+    def test_each_file_is_enhanced_once_and_recorded(self, ray, tmp_path):
+        write_wavs(tmp_path / "in", FILES + 6)
+        blocks, _ = plan([str(tmp_path / "in")], str(tmp_path / "out"))
+        results = work_on(blocks, tmp_path / "out")
+        assert {r.status for r in results} == {"enhanced"}
+        sources = [source for block in blocks for source, _ in block.rows]
+        assert sorted(r.path for r in stored(tmp_path / "out")) == sorted(sources)
+        for block in blocks:
+            for source, target in block.rows:
+                noisy = sound(Path(source).read_bytes())
+                enhanced = sound(Path(target).read_bytes())
+                np.testing.assert_allclose(enhanced, noisy / 2, atol=1 / 32768)
+
+    def test_a_second_job_skips_what_is_done_and_keeps_its_results(self, ray, tmp_path):
+        write_wavs(tmp_path / "in", 3)
+        write_shard(tmp_path / "in" / "a.tar", ["x"])
+        blocks, _ = plan([str(tmp_path / "in")], str(tmp_path / "out"))
+        work_on(blocks, tmp_path / "out")
+        before = stored(tmp_path / "out")
+        again = work_on(blocks, tmp_path / "out")
+        assert {r.status for r in again} == {"skipped"}
+        assert stored(tmp_path / "out") == before
+
+    def test_files_that_were_added_are_recorded_once(self, ray, tmp_path):
+        write_wavs(tmp_path / "in", 2)
+        output = str(tmp_path / "out")
+        blocks, _ = plan([str(tmp_path / "in")], output)
+        work_on(blocks, output)
+        write_wavs(tmp_path / "in", 4)
+        blocks, _ = plan([str(tmp_path / "in")], output)
+        job.forget_moved(output, blocks)
+        work_on(blocks, output)
+        paths = [r.path for r in stored(output)]
+        assert len(paths) == len(set(paths)) == 4
+
+    def test_a_file_that_kills_its_worker_fails_and_the_others_are_done(
+        self, ray, tmp_path
+    ):
+        write_wavs(tmp_path / "in", 5)
+        (tmp_path / "in" / "1" / "x.wav").write_bytes(tone(first=0.25))
+        blocks, _ = plan([str(tmp_path / "in")], str(tmp_path / "out"))
+        results = work_on(blocks, tmp_path / "out")
+        (failed,) = (r for r in results if r.status == "failed")
+        assert failed.path.endswith("x.wav")
+        assert "has killed 2 workers" in failed.reason
+        assert len(results) == 6
+
+    def test_a_model_that_cannot_be_loaded_ends_the_job(self, ray, tmp_path):
+        class Broken(StandIn):
+            def load(self):
+                raise InputError("model/config.json is missing")
+
+        write_wavs(tmp_path / "in", 2)
+        blocks, _ = plan([str(tmp_path / "in")], str(tmp_path / "out"))
+        with pytest.raises(CFFMAError, match=r"^model/config.json is missing$"):
+            work_on(blocks, tmp_path / "out", Broken())
+
+
+class TestNodes:
+    def test_a_node_with_another_version_is_named(self, ray, monkeypatch):
+        def differs(function, *arguments):
+            return {"10.0.0.2": function(*arguments) | {"torch": "1.0"}}
+
+        monkeypatch.setattr(connection, "on_each_node", differs)
+        with pytest.raises(CFFMAError, match=r"10.0.0.2 has 1.0 of torch"):
+            connection.check_versions()
+
+    def test_versions_of_this_computer_agree(self, ray):
+        connection.check_versions()
+
+    def test_a_folder_that_a_node_does_not_see_is_named(self, ray, monkeypatch):
+        monkeypatch.setattr(connection, "on_each_node", lambda *_: {"10.0.0.2": False})
+        with pytest.raises(InputError, match=r"10.0.0.2 does not see"):
+            connection.check_folder("/tmp")
+
+    @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "ray://x:1"])
+    def test_no_cluster_at_the_address_is_one_line(self, address, monkeypatch):
+        monkeypatch.setattr("ray.is_initialized", lambda: False)
+        with (
+            pytest.raises(InputError, match=address) as error,
+            connection.connected(address),
+        ):
+            pass
+        assert "\n" not in str(error.value)
+
+
+def test_without_ray_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(CFFMAError, match=r"speechbrain-cffma\[ray\]"):
+        connection.import_ray()
+
+
+# --- Object stores
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """A bucket of moto's server."""
+    pytest.importorskip("moto")
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        _, port = server.get_host_and_port()
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        }.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="corpus")
+        yield "s3://corpus"
+    server.stop()
+
+
+class TestStore:
+    def test_files_shards_and_tables_of_a_bucket_are_enhanced(self, bucket, tmp_path):
+        write_wavs(tmp_path / "in", 2)
+        write_shard(tmp_path / "in" / "a.tar", ["x"])
+        rows = arrow_table({"audio": [tone()]})
+        parquet.write_table(rows, tmp_path / "in" / "t.parquet")
+        for path in (tmp_path / "in").rglob("*.*"):
+            name = path.relative_to(tmp_path)
+            with storage.whole(f"{bucket}/{name}") as partial:
+                partial.write_bytes(path.read_bytes())
+        blocks, _ = plan([f"{bucket}/in"], f"{bucket}/out")
+        results = [r for block in blocks for r in block.work(StandIn(), 0, {})]
+        assert {r.status for r in results} == {"enhanced"}
+        assert [name for _, name in storage.listing(f"{bucket}/out")] == [
+            "0/00000.wav",
+            "1/00001.wav",
+            "a.tar",
+            "t.parquet/00000.parquet",
+        ]
+        files = next(block for block in blocks if isinstance(block, Files))
+        again = files.work(StandIn(), 0, {})
+        assert [r.status for r in again] == ["skipped", "skipped"]
+
+    def test_results_are_stored_and_read(self, bucket):
+        path = f"{bucket}/out/{job.RESULTS}/x.parquet"
+        job.write_part(path, [Result("a.wav", 1.0)])
+        assert job.read_part(path) == [Result("a.wav", 1.0)]
+
+    def test_a_lease_holds_there(self, bucket):
+        with (
+            Lease(f"{bucket}/leased"),
+            pytest.raises(InputError, match="is writing there"),
+            Lease(f"{bucket}/leased"),
+        ):
+            pass
+
+    def test_a_bucket_that_is_missing_is_one_line(self, bucket):
+        with pytest.raises(InputError, match="there is no such bucket"):
+            plan(["s3://none/in"], f"{bucket}/out")
+
+    def test_a_bucket_without_permission_is_one_line(self, monkeypatch):
+        def refuse(path):
+            raise OSError("AWS Error ACCESS_DENIED during ListObjectsV2 operation")
+
+        monkeypatch.setattr(storage, "_opened", refuse)
+        with pytest.raises(InputError, match="s3://x can't be read .no permission"):
+            storage.listing("s3://x")
+
+
+# --- The command and the callable, with a model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, ssl_folder):
+    """A model folder with a small network."""
+    from speechbrain_cffma.lobes import load_ssl
+
+    enhancer = small_enhancer(load_ssl(ssl_folder("wavlm")))
+    return str(enhancer.save_pretrained(tmp_path_factory.mktemp("model")))
+
+
+def test_a_cluster_gives_what_one_machine_gives(ray, model, tmp_path):
+    write_wavs(tmp_path / "in", 3)
+    summary = enhance(
+        [str(tmp_path / "in")],
+        str(tmp_path / "out"),
+        model=model,
+        precision="fp32",
+        n_workers=1,
+    )
+    assert summary.counts == {"enhanced": 3, "skipped": 0, "failed": 0}
+    subprocess.run(
+        [sys.executable, "-m", "speechbrain_cffma", "enhance", tmp_path / "in"]
+        + ["-o", tmp_path / "one", "--model", model, "--precision=fp32"],
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+    )
+    for path in (tmp_path / "one").rglob("*.wav"):
+        other = tmp_path / "out" / path.relative_to(tmp_path / "one")
+        assert other.read_bytes() == path.read_bytes()
+
+
+def test_ray_data_enhances_rows(ray, model):
+    rows = [{"audio": tone()}, {"audio": b"no audio"}]
+    enhanced = (
+        ray.data.from_items(rows)
+        .map_batches(Enhance(model, precision="fp32", device="cpu"), batch_size=2)
+        .take_all()
+    )
+    assert len(sound(enhanced[0]["enhanced"])) == 1600
+    assert enhanced[0]["seconds"] == 0.1
+    assert enhanced[1]["enhanced"] is None
+    assert "can't be read" in enhanced[1]["failure"]
