@@ -19,6 +19,7 @@ import soundfile
 from helpers import stand_in
 from helpers.networks import small_enhancer
 from helpers.stand_in import StandIn
+from speechbrain_cffma.cli import main
 from speechbrain_cffma.cluster import storage
 from speechbrain_cffma.cluster.blocks import FILES, Files, Result, plan
 from speechbrain_cffma.cluster.lease import Lease
@@ -30,7 +31,7 @@ from pyarrow import parquet
 from pyarrow import table as arrow_table
 
 from speechbrain_cffma.cluster import connection, job
-from speechbrain_cffma.cluster.enhance import enhance
+from speechbrain_cffma.cluster.enhance import Summary, enhance
 from speechbrain_cffma.cluster.rows import Enhance
 
 pytestmark = pytest.mark.slow
@@ -411,7 +412,49 @@ class TestStore:
             storage.listing("s3://x")
 
 
-# --- The command and the callable, with a model
+# --- The command and the callable
+
+
+class TestCommand:
+    def test_it_passes_its_options_on_and_tells_what_failed(self, monkeypatch, capsys):
+        calls = []
+
+        def stand_in(*arguments, **options):
+            calls.append((arguments, options))
+            counts = {"enhanced": 5, "skipped": 1, "failed": 2}
+            return Summary(counts, 1, ["a.wav: it has no samples"])
+
+        monkeypatch.setattr("speechbrain_cffma.cluster.enhance.enhance", stand_in)
+        with pytest.raises(SystemExit) as end:
+            main(
+                ["enhance", "s3://in", "-o", "s3://out", "--engine=ray", "--workers=4"]
+            )
+        assert end.value.code == 1
+        (arguments, options), *_ = calls
+        assert arguments == (("s3://in",), "s3://out")
+        assert (options["n_workers"], options["max_row_mb"]) == (4, 512)
+        assert capsys.readouterr().err.splitlines() == [
+            "5 enhanced",
+            "1 skipped: already enhanced",
+            "1 with peaks beyond full scale, turned down",
+            "2 failed:",
+            "  a.wav: it has no samples",
+            "  ...",
+            "results: s3://out/_results",
+        ]
+
+    def test_options_of_the_cluster_need_the_engine(self, capsys):
+        with pytest.raises(SystemExit):
+            main(["enhance", "a.wav", "-o", "b.wav", "--address=auto"])
+        assert capsys.readouterr().err == "error: --address needs --engine ray\n"
+
+    def test_one_file_or_a_pipe_as_output_is_refused(self):
+        for output in ("b.wav", "-"):
+            with pytest.raises(InputError, match="--engine ray"):
+                enhance(["a.wav"], output)
+
+
+# --- With a model
 
 
 @pytest.fixture(scope="module")

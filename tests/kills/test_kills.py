@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import soundfile
 
@@ -24,8 +23,12 @@ from speechbrain_cffma.cluster import connection, job
 from speechbrain_cffma.cluster.blocks import plan
 from speechbrain_cffma.errors import InstallError
 
-#: Share of the memory beyond which Ray kills a worker.
-MEMORY = min(0.95, psutil.virtual_memory().percent / 100 + 0.15)
+
+def memory_in_use():
+    """Share of the computer's memory that is in use."""
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    sizes = {name: int(rest.split()[0]) for name, rest in (x.split(":") for x in lines)}
+    return 1 - sizes["MemAvailable"] / sizes["MemTotal"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,11 @@ def cluster():
     connection.import_ray()
     from ray.cluster_utils import Cluster
 
-    limits = {"memory_usage_threshold": MEMORY, "memory_monitor_refresh_ms": 50}
+    # Ray kills a worker before the computer is short of memory.
+    limits = {
+        "memory_usage_threshold": min(0.95, memory_in_use() + 0.15),
+        "memory_monitor_refresh_ms": 50,
+    }
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "_system_config": limits},
@@ -152,7 +159,7 @@ def start_driver(address, source, output):
     )
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["9", "int"])
 def test_a_job_that_is_killed_goes_on(cluster, tmp_path, how):
     source, output = tmp_path / "in", tmp_path / "out"
     write_files(source, [0] * 30)
