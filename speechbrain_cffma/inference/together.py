@@ -13,7 +13,7 @@ from speechbrain_cffma.inference.device import for_inference
 from speechbrain_cffma.inference.mixin import InferenceMixin
 
 
-class Together(InferenceMixin):
+class Together(InferenceMixin, torch.nn.Module):
     """An enhancer whose calls from several threads become one call of the model.
 
     Each thread enhances a signal of its own, window by window. When all of them wait for
