@@ -274,10 +274,10 @@ def _load_enhancer(model, device, precision):
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    default=1,
     metavar="N",
     help="Number of processes that enhance files at the same time, each on one core.  "
-    "[default: one process on all cores]",
+    "[default: one process on all cores; with --engine ray one per CPU of the cluster, "
+    "or per GPU]",
 )
 @click.option(
     "--overwrite", is_flag=True, help="Enhance files again whose output is up to date."
@@ -295,11 +295,6 @@ def _load_enhancer(model, device, precision):
     metavar="HOST:PORT",
     help="Head node of the cluster.  [default: RAY_ADDRESS, or a cluster on this "
     "computer for as long as the command runs]",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    help="Number of workers.  [default: one per CPU of the cluster, or per GPU]",
 )
 @click.option(
     "--gpus-per-worker",
@@ -343,8 +338,9 @@ def enhance(inputs, output, model, device, precision, overwrite, engine, **optio
 
     from speechbrain_cffma.inference import enhance as enhancing
 
-    if options["batch_size"] is None:
-        del options["batch_size"]
+    for name in ("batch_size", "workers"):  # they have defaults further down
+        if options[name] is None:
+            del options[name]
     cluster = {name: options.pop(name) for name in CLUSTER_OPTIONS}
     if engine == "ray":
         how = {"model": model, "device": device, "precision": precision}
@@ -367,13 +363,13 @@ def enhance(inputs, output, model, device, precision, overwrite, engine, **optio
 
 
 #: The options of `--engine ray`.
-CLUSTER_OPTIONS = ("address", "workers", "gpus_per_worker", "max_row_mb", "take_over")
+CLUSTER_OPTIONS = ("address", "gpus_per_worker", "max_row_mb", "take_over")
 
 
 def _enhance_on_cluster(inputs, output, overwrite, cluster, **options):
     from speechbrain_cffma.cluster.enhance import enhance
 
-    cluster["n_workers"] = cluster.pop("workers")
+    cluster["n_workers"] = options.pop("workers", None)
     cluster["max_row_mb"] = cluster["max_row_mb"] or 512
     with interruptible():
         done = enhance(inputs, output, overwrite=overwrite, **cluster, **options)
