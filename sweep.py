@@ -1,6 +1,7 @@
 """Train and compare variants of an experiment with several seeds.
 
     python sweep.py hparams/sweeps/ablation.yaml [--jobs N] [--key=value ...]
+    python sweep.py hparams/sweeps/ablation.yaml --engine ray [--address HOST:PORT] ...
 
 Any key of the experiment can be overridden for all runs; output_folder and seeds override
 those of the sweep. After an interruption, the same command continues.
@@ -12,6 +13,8 @@ Authors
 import argparse
 import signal
 import sys
+from contextlib import contextmanager
+from functools import partial
 
 from speechbrain_cffma.errors import InputError, exits_in_one_line
 from speechbrain_cffma.training.overrides import run_options, split_overrides
@@ -35,10 +38,11 @@ def main(argv=None):
 
     check_torch_pair()
     from speechbrain_cffma.training.comparison import write_comparison
-    from speechbrain_cffma.training.sweep import prepare, read_sweep, run_all
+    from speechbrain_cffma.training.sweep import failures_of, prepare, read_sweep
 
     if given := sorted(run_options() & set(overrides)):
         raise InputError(f"sweep.py has no option --{given[0]}: see --help")
+    _check_engine(options)
     sweep = read_sweep(options.sweep, overrides)
     waiting = [run for run in sweep.runs if not run.is_finished()]
     if options.print_commands:
@@ -46,20 +50,46 @@ def main(argv=None):
         return
     # If a scheduler stops the sweep, its runs are stopped as well, as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    failures = {}
-    if not options.report_only:
-        prepare(waiting)
-    if not (options.report_only or options.prepare_only):
-        n_jobs = options.jobs or max(1, len(options.devices))
-        failures = run_all(waiting, n_jobs, options.devices)
     if options.prepare_only:
+        prepare(waiting)
         return
+    failures = {}
+    if waiting and not options.report_only:
+        with _engine(options, sweep) as run_each:
+            prepare(waiting)
+            failures = failures_of(waiting, run_each(waiting))
     print(write_comparison(sweep))
     if failures:
         for index, reason in failures.items():
             run = waiting[index]
             print(f"{run.variant}, seed {run.seed}, failed: {reason}", file=sys.stderr)
         raise SystemExit(1)
+
+
+def _check_engine(options):
+    """Check that the options belong to the engine."""
+    others = ("devices",) if options.engine == "ray" else ("address", "cpus", "gpus")
+    for name in others:
+        if getattr(options, name) not in (None, []):
+            instead = "is replaced by --gpus with" if name == "devices" else "needs"
+            raise InputError(f"--{name} {instead} --engine ray")
+
+
+@contextmanager
+def _engine(options, sweep):
+    """What runs the runs: a function of their list, see `failures_of`."""
+    if options.engine == "local":
+        from speechbrain_cffma.training.runner import run_here
+
+        n_jobs = options.jobs or max(1, len(options.devices))
+        yield partial(run_here, n_jobs=n_jobs, devices=options.devices)
+        return
+    from speechbrain_cffma.cluster.runs import on_cluster
+
+    with on_cluster(sweep, options.address) as run_on_cluster:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # not Ray's
+        resources = {"n_cpus": options.cpus or 1, "n_gpus": options.gpus}
+        yield partial(run_on_cluster, n_jobs=options.jobs, **resources)
 
 
 def _parser():
@@ -74,13 +104,35 @@ def _parser():
     parser.add_argument(
         "--jobs",
         type=_at_least_1,
-        help="number of runs at the same time (default: 1, or one per device)",
+        help="number of runs at the same time (default: 1, or one per device; with "
+        "--engine ray as many as the cluster has resources for)",
     )
     parser.add_argument(
         "--devices",
         type=lambda text: [name for name in text.split(",") if name],
         default=[],
         help="distribute the runs over these devices, such as cuda:0,cuda:1",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="ray: run on a Ray cluster (extra ray), from a folder that all nodes share",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="head node of the cluster (default: RAY_ADDRESS, or a cluster on this "
+        "computer for as long as the sweep runs)",
+    )
+    parser.add_argument(
+        "--cpus", type=_at_least_1, metavar="N", help="CPUs per run (default: 1)"
+    )
+    parser.add_argument(
+        "--gpus",
+        type=_share,
+        metavar="G",
+        help="GPU per run, from 0 to 1 (default: 1 if the cluster has GPUs)",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -105,6 +157,12 @@ def _at_least_1(text):
     if int(text) < 1:
         raise argparse.ArgumentTypeError("at least 1")
     return int(text)
+
+
+def _share(text):
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError("from 0 to 1, since a run uses one GPU")
+    return float(text)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,14 @@ def cffma():
     """Speech enhancement: enhance recordings, evaluate any system, export models."""
 
 
+_address_option = click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="Head node of the cluster.  [default: RAY_ADDRESS, or a cluster on this "
+    "computer for as long as the command runs]",
+)
+
+
 @cffma.command(no_args_is_help=True)
 @click.option("--clean", required=True, type=FOLDER, help="Folder of clean speech.")
 @click.option(
@@ -132,6 +140,15 @@ def cffma():
     help="Number of processes.  [default: one per core]",
 )
 @click.option("--overwrite", is_flag=True, help="Score all files again.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: on a Ray cluster (extra ray), whose nodes see all files under the same "
+    "paths. The scores are the same.",
+)
+@_address_option
 def evaluate(
     clean,
     noisy,
@@ -143,6 +160,8 @@ def evaluate(
     metadata,
     pair_by,
     n_jobs,
+    engine,
+    address,
     **how,
 ):
     """Score systems against clean speech and compare them.
@@ -161,6 +180,8 @@ def evaluate(
       cffma evaluate --clean clean/ --noisy noisy/ --enhanced mine=out/ -o report/
       cffma evaluate --clean clean/ --noisy noisy/ --enhanced a=a/ b=b/ c=c/ \\
           --metrics pesq,estoi --metadata conditions.csv -o report/
+      cffma evaluate --clean clean/ --enhanced mine=out/ -o report/ \\
+          --engine ray --address auto
     """
     from pathlib import Path
 
@@ -169,6 +190,8 @@ def evaluate(
     from speechbrain_cffma.evaluation.scores import failures, scoring_settings
     from speechbrain_cffma.evaluation.systems import evaluate as score_systems
 
+    if address and engine != "ray":
+        raise InputError("--address needs --engine ray")
     systems = _systems(noisy, [*enhanced, *further])
     metrics = [name.strip() for name in metrics.split(",") if name.strip()]
     settings = scoring_settings(metrics, **how)
@@ -182,6 +205,8 @@ def evaluate(
             n_jobs or -1,
             overwrite,
             pair_by,
+            engine,
+            address,
         )
         summary = write_report(output, rows, settings)
     # Not click.echo, which writes UTF-8 even to a terminal that shows only ASCII.

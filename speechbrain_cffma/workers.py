@@ -7,10 +7,12 @@ Authors
 """
 
 import contextlib
+import ctypes
 import math
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
@@ -19,6 +21,9 @@ from speechbrain_cffma.errors import CFFMAError
 
 #: Each process uses one thread; more would compete for the same cores.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+#: The C library, loaded before any fork; None where processes can't follow their parent.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
 
 
 class Outcome(NamedTuple):
@@ -143,6 +148,68 @@ def parallel_map(function, arguments, n_jobs, time_limits=None, on_note=None):
             worker.close()
 
 
+_kept = {}  # processes that wait for the next call of `call_apart`, by its function
+
+
+def call_apart(function, arguments, time_limit=math.inf):
+    """Call a function in a separate process, which is kept for the next call.
+
+    Arguments
+    ---------
+    function : callable
+        As for `parallel_map`.
+    arguments : tuple
+        Its arguments.
+    time_limit : float
+        As for `parallel_map`.
+
+    Returns
+    -------
+    Outcome
+        The outcome of the call, with index 0.
+
+    Raises
+    ------
+    CFFMAError
+        If the process doesn't start.
+
+    Example
+    -------
+    >>> import math
+    >>> call_apart(math.sqrt, (4.0,))
+    Outcome(index=0, result=2.0, crash='')
+    """
+    worker = _kept.pop(function, None) or _Worker(function)
+    try:
+        if not worker.is_ready:
+            worker.outcome()
+        worker.call(0, arguments, time_limit)
+        # In short steps, since Ray interrupts a task between two Python instructions.
+        while not worker.connection.poll(min(0.2, max(0, worker.seconds_left()))):
+            if worker.seconds_left() <= 0:
+                return worker.give_up()
+        outcome = worker.outcome()
+    except BaseException:
+        worker.stop()
+        raise
+    if not outcome.crash:
+        _kept[function] = worker
+    return outcome
+
+
+def end_with_parent():
+    """Let Linux kill this process as soon as the thread that started it ends in any way.
+
+    Example
+    -------
+    >>> process = multiprocessing.Process(target=end_with_parent)
+    >>> process.start()
+    >>> process.join()
+    """
+    if _LIBC:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _until_the_first_is_late(workers):
     """Seconds until the first time limit; None if no call has one."""
     left = min(worker.seconds_left() for worker in workers)
@@ -222,6 +289,7 @@ class _Worker:
 def _work(connection):
     global _caller
     _caller = connection
+    end_with_parent()  # A call that hangs doesn't outlive a caller that is killed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Sent through the pipe, so that its module is imported after Ctrl-C is ignored.
     function = connection.recv()

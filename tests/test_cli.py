@@ -143,6 +143,7 @@ class TestErrors:
             ),
             (["--noisy=.", "--metrics=pesc"], "no metric pesc"),
             (["--enhanced=new=nowhere"], "the folder nowhere does not exist"),
+            (["--noisy=.", "--address=auto"], "--address needs --engine ray"),
         ],
     )
     def test_are_one_line(
@@ -157,6 +158,17 @@ class TestErrors:
         assert line.startswith("error: ")
         assert message in line
         assert os.listdir(tmp_path) == []
+
+    def test_without_ray_its_engine_is_one_line(self, corpus, capsys, monkeypatch):
+        monkeypatch.setitem(sys.modules, "ray", None)
+        options = [f"--clean={corpus / 'clean'}", f"--noisy={corpus / 'noisy'}"]
+        options += ["--metrics=si_sdr", f"--output={corpus / 'never'}"]
+        assert run("evaluate", *options, "--engine=ray") == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == (
+            "error: Ray is not installed: pip install 'speechbrain-cffma[ray]'"
+        )
+        assert not (corpus / "never").exists()
 
     def test_of_usage_have_their_own_code(self, capsys):
         assert run("evaluate", "--clean=nowhere", "-o", "report") == 2

@@ -20,6 +20,7 @@ from speechbrain_cffma.training.overrides import (
 )
 
 SWEEP_OPTIONS = {"jobs", "devices", "print-commands", "prepare-only", "report-only"}
+SWEEP_OPTIONS |= {"engine", "address", "cpus", "gpus"}
 #: Of other programs that the pages mention; `--key` stands for any.
 OTHER_OPTIONS = {"nproc_per_node", "node_rank", "nnodes", "local-dir", "key"}
 by_page = pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from torch import nn
 
 import sweep as command
 from helpers.paths import ROOT
+from helpers.sweeps import begin, finish, sweep_of, write, write_project
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.hub import complexity
 from speechbrain_cffma.lobes import (
@@ -32,82 +33,26 @@ from speechbrain_cffma.lobes import (
 )
 from speechbrain_cffma.training import comparison as report
 from speechbrain_cffma.training.experiment import load_experiment
-from speechbrain_cffma.training.sweep import LOG, prepare, read_sweep, run_all
+from speechbrain_cffma.training.runner import run_here
+from speechbrain_cffma.training.sweep import LOG, failures_of, prepare, read_sweep
+from speechbrain_cffma.workers import ONE_THREAD
 
 pytestmark = pytest.mark.slow
 
 SWEEPS = sorted((ROOT / "hparams" / "sweeps").glob("*.yaml"))
 
-#: Its prepare step notes what the data were made from, and makes none.
-EXPERIMENT = """\
-seed: 0
-data_seed: !ref <seed>
-output_folder: results
-manifest_folder: !ref <output_folder>/manifests
-prepare: !name:speechbrain_cffma.data.prepared.mark_prepared
-    save_folder: !ref <manifest_folder>
-    arguments: {data_seed: !ref <data_seed>}
-dim: 8
-rate: 0.1
-name: null
-precision: fp32
-what: finish
-"""
-
-#: In the place of train.py, does what the key `what` says.
-TRAIN = """\
-import os, pathlib, sys, time
-options = dict(a[2:].split("=", 1) for a in sys.argv[2:] if "=" in a)
-folder = pathlib.Path(options["output_folder"])
-what = options.get("what", "finish")
-(folder / "started").write_text(str(os.getpid()))
-(folder / "environment").write_text(
-    f"{options.get('device')} {os.environ['OMP_NUM_THREADS']}"
-)
-print("training")
-while what == "wait":
-    time.sleep(0.05)
-if what == "meet":  # until both runs have started
-    while len(list(folder.parents[1].glob("*/*/started"))) < 2:
-        time.sleep(0.05)
-if what == "fail":
-    sys.exit("error: the disk is full")
-if what == "die":
-    os.kill(os.getpid(), 9)
-(folder / "test").mkdir(exist_ok=True)
-(folder / "test" / "summary.json").write_text("{}")
-"""
-
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
-    """A working directory with the experiment and the `train.py` above."""
-    (tmp_path / "hparams" / "sweeps").mkdir(parents=True)
-    (tmp_path / "hparams" / "small.yaml").write_text(EXPERIMENT)
-    (tmp_path / "train.py").write_text(TRAIN)
-    (tmp_path / "out" / "manifests").mkdir(parents=True)
+    """A working directory with the experiment and the train.py of helpers/sweeps.py."""
+    write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    for name in ONE_THREAD:
         monkeypatch.delenv(name, raising=False)
 
 
-def write(**keys):
-    """A sweep's YAML of these keys and defaults; None leaves one out."""
-    tree = {
-        "experiment": "../small.yaml",
-        "output_folder": "out",
-        "seeds": [1],
-        "variants": [{"name": "base"}, {"name": "new", "dim": 16}],
-        **keys,
-    }
-    path = Path("hparams/sweeps/test.yaml")
-    tree = {key: value for key, value in tree.items() if value is not None}
-    path.write_text(json.dumps(tree))
-    return path
-
-
-def sweep_of(options=None, **keys):
-    return read_sweep(write(**keys), options)
+def run_all(runs, **options):
+    return failures_of(runs, run_here(runs, **options))
 
 
 def message(**keys):
@@ -116,22 +61,10 @@ def message(**keys):
     return str(caught.value)
 
 
-def begin(run, settings=None):
-    """What train.py writes before it trains."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "hyperparams.yaml").write_text(settings or run.experiment())
-
-
 def train(run):
     """Its first checkpoint as well."""
     begin(run)
     (run.folder / "checkpoints" / "CKPT+1").mkdir(parents=True)
-
-
-def finish(run):
-    begin(run)
-    (run.folder / "test").mkdir()
-    (run.folder / "test" / "summary.json").write_text("{}")
 
 
 class TestRuns:
@@ -356,7 +289,7 @@ class TestRunning:
                 raise KeyboardInterrupt
 
         clock = SimpleNamespace(sleep=interrupted, monotonic=time.monotonic)
-        monkeypatch.setattr("speechbrain_cffma.training.sweep.time", clock)
+        monkeypatch.setattr("speechbrain_cffma.training.runner.time", clock)
         with pytest.raises(KeyboardInterrupt):
             run_all([run])
         with pytest.raises(ProcessLookupError):
@@ -397,6 +330,27 @@ class TestCommand:
         assert (
             f"sweep.py has no option {option.split('=')[0]}" in capsys.readouterr().err
         )
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--gpus=1"], "--gpus needs --engine ray"),
+            (["--cpus=2"], "--cpus needs --engine ray"),
+            (["--address=auto"], "--address needs --engine ray"),
+            (["--engine=ray", "--devices=cpu"], "--devices is replaced by --gpus with"),
+            (["--engine=ray"], "Ray is not installed: pip install"),
+        ],
+    )
+    def test_options_of_another_engine_are_one_line(
+        self, options, message, capsys, monkeypatch
+    ):
+        monkeypatch.setitem(sys.modules, "ray", None)
+        write()
+        with pytest.raises(SystemExit):
+            self.main(*options)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+        assert not Path("out/base").exists()
 
     def test_a_failed_run_gives_exit_code_1_and_the_table_of_the_rest(self, capsys):
         sweep_of(overrides={"what": "fail"})

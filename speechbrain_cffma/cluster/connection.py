@@ -217,9 +217,7 @@ def check_versions(packages=PACKAGES):
         return {"speechbrain-cffma": own, **versions}
 
     here = installed(packages)
-    for node, there in on_each_node(installed, packages).items():
-        if isinstance(there, Exception):
-            raise CFFMAError(f"the node {node} does not answer [{one_line(there)}]")
+    for node, there in _answers(installed, packages):
         for package, version in here.items():
             if there[package] != version:
                 has, needs = (v or "no version" for v in (there[package], version))
@@ -258,12 +256,57 @@ def check_folder(folder):
     try:
         folder.mkdir(parents=True, exist_ok=True)
         mark.touch()
-        seen = on_each_node(sees, str(mark))
+        for node, sees_it in _answers(sees, str(mark)):
+            if not sees_it:
+                raise InputError(
+                    f"the node {node} does not see the folder {folder}: use a folder "
+                    "that all nodes share"
+                )
     finally:
         mark.unlink(missing_ok=True)
-    for node, sees_it in seen.items():
-        if sees_it is not True:
-            raise InputError(
-                f"the node {node} does not see the folder {folder}: use a folder that "
-                "all nodes share"
-            )
+
+
+def check_files(paths):
+    """Check that all nodes see files of this computer under the same paths.
+
+    Arguments
+    ---------
+    paths : iterable of (str or Path)
+        The files, which may be folders. Those that this computer doesn't see either are left out.
+
+    Raises
+    ------
+    InputError
+        If a node lacks one, or has one of another size there. The message names both.
+
+    Example
+    -------
+    >>> with connected():  # doctest: +SKIP
+    ...     check_files(["clean/a.wav", "noisy/a.wav"])
+    """
+
+    def sizes_of(paths):
+        import os
+
+        return [
+            0 if os.path.isdir(p) else os.path.getsize(p) if os.path.exists(p) else None
+            for p in paths
+        ]
+
+    paths = list(dict.fromkeys(map(os.path.abspath, paths)))
+    here = sizes_of(paths)
+    for node, there in _answers(sizes_of, paths):
+        for path, size, seen in zip(paths, here, there, strict=True):
+            if size not in (None, seen):
+                lack = "does not see" if seen is None else "has another version of"
+                raise InputError(
+                    f"the node {node} {lack} {path}: use a folder that all nodes share"
+                )
+
+
+def _answers(function, *arguments):
+    """What `on_each_node` gives, as pairs; a node that doesn't answer is an error."""
+    for node, answer in on_each_node(function, *arguments).items():
+        if isinstance(answer, Exception):
+            raise CFFMAError(f"the node {node} does not answer [{one_line(answer)}]")
+        yield node, answer

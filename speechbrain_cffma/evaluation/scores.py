@@ -8,7 +8,7 @@ Authors
 """
 
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -153,7 +153,9 @@ def check_sample_rates(headers, sample_rate):
         )
 
 
-def score_pairs(pairs, folder, settings, n_jobs=-1, overwrite=False):
+def score_pairs(
+    pairs, folder, settings, n_jobs=-1, overwrite=False, engine="local", address=None
+):
     """Score pairs of files.
 
     Arguments
@@ -168,6 +170,10 @@ def score_pairs(pairs, folder, settings, n_jobs=-1, overwrite=False):
         Number of processes; -1 for one per core.
     overwrite : bool
         Score all files again, and replace the stored rows.
+    engine : str
+        See `systems.evaluate`.
+    address : str or None
+        See `systems.evaluate`.
 
     Returns
     -------
@@ -198,7 +204,8 @@ def score_pairs(pairs, folder, settings, n_jobs=-1, overwrite=False):
     seconds = [headers.get(pair["clean"], (0, 0.0))[1] for pair in pairs]
     journal = Path(folder) / JOURNAL
     done = {} if overwrite else read_journal(journal, settings)
-    scores = _score_pairs(pairs, seconds, journal, done, settings, n_jobs)
+    with _engine(engine, address, n_jobs, settings, headers) as workers:
+        scores = _score_pairs(pairs, seconds, journal, done, settings, *workers)
     return [{**pair, **score} for pair, score in zip(pairs, scores, strict=True)]
 
 
@@ -234,7 +241,23 @@ def failures(rows):
     ]
 
 
-def _score_pairs(pairs, seconds, journal, done, settings, n_jobs):
+@contextmanager
+def _engine(name, address, n_jobs, settings, paths):
+    """What calls in worker processes, as `score_each` takes it, and their number."""
+    if name == "local":
+        yield n_jobs, None
+        return
+    from speechbrain_cffma.cluster import calls, connection
+
+    metrics = {TABLE[name].package for name in settings["metrics"]} - {None}
+    n_jobs = n_jobs if n_jobs > 0 else None
+    with connection.connected(address, n_jobs):
+        connection.check_versions((*connection.PACKAGES, *sorted(metrics)))
+        connection.check_files(paths)
+        yield n_jobs or calls.QUEUE, calls.cluster_map
+
+
+def _score_pairs(pairs, seconds, journal, done, settings, n_jobs, call_each):
     keys = [key_of(pair) for pair in pairs]
     waiting = [i for i, key in enumerate(keys) if key not in done]
     sample_rate = settings["sample_rate"]
@@ -247,6 +270,7 @@ def _score_pairs(pairs, seconds, journal, done, settings, n_jobs):
         n_jobs,
         sample_rate,
         settings["scale"],
+        call_each,
     )
     with (
         open_journal(journal, settings, done) as file,

@@ -94,6 +94,8 @@ def evaluate(
     n_jobs: int = -1,
     overwrite: bool = False,
     pair_by: str | None = None,
+    engine: str = "local",
+    address: str | None = None,
 ) -> list[dict[str, Any]]:
     """Score every file of every system.
 
@@ -113,11 +115,15 @@ def evaluate(
         CSV with the columns ID, snr, noise, or a log, see `conditions.from_file`. By
         default SNR and noise are read from the file names.
     n_jobs : int
-        Number of processes; -1 for one per core.
+        Number of processes; -1 for one per core of the computer or the cluster.
     overwrite : bool
         Score all files again.
     pair_by : str or None
         See `pair_systems`.
+    engine : str
+        "local" for this computer, "ray" for a Ray cluster. The rows are the same.
+    address : str or None
+        Address of the cluster, see `cluster.connection.connected`.
 
     Returns
     -------
@@ -153,4 +159,4 @@ def evaluate(
     else:
         known = {name: conditions.from_name(name) for name in ids}
     pairs = [{**pair, **known[pair["ID"]]} for pair in pairs]
-    return score_pairs(pairs, folder, settings, n_jobs, overwrite)
+    return score_pairs(pairs, folder, settings, n_jobs, overwrite, engine, address)

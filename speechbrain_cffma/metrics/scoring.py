@@ -6,7 +6,7 @@ Authors
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from importlib import import_module, util
@@ -18,7 +18,7 @@ from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.errors import CFFMAError, one_line
 from speechbrain_cffma.metric_table import BASIC, PACKAGES, TABLE
 from speechbrain_cffma.metrics.signals import MetricError
-from speechbrain_cffma.workers import parallel_map
+from speechbrain_cffma.workers import Outcome, parallel_map
 
 _N_METRICS = Counter(row.function for row in TABLE.values())
 
@@ -143,6 +143,7 @@ def score_each(
     n_jobs: int = -1,
     sample_rate: int = SAMPLE_RATE,
     scale: str = "int16",
+    call_each: Callable[..., Generator[Outcome, None, None]] | None = None,
 ) -> Iterator[Scored]:
     """Score utterances in separate processes.
 
@@ -167,6 +168,9 @@ def score_each(
         In Hz.
     scale : str
         "int16" or "unit"; see `composite`.
+    call_each : callable or None
+        What starts the processes, such as `cluster.calls.cluster_map`; None for
+        `workers.parallel_map`.
 
     Yields
     ------
@@ -186,14 +190,13 @@ def score_each(
 
         n_jobs = joblib.cpu_count()
     n_jobs = max(1, n_jobs)
+    call_each = call_each or parallel_map
 
     def call(jobs):
         """Score (utterance, metrics) pairs."""
         arguments = [(load, sources[i], names, sample_rate, scale) for i, names in jobs]
         limits = [len(names) * (60 + 20 * seconds[i]) for i, names in jobs]
-        with closing(
-            parallel_map(_score_source, arguments, n_jobs, limits)
-        ) as outcomes:
+        with closing(call_each(_score_source, arguments, n_jobs, limits)) as outcomes:
             for outcome in outcomes:
                 index, names = jobs[outcome.index]
                 row = outcome.result or _crashed(names, outcome.crash)

@@ -1,8 +1,8 @@
 """Sweeps: train an experiment in several variants with several seeds.
 
 A run is a command line of `train.py` with its own output folder, so that it can be started
-here, by the scheduler of a cluster or by hand. The output folders alone tell which runs
-have finished.
+here (`runner`), on a Ray cluster (`cluster.runs`), by a scheduler or by hand. The output
+folders alone tell which runs have finished.
 
 Authors
  * The speechbrain-cffma developers 2026
@@ -15,9 +15,7 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +25,7 @@ from tqdm import tqdm
 
 from speechbrain_cffma.data.prepared import prepared_from
 from speechbrain_cffma.errors import InputError, one_line
-from speechbrain_cffma.files import lock, of_project
+from speechbrain_cffma.files import of_project
 from speechbrain_cffma.training.experiment import (
     differing_keys,
     load_experiment,
@@ -37,13 +35,10 @@ from speechbrain_cffma.training.experiment import (
     read_yaml,
 )
 from speechbrain_cffma.training.overrides import override, parse_command_line
-from speechbrain_cffma.workers import ONE_THREAD
 
 KEYS = ("experiment", "output_folder", "seeds", "overrides", "variants", "grid")
 #: The file in a run's folder with its standard output and error.
 LOG = "sweep.log"
-#: Seconds that a run has to end before it is killed.
-PATIENCE = 10
 
 
 class Run(NamedTuple):
@@ -126,6 +121,28 @@ class Run(NamedTuple):
                 "another output_folder, or remove this one"
             )
         return done.is_file()
+
+    def failure(self, code):
+        """The reason why the run has ended without finishing.
+
+        Arguments
+        ---------
+        code : int
+            The exit code of its process.
+
+        Returns
+        -------
+        str
+            The last line of its log and how it ended; "" if it has finished.
+        """
+        if code == 0 and self.is_finished():
+            return ""
+        log = self.folder / LOG
+        text = log.read_text(encoding="utf-8", errors="replace")
+        last = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()][-1]
+        died = code < 0
+        how = f"killed by {signal.Signals(-code).name}" if died else f"exit code {code}"
+        return f"{last} ({how}; {log})"
 
 
 class Sweep(NamedTuple):
@@ -263,54 +280,33 @@ def prepare(runs):
             )
 
 
-def run_all(runs, n_jobs=1, devices=()):
-    """Start runs, several at the same time; a run that fails does not stop the others.
+def failures_of(runs, outcomes):
+    """Follow runs to their end, and show how many have ended and which have failed.
 
     Arguments
     ---------
     runs : list of Run
         The runs, whose data have been prepared.
-    n_jobs : int
-        Number of runs at the same time, at least 1.
-    devices : sequence of str
-        Devices for the runs in turn, such as cuda:0; empty: SpeechBrain's default.
+    outcomes : generator
+        What runs them: `runner.run_here` or `cluster.runs.run_on_cluster`. It yields the
+        index of each run that ends and the reason why it failed, or "".
 
     Returns
     -------
     dict
         Reasons of failures by the index of the run.
     """
-    waiting = list(enumerate(runs))[::-1]
-    free = list(range(n_jobs))[::-1]
-    running = {}  # slot: index, process
     failures = {}
-    try:
-        with tqdm(total=len(runs), desc="runs", dynamic_ncols=True) as progress:
-
-            def failed(index, reason):
+    with (
+        tqdm(total=len(runs), desc="runs", dynamic_ncols=True) as progress,
+        contextlib.closing(outcomes),
+    ):
+        for index, reason in outcomes:
+            if reason:
                 failures[index] = reason
                 run = runs[index]
                 progress.write(f"{run.variant}, seed {run.seed}: {reason}", sys.stderr)
-
-            while waiting or running:
-                while waiting and free:
-                    index, run = waiting.pop()
-                    device = devices[free[-1] % len(devices)] if devices else None
-                    try:
-                        running[free[-1]] = index, _start(run, device, n_jobs)
-                        free.pop()
-                    except InputError as error:
-                        failed(index, str(error))
-                time.sleep(0.1)
-                for slot, (index, process) in list(running.items()):
-                    if process.poll() is not None:
-                        del running[slot]
-                        free.append(slot)
-                        if reason := _failure(runs[index], process.returncode):
-                            failed(index, reason)
-                        progress.update()
-    finally:
-        _stop([process for _, process in running.values()])
+            progress.update()
     return failures
 
 
@@ -361,59 +357,3 @@ def _variants(path, tree):
 def _shown(value):
     """A value as it appears in the name of a variant."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _start(run, device, n_jobs):
-    run.folder.mkdir(parents=True, exist_ok=True)
-    command = [
-        sys.executable,
-        of_project("train.py"),
-        *run.arguments,
-        "--noprogressbar",
-    ]
-    if device:
-        command.append(f"--device={device}")
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}  # of the log
-    for name in ONE_THREAD:
-        environment.setdefault(name, str(max(1, (os.cpu_count() or 1) // n_jobs)))
-    with open(run.folder / LOG, "ab") as log:
-        # The process holds the lock: if the sweep is killed and started again, it doesn't
-        # start a run that is still going.
-        lock(log, shared_with_children=True)
-        log.write(f"$ {shlex.join(command)}\n".encode())
-        log.flush()
-        return subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,  # On Ctrl-C this process stops all runs.
-        )
-
-
-def _failure(run, code):
-    """The reason why a run ended without finishing, or ""."""
-    if code == 0 and run.is_finished():
-        return ""
-    text = (run.folder / LOG).read_text(encoding="utf-8", errors="replace")
-    lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]
-    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return f"{lines[-1]} ({how}; {run.folder / LOG})"
-
-
-def _stop(processes):
-    """End processes and all their children."""
-    for process in processes:
-        _signal(process, signal.SIGTERM)
-    end = time.monotonic() + PATIENCE
-    for process in processes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(max(0, end - time.monotonic()))
-        _signal(process, signal.SIGKILL)
-        process.wait()
-
-
-def _signal(process, number):
-    with contextlib.suppress(ProcessLookupError):  # It has already ended.
-        os.killpg(process.pid, number)

@@ -1,0 +1,46 @@
+"""Calls whose process, or whose Ray worker, dies. They run in the child of the worker."""
+
+import os
+import signal
+import time
+
+import numpy as np
+
+from speechbrain_cffma.metrics import intrusive, si_sdr
+
+
+def call(what):
+    """Return `what`; "die" kills its process, "hang" takes an hour."""
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "hang":
+        time.sleep(3600)
+    return what
+
+
+def lose(folder, times):
+    """Kill the process that started this one, at the first calls; return this one's id."""
+    marks = list(folder.iterdir())
+    if len(marks) < times:
+        (folder / str(os.getpid())).touch()
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(3600)
+    return os.getpid()
+
+
+def fail(folder):
+    """Do what calls must not."""
+    raise RuntimeError(f"{folder} is\nfull")
+
+
+def load(seed):
+    """A signal and the same with noise; the SI-SDR of seed 1 kills its process."""
+    intrusive.si_sdr = _dies_on_equal
+    clean, noise = np.random.default_rng(seed).uniform(-0.1, 0.1, (2, 16000))
+    return clean, clean if seed == 1 else clean + noise
+
+
+def _dies_on_equal(clean, enhanced, sample_rate):
+    if (clean == enhanced).all():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return si_sdr(clean, enhanced, sample_rate)
