@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from multiprocessing.connection import wait
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from speechbrain_cffma.errors import CFFMAError
@@ -179,7 +180,10 @@ def call_apart(function, arguments, time_limit=math.inf):
     >>> call_apart(math.sqrt, (4.0,))
     Outcome(index=0, result=2.0, crash='')
     """
-    worker = _kept.pop(function, None) or _Worker(function)
+    worker = _kept.pop(function, None)
+    if worker is None:
+        with _blank_main():
+            worker = _Worker(function)
     try:
         if not worker.is_ready:
             worker.outcome()
@@ -195,6 +199,17 @@ def call_apart(function, arguments, time_limit=math.inf):
     if not outcome.crash:
         _kept[function] = worker
     return outcome
+
+
+@contextlib.contextmanager
+def _blank_main():
+    """Let new processes not run the main module of this one, which for Ray imports Ray."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def end_with_parent():
