@@ -5,6 +5,7 @@ Authors
 """
 
 import math
+import signal
 from collections import Counter, deque
 from contextlib import closing
 
@@ -60,13 +61,14 @@ def call_each(function, arguments, n_at_once=QUEUE, lives=LIVES, **resources):
     ray = import_ray()
     _check_resources(ray, **resources)
     # Ray's own repetitions have no end where a call exhausts the memory.
-    task = ray.remote(max_retries=0, **resources)(function)
+    task = ray.remote(max_retries=0, **resources)(_interruptible)
+    task = task.options(name=function.__name__)
     waiting, running, losses = deque(range(len(arguments))), {}, Counter()
     try:
         while waiting or running:
             while waiting and len(running) < n_at_once:
                 index = waiting.popleft()
-                running[task.remote(*arguments[index])] = index
+                running[task.remote(function, *arguments[index])] = index
             (done,), _ = ray.wait(list(running))
             index = running.pop(done)
             try:
@@ -123,6 +125,15 @@ def cluster_map(function, arguments, n_jobs, time_limits=None):
                 yield outcome
             else:
                 yield outcome.result._replace(index=outcome.index)
+
+
+def _interruptible(function, *arguments):
+    """Call a function so that `ray.cancel` interrupts it, by the handler of Ctrl-C.
+
+    Nodes that a script has started in the background ignore Ctrl-C.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return function(*arguments)
 
 
 def _check_resources(ray, num_cpus=1, num_gpus=0):
