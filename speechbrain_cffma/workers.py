@@ -188,13 +188,16 @@ def call_apart(function, arguments, time_limit=math.inf):
         if not worker.is_ready:
             worker.outcome()
         worker.call(0, arguments, time_limit)
-        # In short steps, since Ray interrupts a task between two Python instructions.
-        while not worker.connection.poll(min(0.2, max(0, worker.seconds_left()))):
-            if worker.seconds_left() <= 0:
-                return worker.give_up()
-        outcome = worker.outcome()
+        outcome: Any = _Note(None)
+        while isinstance(outcome, _Note):
+            # In short steps: Ray interrupts a task between two Python instructions.
+            while not worker.connection.poll(min(0.2, max(0, worker.seconds_left()))):
+                if worker.seconds_left() <= 0:
+                    return worker.give_up()
+            outcome = worker.outcome()
     except BaseException:
-        worker.stop()
+        worker.process.terminate()
+        worker.close()
         raise
     if not outcome.crash:
         _kept[function] = worker
