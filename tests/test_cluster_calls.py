@@ -215,10 +215,10 @@ class TestSweeps:
         assert failures == {0: "another process is already running this"}
 
     def test_an_interruption_stops_what_runs(self):
-        waiting, finishing = self.runs("wait", "finish")
+        waiting, failing = self.runs("wait", "fail")
         started = waiting.folder / "started"
-        with closing(run_on_cluster([waiting, finishing], n_gpus=0)) as outcomes:
-            assert next(outcomes) == (1, "")
+        with closing(run_on_cluster([waiting, failing], n_gpus=0)) as outcomes:
+            assert next(outcomes)[0] == 1
             while not (started.exists() and started.read_text()):
                 time.sleep(0.1)
         assert has_ended(started.read_text())
