@@ -315,12 +315,7 @@ def _load_enhancer(model, device, precision):
     help="ray: on a Ray cluster (extra ray). IN and OUT may then be s3:// URIs, and IN "
     "may hold Parquet files and WebDataset shards (.tar).",
 )
-@click.option(
-    "--address",
-    metavar="HOST:PORT",
-    help="Head node of the cluster.  [default: RAY_ADDRESS, or a cluster on this "
-    "computer for as long as the command runs]",
-)
+@_address_option
 @click.option(
     "--gpus-per-worker",
     type=click.FloatRange(min=0),

@@ -272,7 +272,8 @@ def check_files(paths):
     Arguments
     ---------
     paths : iterable of (str or Path)
-        The files, which may be folders. Those that this computer doesn't see either are left out.
+        The files, which may be folders. Those that this computer doesn't see either are
+        left out.
 
     Raises
     ------
