@@ -104,6 +104,13 @@ def test_the_lobes_load_neither_scores_nor_reports():
     assert not folders & {"app", "data", "evaluation", "metrics", "training"}
 
 
+def test_handing_files_to_workers_loads_no_torch():
+    handing = "speechbrain_cffma.inference.enhance"
+    loaded = loaded_by(f"import speechbrain_cffma.cli, {handing}")
+    assert handing in loaded
+    assert "torch" not in loaded
+
+
 def test_scoring_loads_no_torch():
     scoring = "speechbrain_cffma.metrics.scoring"
     loaded = loaded_by(f"import speechbrain_cffma.evaluation.systems, {scoring}")

@@ -6,8 +6,6 @@ Authors
 
 import math
 
-from torch.nn.functional import avg_pool1d, max_pool1d
-
 #: The gain is lowered this many seconds before and after a peak beyond full scale.
 LIMITER_REACH = 0.005
 
@@ -58,6 +56,9 @@ class PeakLimiter:
         torch.Tensor
             Samples [B, S] from -1 to 1.
         """
+        # Not at the top: who hands out files to workers needs `PeakWarning`, but no torch.
+        from torch.nn.functional import avg_pool1d, max_pool1d
+
         peak = wav.abs().max().item()
         if peak <= 1:
             return wav
