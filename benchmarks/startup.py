@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,24 +43,34 @@ class Process(NamedTuple):
     peak: float
 
 
+#: Runs Python and prints what it took. A small process does this, because Linux counts the
+#: memory of the process that starts another as a peak of the new one.
+MEASURE = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+done = subprocess.run([sys.executable, *sys.argv[1:]], **silent)
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+sys.exit(done.returncode)
+"""
+
+
 def run(*arguments, threads=None):
     """Run Python in a new process."""
     environment = dict(os.environ)
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
+    arguments = [str(argument) for argument in arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *arguments],
         env=environment,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(map(str, arguments))} failed")
-    cpu = usage.ru_utime + usage.ru_stime
-    return Process(seconds, cpu, usage.ru_maxrss / 1024)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed")
+    return Process(*map(float, done.stdout.split()))
 
 
 def write_noise(path, seconds):
