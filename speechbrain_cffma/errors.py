@@ -43,6 +43,31 @@ def one_line(error):
     return text if len(text) <= 300 else text[:297] + "..."
 
 
+def why_failed(error, name):
+    """Say in one line why something failed.
+
+    Arguments
+    ---------
+    error : Exception
+        What was raised.
+    name : str or Path
+        What failed, such as a file: errors of other packages may not name it.
+
+    Returns
+    -------
+    str
+        The message of our own error, or the name and the other error.
+
+    Example
+    -------
+    >>> why_failed(InputError("a.wav is empty"), "a.wav")
+    'a.wav is empty'
+    >>> why_failed(OSError("no answer"), "a.wav")
+    'a.wav: OSError: no answer'
+    """
+    return str(error) if isinstance(error, CFFMAError) else f"{name}: {one_line(error)}"
+
+
 def reason(error):
     """Tell why a file can't be read or written.
 

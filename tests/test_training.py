@@ -22,6 +22,7 @@ from helpers.runs import assert_same_model, fails, si_sdr_of
 from helpers.started import trained
 from speechbrain_cffma import audio
 from speechbrain_cffma.data.manifest import read_manifest
+from speechbrain_cffma.inference import device
 from speechbrain_cffma.lobes import BLSTM, CFFMAEnhancer, Concatenation
 from speechbrain_cffma.metrics import score
 from speechbrain_cffma.training import base
@@ -362,7 +363,7 @@ def test_half_precision_on_a_cpu_is_one_line(arguments, tmp_path, capsys, option
 def test_auto_is_bf16_where_the_device_has_it(
     tmp_path, monkeypatch, is_native, given, expected
 ):
-    monkeypatch.setattr(base, "has_bf16", lambda device: is_native)
+    monkeypatch.setattr(device, "has_bf16", lambda device: is_native)
     hparams = {"precision": "auto", "output_folder": tmp_path}
     brain = base.TrainingBrain({}, hparams=hparams, run_opts={"device": "cpu", **given})
     assert brain.precision == expected

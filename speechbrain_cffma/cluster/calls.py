@@ -13,7 +13,7 @@ from speechbrain_cffma.cluster.connection import import_ray
 from speechbrain_cffma.errors import CFFMAError, InputError, one_line
 from speechbrain_cffma.workers import Outcome, call_apart
 
-#: A call whose worker has been lost so many times is not repeated again.
+#: A call or a row that has lost so many workers is not repeated again.
 LIVES = 2
 #: Calls that Ray may hold at a time. It works on as many as the cluster has CPUs, also if
 #: nodes join it or leave.
@@ -74,7 +74,7 @@ def call_each(function, arguments, n_at_once=QUEUE, lives=LIVES, **resources):
             try:
                 yield Outcome(index, ray.get(done))
             except ray.exceptions.RayTaskError as error:
-                raise _raised(error) from error
+                raise raised(error, "a call failed on the cluster") from error
             except ray.exceptions.RayError as error:
                 losses[index] += 1
                 if losses[index] < lives:
@@ -146,8 +146,21 @@ def _check_resources(ray, num_cpus=1, num_gpus=0):
     raise InputError(f"no node of the cluster has {wanted}")
 
 
-def _raised(error):
-    """What a call has raised: in one line, unless it is meant for the user anyway."""
+def raised(error, what):
+    """What a worker has raised: in one line, unless it is meant for the user anyway.
+
+    Arguments
+    ---------
+    error : ray.exceptions.RayTaskError
+        What Ray raises for it here.
+    what : str
+        What has failed, for the line.
+
+    Returns
+    -------
+    CFFMAError
+        The error to raise.
+    """
     if isinstance(error.cause, CFFMAError):
         return error.cause
-    return CFFMAError(f"a call failed on the cluster [{one_line(error.cause)}]")
+    return CFFMAError(f"{what} [{one_line(error.cause or error)}]")

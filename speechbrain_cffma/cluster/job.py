@@ -10,19 +10,19 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import warnings
 from collections import Counter, deque
 from typing import NamedTuple
 
 from speechbrain_cffma.cluster import storage
 from speechbrain_cffma.cluster.blocks import Result
+from speechbrain_cffma.cluster.calls import LIVES, raised
 from speechbrain_cffma.cluster.connection import import_ray
-from speechbrain_cffma.cluster.rows import ignore_peaks
-from speechbrain_cffma.errors import CFFMAError, InputError, one_line
+from speechbrain_cffma.errors import CFFMAError, one_line
+from speechbrain_cffma.inference.limiter import PeakWarning
 
 #: Folder of the results in the output. Readers of Parquet skip names with an underscore.
 RESULTS = "_results"
-#: A row that has killed so many workers is a failed row.
-LIVES = 2
 
 
 class Finished(NamedTuple):
@@ -59,7 +59,7 @@ class Worker:
         str
             The id of the node.
         """
-        ignore_peaks()
+        warnings.simplefilter("ignore", PeakWarning)  # they are in the results
         self.enhance.load()
         return import_ray().get_runtime_context().get_node_id()
 
@@ -301,7 +301,7 @@ def run(blocks, enhance, output, n_workers, check=lambda: None, **resources):
                 try:
                     answer = ray.get(call)
                 except ray.exceptions.RayTaskError as error:
-                    raise _in_one_line(error) from error
+                    raise raised(error, "a worker failed") from error
                 except ray.exceptions.RayError as error:
                     task = member.task
                     if task is None:
@@ -347,10 +347,3 @@ def _cause(error):
         if name in text:
             return name
     return "its process ended"
-
-
-def _in_one_line(error):
-    """The error of a worker, if it was meant for the user."""
-    if isinstance(error.cause, CFFMAError):
-        return InputError(str(error.cause))
-    return CFFMAError(f"a worker failed [{one_line(error.cause or error)}]")

@@ -95,8 +95,7 @@ class Lease:
         InputError
             If one has.
         """
-        if held and held["job"] != self.job:
-            self.successor = held["job"]
+        self._note_successor(held)
         if self.successor:
             raise InputError(
                 f"{self.folder}: job {self.successor} has taken over; this one stops"
@@ -106,12 +105,16 @@ class Lease:
         state = {"job": self.job, "host": socket.gethostname(), "pid": os.getpid()}
         storage.write_json(self.path, {**state, "beat": time.time()})
 
+    def _note_successor(self, held):
+        if held and held["job"] != self.job:
+            self.successor = held["job"]
+
     def _keep(self):
         while not self.over.wait(BEAT):
             try:
                 held = storage.read_json(self.path)
-                if held and held["job"] != self.job:
-                    self.successor = held["job"]
+                self._note_successor(held)
+                if self.successor:
                     return
                 self._beat()
             except CFFMAError as error:  # The store may answer at the next one.

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from speechbrain_cffma import media
 from speechbrain_cffma.cluster import storage
-from speechbrain_cffma.errors import CFFMAError, InputError, one_line
+from speechbrain_cffma.errors import CFFMAError, InputError, why_failed
+from speechbrain_cffma.inference.limiter import PeakWarning
 
 
 class Enhance:
@@ -77,11 +78,14 @@ class Enhance:
         **options,
     ):
         if "auto" in (device, precision):
-            from speechbrain_cffma.inference.device import device_named, has_bf16
+            from speechbrain_cffma.inference.device import (
+                device_named,
+                native_precision,
+            )
 
             device = device_named(device)
             if precision == "auto":
-                precision = "bf16" if has_bf16(device) else "fp32"
+                precision = native_precision(device)
         self.device, self.precision = str(device), precision
         if rows_together is None:
             rows_together = 1 if self.device == "cpu" else 8
@@ -251,10 +255,8 @@ class Enhance:
         """
         try:
             return *enhance(), ""
-        except CFFMAError as error:
-            return None, 0.0, 0.0, str(error)
         except Exception as error:  # The other rows go on.
-            return None, 0.0, 0.0, f"{name}: {one_line(error)}"
+            return None, 0.0, 0.0, why_failed(error, name)
 
     def __call__(self, batch):
         """Enhance a batch of rows.
@@ -280,7 +282,7 @@ class Enhance:
 
         values = batch[self.column]
         with warnings.catch_warnings():
-            ignore_peaks()
+            warnings.simplefilter("ignore", PeakWarning)  # they are in `turned_down`
             if self.rows_together == 1:
                 rows = list(map(enhanced_row, values))
             else:
@@ -326,11 +328,6 @@ class Enhance:
                 f"{name} has {n_bytes / 1e6:.0f} MB, more than --max-row-mb "
                 f"allows ({self.max_bytes / 1e6:.0f})"
             )
-
-
-def ignore_peaks():
-    """Ignore warnings of peaks, which are returned as `turned_down`."""
-    warnings.filterwarnings("ignore", message=".*beyond full scale were turned down")
 
 
 def _size(path, name):

@@ -77,6 +77,27 @@ def has_bf16(device):
     return any(features.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
+def native_precision(device):
+    """The fastest precision that a device computes in by itself.
+
+    Arguments
+    ---------
+    device : torch.device
+        Any device.
+
+    Returns
+    -------
+    str
+        "bf16" or "fp32".
+
+    Example
+    -------
+    >>> native_precision(torch.device("meta"))
+    'fp32'
+    """
+    return "bf16" if has_bf16(device) else "fp32"
+
+
 def device_of(model):
     """Return the device of a model.
 

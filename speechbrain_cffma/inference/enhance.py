@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from speechbrain_cffma import media
 from speechbrain_cffma.audio import ENHANCED_FILE, find_audio
-from speechbrain_cffma.errors import CFFMAError, InputError, one_line, reason
+from speechbrain_cffma.errors import CFFMAError, InputError, reason, why_failed
 from speechbrain_cffma.inference.limiter import PeakWarning
 from speechbrain_cffma.workers import parallel_map, tell
 
@@ -307,10 +307,8 @@ def _enhance(enhancer, job, progress, options):
         warnings.simplefilter("ignore", PeakWarning)  # reported at the end
         try:
             return enhancer.enhance_file(*job, progress=progress, **options), ""
-        except CFFMAError as error:
-            return 0.0, str(error)
         except Exception as error:  # The other files go on.
-            return 0.0, f"{job.source}: {one_line(error)}"
+            return 0.0, why_failed(error, job.source)
 
 
 def _enhance_in_workers(jobs, load_enhancer, options, workers):

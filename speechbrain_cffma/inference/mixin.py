@@ -25,7 +25,7 @@ from speechbrain_cffma import media
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.inference.bands import enhance_rows
-from speechbrain_cffma.inference.device import PRECISIONS, device_of, has_bf16
+from speechbrain_cffma.inference.device import PRECISIONS, device_of, native_precision
 from speechbrain_cffma.inference.limiter import PeakLimiter, PeakWarning
 from speechbrain_cffma.inference.windows import WINDOWS, Windows, stream
 
@@ -83,7 +83,7 @@ class InferenceMixin(Module):
         (16000,)
         """
         if precision == "auto":
-            precision = "bf16" if has_bf16(device_of(self)) else "fp32"
+            precision = native_precision(device_of(self))
         if precision not in PRECISIONS:
             raise InputError(f"precision must be auto, fp32 or bf16, not {precision}")
         if self.packed is None:

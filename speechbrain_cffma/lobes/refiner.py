@@ -199,7 +199,8 @@ class Refiner(nn.Module):
         for level, blocks in enumerate(self.encoder):
             if level:
                 y = self.down[level - 1](y)
-                mask = mask if mask is None else mask[:, :, ::2]
+                if mask is not None:
+                    mask = mask[:, :, ::2]
             y = zero_padding(y, mask)
             for block in blocks:
                 y = block(y, mask)

@@ -1,4 +1,4 @@
-"""WavLM, wav2vec 2.0 and HuBERT, of which transformers is not needed.
+"""WavLM, wav2vec 2.0 and HuBERT without transformers.
 
 Importing transformers takes longer than enhancing a short recording, so the SSL models of
 model folders are built from this module. Names of weights, shapes and outputs are those of

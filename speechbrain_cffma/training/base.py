@@ -15,33 +15,9 @@ from torch import nn
 from transformers import get_scheduler
 
 from speechbrain_cffma.errors import InputError
-from speechbrain_cffma.inference.device import has_bf16
+from speechbrain_cffma.inference.device import has_bf16, native_precision
 
 logger = logging.getLogger(__name__)
-
-
-def native_precision(run_opts=None):
-    """The fastest precision that the training device computes in by itself.
-
-    Arguments
-    ---------
-    run_opts : dict or speechbrain.utils.run_opts.RunOptions or None
-        Options of the command line; their `device` may be None or missing.
-
-    Returns
-    -------
-    str
-        "bf16" or "fp32".
-
-    Example
-    -------
-    >>> native_precision({"device": "meta"})
-    'fp32'
-    """
-    if not isinstance(run_opts, dict):
-        run_opts = {"device": getattr(run_opts, "device", None)}
-    device = torch.device(run_opts.get("device") or infer_device())
-    return "bf16" if has_bf16(device) else "fp32"
 
 
 class TrainingBrain(sb.Brain):
@@ -86,7 +62,8 @@ class TrainingBrain(sb.Brain):
                     "in a YAML file"
                 )
         if hparams.get("precision") == "auto":
-            hparams = {**hparams, "precision": native_precision(run_opts)}
+            device = torch.device(_device_of(run_opts) or infer_device())
+            hparams = {**hparams, "precision": native_precision(device)}
         try:
             super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         except ValueError as error:  # options that don't fit, such as fp16 on a CPU
@@ -346,3 +323,10 @@ def gather(value):
 def _by_name(modules):
     """The modules of a Brain; what is no mapping has the name of the hparam."""
     return dict(modules) if hasattr(modules, "items") else {"modules": modules}
+
+
+def _device_of(run_opts):
+    """The device that the options name, which SpeechBrain takes as a dict, too, or None."""
+    if isinstance(run_opts, dict):
+        return run_opts.get("device")
+    return getattr(run_opts, "device", None)
