@@ -27,6 +27,7 @@ from speechbrain_cffma.errors import CFFMAError, InputError
 
 pytest.importorskip("ray", reason="needs the extra ray")
 
+import pyarrow
 from pyarrow import parquet
 from pyarrow import table as arrow_table
 
@@ -194,6 +195,28 @@ class TestTable:
         first = enhanced[0]["audio"]
         first = first["bytes"] if form == "struct" else first
         np.testing.assert_allclose(sound(first), sound(content) / 2, atol=1 / 32768)
+
+    @pytest.mark.parametrize("kind", ["int16", "int32", "float32", "float64"])
+    @pytest.mark.parametrize("n_channels", [1, 2])
+    def test_arrays_keep_their_type(self, tmp_path, kind, n_channels):
+        full_scale = 1 if kind.startswith("float") else np.iinfo(kind).max + 1
+        samples = np.random.default_rng(0).uniform(-0.1, 0.1, (n_channels, 1600))
+        samples = (samples * full_scale).astype(kind)
+        array, type_ = list(samples), pyarrow.list_(pyarrow.from_numpy_dtype(kind))
+        array, type_ = (array[0], type_) if n_channels == 1 else (array, pyarrow.list_(type_))
+        fields = [("array", type_), ("sampling_rate", pyarrow.int64())]
+        column = pyarrow.array(
+            [{"array": array, "sampling_rate": 16000}] * 2, pyarrow.struct(fields)
+        )
+        parquet.write_table(arrow_table({"audio": column}), tmp_path / "a.parquet")
+        (block,), _ = plan([str(tmp_path / "a.parquet")], str(tmp_path / "out"))
+        rows = Enhance(device="cpu", precision="fp32")
+        assert [r.status for r in block.work(rows, 0, {})] == ["enhanced"] * 2
+        enhanced = parquet.read_table(tmp_path / "out" / "a.parquet")
+        assert enhanced.schema.field("audio").type == column.type
+        first = np.array(enhanced.to_pylist()[0]["audio"]["array"], dtype=kind)
+        expected = rows.load().enhance(samples)
+        np.testing.assert_array_equal(np.atleast_2d(first), expected)
 
     def test_a_row_that_fails_has_no_audio(self, tmp_path):
         rows = arrow_table({"audio": [b"none", tone()]})

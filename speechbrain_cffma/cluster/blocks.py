@@ -301,10 +301,11 @@ class RowGroup(NamedTuple):
                     for index, batch in enumerate(batches):
                         (row,) = batch.to_pylist()
                         name = f"{self.source}:{first + index}"
-                        call = partial(enhance.value, row[self.column], name)
+                        value = _with_samples(row[self.column], batch[self.column][0])
+                        call = partial(enhance.value, value, name)
                         outcome = _outcome(enhance, call, name, killers.get(index))
                         yield _result(name, outcome)
-                        row[self.column] = outcome[0]
+                        row[self.column] = _for_arrow(outcome[0])
                         rows.append(row)
                         n_bytes += batch.nbytes
                         if n_bytes > ROW_GROUP_BYTES:
@@ -314,6 +315,27 @@ class RowGroup(NamedTuple):
                         output.write_table(pyarrow.Table.from_pylist(rows, schema))
         except (pyarrow.ArrowException, InputError, OSError) as error:
             yield _failed(self, error)
+
+
+def _with_samples(value, scalar):
+    """The value of a row; an array of samples keeps the type that it has in the file."""
+    import numpy as np
+
+    if not isinstance(value, dict) or value.get("array") is None:
+        return value
+    samples = scalar["array"].values
+    if samples.type.num_fields:  # lists of samples, one for each channel
+        samples = np.stack([c.values.to_numpy(zero_copy_only=False) for c in samples])
+    else:
+        samples = samples.to_numpy(zero_copy_only=False)
+    return {**value, "array": samples}
+
+
+def _for_arrow(value):
+    """An enhanced value as Arrow takes it: channels are a list."""
+    if isinstance(value, dict) and getattr(value.get("array"), "ndim", 1) > 1:
+        return {**value, "array": list(value["array"])}
+    return value
 
 
 def _enhanced_schema(schema, column):
