@@ -39,7 +39,30 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def ray():
+def bucket():
+    """A bucket of moto's server, to which the environment gives access."""
+    pytest.importorskip("moto")
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        _, port = server.get_host_and_port()
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        }.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="corpus")
+        yield "s3://corpus"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def ray(bucket):  # whose environment the workers get
     with connection.connected("local", n_cpus=2) as ray:
         # The workers' path has no tests.
         ray.cloudpickle.register_pickle_by_value(stand_in)
@@ -72,6 +95,12 @@ def write_shard(path, names, cut=0):
                 shard.addfile(member, io.BytesIO(content))
     if cut:
         path.write_bytes(path.read_bytes()[:-cut])
+
+
+def upload(folder, uri):
+    for path in folder.rglob("*.*"):
+        with storage.whole(f"{uri}/{path.relative_to(folder)}") as partial:
+            partial.write_bytes(path.read_bytes())
 
 
 def work_on(blocks, output, enhance=None, **options):
@@ -203,7 +232,9 @@ class TestTable:
         samples = np.random.default_rng(0).uniform(-0.1, 0.1, (n_channels, 1600))
         samples = (samples * full_scale).astype(kind)
         array, type_ = list(samples), pyarrow.list_(pyarrow.from_numpy_dtype(kind))
-        array, type_ = (array[0], type_) if n_channels == 1 else (array, pyarrow.list_(type_))
+        array, type_ = (
+            (array[0], type_) if n_channels == 1 else (array, pyarrow.list_(type_))
+        )
         fields = [("array", type_), ("sampling_rate", pyarrow.int64())]
         column = pyarrow.array(
             [{"array": array, "sampling_rate": 16000}] * 2, pyarrow.struct(fields)
@@ -363,39 +394,13 @@ def test_without_ray_the_error_names_the_extra(monkeypatch):
 # --- Object stores
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    """A bucket of moto's server."""
-    pytest.importorskip("moto")
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        _, port = server.get_host_and_port()
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "a",
-            "AWS_SECRET_ACCESS_KEY": "b",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        }.items():
-            patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="corpus")
-        yield "s3://corpus"
-    server.stop()
-
-
 class TestStore:
     def test_files_shards_and_tables_of_a_bucket_are_enhanced(self, bucket, tmp_path):
         write_wavs(tmp_path / "in", 2)
         write_shard(tmp_path / "in" / "a.tar", ["x"])
         rows = arrow_table({"audio": [tone()]})
         parquet.write_table(rows, tmp_path / "in" / "t.parquet")
-        for path in (tmp_path / "in").rglob("*.*"):
-            name = path.relative_to(tmp_path)
-            with storage.whole(f"{bucket}/{name}") as partial:
-                partial.write_bytes(path.read_bytes())
+        upload(tmp_path / "in", f"{bucket}/in")
         blocks, _ = plan([f"{bucket}/in"], f"{bucket}/out")
         results = [r for block in blocks for r in block.work(StandIn(), 0, {})]
         assert {r.status for r in results} == {"enhanced"}
@@ -426,13 +431,26 @@ class TestStore:
         with pytest.raises(InputError, match="there is no such bucket"):
             plan(["s3://none/in"], f"{bucket}/out")
 
-    def test_a_bucket_without_permission_is_one_line(self, monkeypatch):
-        def refuse(path):
-            raise OSError("AWS Error ACCESS_DENIED during ListObjectsV2 operation")
+    def test_unknown_credentials_are_one_line(self, bucket, monkeypatch):
+        monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)
+        with pytest.raises(InputError, match=r"corpus/in .*: check the credentials"):
+            storage.listing(f"{bucket}/in")
 
-        monkeypatch.setattr(storage, "_opened", refuse)
-        with pytest.raises(InputError, match="s3://x can't be read .no permission"):
-            storage.listing("s3://x")
+    def test_a_bucket_without_permission_is_one_line(self, bucket, monkeypatch):
+        import boto3
+
+        iam = boto3.client("iam")
+        iam.create_user(UserName="guest")
+        key = iam.create_access_key(UserName="guest")["AccessKey"]
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+        monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)
+        refusal = r"corpus/in can't be read .no permission"
+        with pytest.raises(InputError, match=refusal):
+            plan([f"{bucket}/in"], f"{bucket}/out")
+        refusal = r"corpus/out/_lease.json can't be (read|written) .no permission"
+        with pytest.raises(InputError, match=refusal), Lease(f"{bucket}/out"):
+            pass
 
 
 # --- The command and the callable
@@ -489,15 +507,15 @@ def model(tmp_path_factory, ssl_folder):
     return str(enhancer.save_pretrained(tmp_path_factory.mktemp("model")))
 
 
-def test_a_cluster_gives_what_one_machine_gives(ray, model, tmp_path):
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_a_cluster_gives_what_one_machine_gives(ray, bucket, model, tmp_path, where):
     write_wavs(tmp_path / "in", 3)
-    summary = enhance(
-        [str(tmp_path / "in")],
-        str(tmp_path / "out"),
-        model=model,
-        precision="fp32",
-        n_workers=1,
-    )
+    source, output = str(tmp_path / "in"), str(tmp_path / "out")
+    if where == "bucket":
+        source, output = f"{bucket}/noisy", f"{bucket}/enhanced"
+        upload(tmp_path / "in", source)
+    options = {"model": model, "precision": "fp32", "n_workers": 1}
+    summary = enhance([source], output, **options)
     assert summary.counts == {"enhanced": 3, "skipped": 0, "failed": 0}
     subprocess.run(
         [sys.executable, "-m", "speechbrain_cffma", "enhance", tmp_path / "in"]
@@ -507,8 +525,14 @@ def test_a_cluster_gives_what_one_machine_gives(ray, model, tmp_path):
         capture_output=True,
     )
     for path in (tmp_path / "one").rglob("*.wav"):
-        other = tmp_path / "out" / path.relative_to(tmp_path / "one")
-        assert other.read_bytes() == path.read_bytes()
+        other = f"{output}/{path.relative_to(tmp_path / 'one')}"
+        with storage.local_copy(other) as copy:
+            assert copy.read_bytes() == path.read_bytes()
+    # A second job finds the first one's work and results there.
+    assert enhance([source], output, **options).counts["skipped"] == 3
+    parts = storage.listing(f"{output}/{job.RESULTS}", is_result=True)
+    recorded = [result.status for part, _ in parts for result in job.read_part(part)]
+    assert recorded == ["enhanced"] * 3
 
 
 def test_ray_data_enhances_rows(ray, model):
