@@ -360,7 +360,8 @@ class TestJob:
 class TestNodes:
     def test_a_node_with_another_version_is_named(self, ray, monkeypatch):
         def differs(function, *arguments):
-            return {"10.0.0.2": function(*arguments) | {"torch": "1.0"}}
+            versions = dict(function(*arguments)) | {"torch": "1.0"}
+            return {"10.0.0.2": tuple(versions.items())}
 
         monkeypatch.setattr(connection, "on_each_node", differs)
         with pytest.raises(CFFMAError, match=r"10.0.0.2 has 1.0 of torch"):
@@ -368,6 +369,23 @@ class TestNodes:
 
     def test_versions_of_this_computer_agree(self, ray):
         connection.check_versions()
+
+    @pytest.mark.parametrize(
+        ("conditions", "told"),
+        [
+            ({"versions": (("torch", "1.0"),)}, r"has .* of torch, this computer 1\.0"),
+            ({"versions": (), "path": "/no/such"}, r"does not see /no/such: use a"),
+        ],
+    )
+    def test_a_worker_on_a_node_that_joins_later_is_checked(
+        self, ray, tmp_path, conditions, told
+    ):
+        write_wavs(tmp_path / "in", 2)
+        blocks, _ = plan([str(tmp_path / "in")], str(tmp_path / "out"))
+        conditions = connection.Conditions(**conditions)
+        with pytest.raises(CFFMAError, match=rf"^the node [\d.]+ {told}"):
+            work_on(blocks, tmp_path / "out", conditions=conditions)
+        assert not (tmp_path / "out").exists()
 
     def test_a_folder_that_a_node_does_not_see_is_named(self, ray, monkeypatch):
         monkeypatch.setattr(connection, "on_each_node", lambda *_: {"10.0.0.2": False})

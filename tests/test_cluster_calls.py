@@ -16,7 +16,7 @@ from helpers import calls as helper
 from helpers.paths import ROOT
 from helpers.sweeps import begin, sweep_of, write, write_project
 from speechbrain_cffma import cli
-from speechbrain_cffma.errors import CFFMAError, InputError
+from speechbrain_cffma.errors import CFFMAError, InputError, InstallError
 from speechbrain_cffma.metrics.scoring import score_each
 from speechbrain_cffma.training.sweep import LOG, failures_of
 from speechbrain_cffma.workers import parallel_map
@@ -79,6 +79,11 @@ class TestCalls:
     def test_what_a_call_raises_is_one_line(self):
         with pytest.raises(CFFMAError, match=r"\[RuntimeError: a is full\]$"):
             list(call_each(helper.fail, [("a",)]))
+
+    def test_a_node_that_joins_later_is_checked_at_each_call(self):
+        conditions = connection.Conditions((("numpy", "1.0"),))
+        with pytest.raises(InstallError, match=r"has .* of numpy, this computer 1\.0"):
+            list(call_each(math.sqrt, [(4.0,)], conditions=conditions))
 
     def test_resources_that_no_node_has_are_an_error(self):
         with pytest.raises(InputError, match=r"no node .* has 1 CPUs and 2 GPUs"):

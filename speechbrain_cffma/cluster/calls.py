@@ -22,7 +22,9 @@ QUEUE = 1000
 PATIENCE = 15
 
 
-def call_each(function, arguments, n_at_once=QUEUE, lives=LIVES, **resources):
+def call_each(
+    function, arguments, n_at_once=QUEUE, lives=LIVES, conditions=None, **resources
+):
     """Call a function many times on the nodes of the cluster.
 
     Close the generator (`contextlib.closing`) to interrupt the calls that are not done.
@@ -37,6 +39,8 @@ def call_each(function, arguments, n_at_once=QUEUE, lives=LIVES, **resources):
         Number of calls at a time, at least 1.
     lives : int
         Number of lost workers after which a call counts as crashed.
+    conditions : Conditions or None
+        What must hold on the node of each call.
     **resources
         Resources of a call, as `num_cpus` and `num_gpus` of `ray.remote`.
 
@@ -50,7 +54,7 @@ def call_each(function, arguments, n_at_once=QUEUE, lives=LIVES, **resources):
     InputError
         If no node has the resources.
     CFFMAError
-        If the function raises.
+        If the function raises, or the conditions don't hold.
 
     Example
     -------
@@ -68,7 +72,7 @@ def call_each(function, arguments, n_at_once=QUEUE, lives=LIVES, **resources):
         while waiting or running:
             while waiting and len(running) < n_at_once:
                 index = waiting.popleft()
-                running[task.remote(function, *arguments[index])] = index
+                running[task.remote(conditions, function, *arguments[index])] = index
             (done,), _ = ray.wait(list(running))
             index = running.pop(done)
             try:
@@ -89,7 +93,7 @@ def call_each(function, arguments, n_at_once=QUEUE, lives=LIVES, **resources):
             ray.wait(list(running), num_returns=len(running), timeout=PATIENCE)
 
 
-def cluster_map(function, arguments, n_jobs, time_limits=None):
+def cluster_map(function, arguments, n_jobs, time_limits=None, conditions=None):
     """`workers.parallel_map` on the cluster: each process is the child of a Ray worker.
 
     A process that dies or is late costs its call, as on one computer, and leaves the Ray
@@ -105,6 +109,8 @@ def cluster_map(function, arguments, n_jobs, time_limits=None):
         Number of calls that Ray holds at a time. Each takes a CPU.
     time_limits : list of float or None
         See `parallel_map`.
+    conditions : Conditions or None
+        See `call_each`.
 
     Yields
     ------
@@ -119,7 +125,8 @@ def cluster_map(function, arguments, n_jobs, time_limits=None):
     """
     limits = time_limits or [math.inf] * len(arguments)
     calls = [(function, *call) for call in zip(arguments, limits, strict=True)]
-    with closing(call_each(call_apart, calls, n_jobs, num_cpus=1)) as outcomes:
+    outcomes = call_each(call_apart, calls, n_jobs, conditions=conditions, num_cpus=1)
+    with closing(outcomes):
         for outcome in outcomes:
             if outcome.crash:
                 yield outcome
@@ -127,12 +134,14 @@ def cluster_map(function, arguments, n_jobs, time_limits=None):
                 yield outcome.result._replace(index=outcome.index)
 
 
-def _interruptible(function, *arguments):
-    """Call a function so that `ray.cancel` interrupts it, by the handler of Ctrl-C.
+def _interruptible(conditions, function, *arguments):
+    """Check the node, and call a function so that `ray.cancel` interrupts it, by the handler of Ctrl-C.
 
     Nodes that a script has started in the background ignore Ctrl-C.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if conditions:
+        conditions.check()
     return function(*arguments)
 
 

@@ -10,9 +10,12 @@ import secrets
 import socket
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+from speechbrain_cffma.cluster import storage
 from speechbrain_cffma.errors import CFFMAError, InputError, InstallError, one_line
 
+OWN = "speechbrain-cffma"
 #: Packages on which results depend. Ray compares its own version and Python's.
 PACKAGES = ("torch", "torchaudio", "speechbrain", "numpy", "scipy", "soundfile", "av")
 #: Seconds within which a node must answer.
@@ -150,7 +153,7 @@ def on_each_node(function, *arguments):
     -------
     dict
         The results, by the node's address. A node on which the call fails has the
-        exception as its result.
+        exception as its result; one that is lost meanwhile is left out.
 
     Example
     -------
@@ -162,14 +165,13 @@ def on_each_node(function, *arguments):
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     task = ray.remote(num_cpus=0, max_retries=0)(function)
-    calls = {}
-    for node in ray.nodes():
-        if node["Alive"]:
-            where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            name = node["NodeManagerAddress"]
-            if name in calls:  # several nodes on one computer, as in tests
-                name = f"{name} ({node['NodeID'][:8]})"
-            calls[name] = task.options(scheduling_strategy=where).remote(*arguments)
+    nodes = _living_nodes()
+    calls = {
+        node: task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        ).remote(*arguments)
+        for node in nodes
+    }
 
     def outcome(call):
         try:
@@ -177,7 +179,58 @@ def on_each_node(function, *arguments):
         except Exception as error:
             return error
 
-    return {name: outcome(call) for name, call in calls.items()}
+    outcomes, found = {node: outcome(call) for node, call in calls.items()}, {}
+    living = _living_nodes()
+    for node, value in outcomes.items():
+        # Ray notices some seconds later that a node is lost; it need not answer.
+        is_lost = isinstance(value, ray.exceptions.TaskUnschedulableError)
+        if isinstance(value, Exception) and (is_lost or node not in living):
+            continue
+        name = nodes[node]
+        if name in found:  # several nodes on one computer, as in tests
+            name = f"{name} ({node[:8]})"
+        found[name] = value
+    return found
+
+
+def _living_nodes():
+    """The addresses of the nodes by their ids."""
+    return {
+        node["NodeID"]: node["NodeManagerAddress"]
+        for node in import_ray().nodes()
+        if node["Alive"]
+    }
+
+
+class Conditions(NamedTuple):
+    """What must hold on each node, also on one that joins the cluster later.
+
+    Arguments
+    ---------
+    versions : tuple of (str, str or None)
+        Packages with their versions; None: it must be missing.
+    path : str or None
+        A path or URI that the node must see.
+    """
+
+    versions: tuple
+    path: str | None = None
+
+    def check(self):
+        """Check the node that this process runs on.
+
+        Raises
+        ------
+        InstallError
+            If it has other versions. The message names the node, the package and both.
+        InputError
+            If it does not see the path.
+        """
+        node = import_ray().util.get_node_ip_address()
+        packages = [package for package, _ in self.versions]
+        _compare(node, _version_reader()(packages), self.versions)
+        if self.path and storage.changed(self.path) is None:
+            raise InputError(_not_shared(node, self.path))
 
 
 def check_versions(packages=PACKAGES):
@@ -189,6 +242,11 @@ def check_versions(packages=PACKAGES):
         Names of the distributions on which the results depend. A package that is
         missing here must be missing on each node.
 
+    Returns
+    -------
+    tuple of (str, str or None)
+        The packages with their versions, for `Conditions`.
+
     Raises
     ------
     InstallError
@@ -199,32 +257,44 @@ def check_versions(packages=PACKAGES):
     >>> with connected():  # doctest: +SKIP
     ...     check_versions()
     """
+    installed, packages = _version_reader(), (OWN, *packages)
+    here = installed(packages)
+    for node, there in _answers(installed, packages):
+        _compare(node, there, here)
+    return here
 
-    # Sent by its code, since the package may be missing on a node.
+
+def _version_reader():
+    # Sent by its code, since this package may be missing on a node.
     def installed(packages):
         from importlib import metadata
 
-        versions = {}
-        for package in packages:
+        def version(package):
             try:
-                versions[package] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                versions[package] = None
-        try:
-            from speechbrain_cffma import __version__ as own
-        except ImportError:
-            own = None
-        return {"speechbrain-cffma": own, **versions}
+                if package == OWN:  # it need not be installed
+                    from speechbrain_cffma import __version__
 
-    here = installed(packages)
-    for node, there in _answers(installed, packages):
-        for package, version in here.items():
-            if there[package] != version:
-                has, needs = (v or "no version" for v in (there[package], version))
-                raise InstallError(
-                    f"the node {node} has {has} of {package}, this computer {needs}: "
-                    "install the same on all nodes"
-                )
+                    return __version__
+                return metadata.version(package)
+            except (ImportError, metadata.PackageNotFoundError):
+                return None
+
+        return tuple((package, version(package)) for package in packages)
+
+    return installed
+
+
+def _compare(node, there, here):
+    for (package, has), (_, needs) in zip(there, here, strict=True):
+        if has != needs:
+            raise InstallError(
+                f"the node {node} has {has or 'no version'} of {package}, this computer "
+                f"{needs or 'no version'}: install the same on all nodes"
+            )
+
+
+def _not_shared(node, path, lack="does not see"):
+    return f"the node {node} {lack} {path}: use a folder that all nodes share"
 
 
 def check_folder(folder):
@@ -258,10 +328,7 @@ def check_folder(folder):
         mark.touch()
         for node, sees_it in _answers(sees, str(mark)):
             if not sees_it:
-                raise InputError(
-                    f"the node {node} does not see the folder {folder}: use a folder "
-                    "that all nodes share"
-                )
+                raise InputError(_not_shared(node, f"the folder {folder}"))
     finally:
         mark.unlink(missing_ok=True)
 
@@ -300,9 +367,7 @@ def check_files(paths):
         for path, size, seen in zip(paths, here, there, strict=True):
             if size not in (None, seen):
                 lack = "does not see" if seen is None else "has another version of"
-                raise InputError(
-                    f"the node {node} {lack} {path}: use a folder that all nodes share"
-                )
+                raise InputError(_not_shared(node, path, lack))
 
 
 def _answers(function, *arguments):

@@ -103,7 +103,7 @@ def enhance(
         raise InputError(f"{output} is one file: with --engine ray choose a folder")
     work, failures = planning.plan(inputs, output, overwrite)
     with connection.connected(address, n_workers) as ray:
-        connection.check_versions()
+        versions = connection.check_versions()
         if not storage.is_remote(output):
             connection.check_folder(output)
         device, precision, gpus = _resolved(ray, device, precision, gpus_per_worker)
@@ -114,8 +114,11 @@ def enhance(
         rows = Enhance(model, device=device, precision=precision, **options)
         with Lease(output, take_over) as lease:
             job.forget_moved(output, work)
+            # A node that joins later must see the output: this job's lease in it.
+            conditions = connection.Conditions(versions, lease.path)
+            resources = {"num_cpus": 1, "num_gpus": gpus}
             answers = job.run(
-                work, rows, output, n_workers, lease.check, num_cpus=1, num_gpus=gpus
+                work, rows, output, n_workers, lease.check, conditions, **resources
             )
             return _followed(answers, failures, len(work))
 

@@ -46,19 +46,24 @@ class Worker:
         The model and its options.
     output : str
         The output of the job, which gets the results.
+    conditions : Conditions or None
+        What must hold on the node.
     """
 
-    def __init__(self, enhance, output):
+    def __init__(self, enhance, output, conditions=None):
         self.enhance, self.output = enhance, output
+        self.conditions = conditions
 
     def load(self):
-        """Load the model.
+        """Check the node, and load the model.
 
         Returns
         -------
         str
             The id of the node.
         """
+        if self.conditions:
+            self.conditions.check()
         warnings.simplefilter("ignore", PeakWarning)  # they are in the results
         self.enhance.load()
         return import_ray().get_runtime_context().get_node_id()
@@ -245,7 +250,15 @@ class _Member:
         self.node = self.task = None
 
 
-def run(blocks, enhance, output, n_workers, check=lambda: None, **resources):
+def run(
+    blocks,
+    enhance,
+    output,
+    n_workers,
+    check=lambda: None,
+    conditions=None,
+    **resources,
+):
     """Work on blocks, with a pool of workers on the cluster that is connected.
 
     Arguments
@@ -260,6 +273,8 @@ def run(blocks, enhance, output, n_workers, check=lambda: None, **resources):
         Number of workers.
     check : callable
         Called about once a second; what it raises ends the job.
+    conditions : Conditions or None
+        What must hold on the node of each worker.
     **resources
         Resources of a worker, as `num_cpus` and `num_gpus` of `ray.remote`.
 
@@ -271,7 +286,8 @@ def run(blocks, enhance, output, n_workers, check=lambda: None, **resources):
     Raises
     ------
     CFFMAError
-        If the model can't be loaded, or workers die before they get work.
+        If the model can't be loaded, the conditions don't hold on a node, or workers die
+        before they get work.
     """
     ray = import_ray()
     waiting = deque(map(_Task, blocks))
@@ -283,7 +299,7 @@ def run(blocks, enhance, output, n_workers, check=lambda: None, **resources):
         calls[getattr(member.actor, method).remote(*arguments)] = member
 
     def hire():
-        ask(_Member(kind.remote(shared, output)), "load")
+        ask(_Member(kind.remote(shared, output, conditions)), "load")
 
     for _ in range(min(n_workers, len(waiting))):
         hire()

@@ -7,10 +7,12 @@ Authors
 import os
 import time
 from contextlib import closing, contextmanager
+from functools import partial
 
 from speechbrain_cffma.cluster.calls import call_each
 from speechbrain_cffma.cluster.connection import (
     PACKAGES,
+    Conditions,
     check_files,
     check_folder,
     check_versions,
@@ -44,7 +46,7 @@ def on_cluster(sweep, address=None):
     Yields
     ------
     callable
-        `run_on_cluster`.
+        `run_on_cluster`, which also checks nodes that join later.
 
     Raises
     ------
@@ -60,14 +62,15 @@ def on_cluster(sweep, address=None):
     {}
     """
     with connected(address):
-        check_versions((*PACKAGES, "transformers"))
+        versions = check_versions((*PACKAGES, "transformers"))
         experiments = {run.arguments[0] for run in sweep.runs}
         check_files([os.getcwd(), of_project("train.py"), *sorted(experiments)])
         check_folder(sweep.folder)
-        yield run_on_cluster
+        conditions = Conditions(versions, os.path.abspath(sweep.folder))
+        yield partial(run_on_cluster, conditions=conditions)
 
 
-def run_on_cluster(runs, n_jobs=None, n_cpus=1, n_gpus=None):
+def run_on_cluster(runs, n_jobs=None, n_cpus=1, n_gpus=None, conditions=None):
     """Run the runs; one that fails does not stop the others.
 
     Arguments
@@ -80,6 +83,8 @@ def run_on_cluster(runs, n_jobs=None, n_cpus=1, n_gpus=None):
         CPUs for each run, which computes with as many threads.
     n_gpus : float or None
         The share of a GPU for each run; None for one GPU if the cluster has any.
+    conditions : Conditions or None
+        What must hold on the node of each run.
 
     Yields
     ------
@@ -106,6 +111,7 @@ def run_on_cluster(runs, n_jobs=None, n_cpus=1, n_gpus=None):
         calls,
         n_at_once=n_jobs or len(runs),
         lives=LIVES,
+        conditions=conditions,
         num_cpus=n_cpus,
         num_gpus=n_gpus,
     )

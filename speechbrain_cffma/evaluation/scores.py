@@ -7,8 +7,10 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import os
 from collections import Counter
 from contextlib import closing, contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -252,9 +254,11 @@ def _engine(name, address, n_jobs, settings, paths):
     metrics = {TABLE[name].package for name in settings["metrics"]} - {None}
     n_jobs = n_jobs if n_jobs > 0 else None
     with connection.connected(address, n_jobs):
-        connection.check_versions((*connection.PACKAGES, *sorted(metrics)))
+        versions = connection.check_versions((*connection.PACKAGES, *sorted(metrics)))
         connection.check_files(paths)
-        yield n_jobs or calls.QUEUE, calls.cluster_map
+        seen = next(filter(os.path.exists, map(os.path.abspath, paths)), None)
+        conditions = connection.Conditions(versions, seen)
+        yield n_jobs or calls.QUEUE, partial(calls.cluster_map, conditions=conditions)
 
 
 def _score_pairs(pairs, seconds, journal, done, settings, n_jobs, call_each):

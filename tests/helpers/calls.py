@@ -28,6 +28,13 @@ def lose(folder, times):
     return os.getpid()
 
 
+def hold(folder):
+    """Note the process in a file for each call, and wait for the file `go`."""
+    (folder / f"{os.getpid()}.{time.monotonic_ns()}.pid").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.05)
+
+
 def fail(folder):
     """Do what calls must not."""
     raise RuntimeError(f"{folder} is\nfull")

@@ -35,6 +35,8 @@ what = options.get("what", "finish")
 print("training")
 while what == "wait":
     time.sleep(0.05)
+while what == "hold" and not os.path.exists("go"):
+    time.sleep(0.05)
 if what == "meet":  # until both runs have started
     while len(list(folder.parents[1].glob("*/*/started"))) < 2:
         time.sleep(0.05)

@@ -6,21 +6,28 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from helpers import stand_in
+from helpers import calls, stand_in
 from helpers.paths import ROOT
 from helpers.stand_in import StandIn
+from helpers.sweeps import begin, sweep_of, write_project
+from speechbrain_cffma.evaluation.journal import JOURNAL
+from speechbrain_cffma.training.sweep import failures_of
 
 pytest.importorskip("ray", reason="needs the extra ray")
 
 from speechbrain_cffma.cluster import connection, job
 from speechbrain_cffma.cluster.blocks import plan
+from speechbrain_cffma.cluster.calls import cluster_map
+from speechbrain_cffma.cluster.runs import run_on_cluster
 from speechbrain_cffma.errors import InstallError
 
 
@@ -32,10 +39,21 @@ def memory_in_use():
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """Two nodes of one CPU each; it is connected. The last test removes the second."""
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def cluster(monkeypatch_module):
+    """Two nodes of one CPU each; it is connected. A test that removes a node adds it."""
     connection.import_ray()
     from ray.cluster_utils import Cluster
+
+    # The calls of the tests, and a repository that is not installed.
+    monkeypatch_module.setenv(
+        "PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
+    )
 
     # Ray kills a worker before the computer is short of memory.
     limits = {
@@ -46,7 +64,7 @@ def cluster():
         initialize_head=True,
         head_node_args={"num_cpus": 1, "_system_config": limits},
     )
-    cluster.second = cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1)
     with connection.connected(cluster.address) as ray:
         ray.cloudpickle.register_pickle_by_value(stand_in)
         yield cluster
@@ -74,6 +92,14 @@ def write_shard(path, firsts):
             member = tarfile.TarInfo(f"{i:03d}.wav")
             member.size = len(content)
             shard.addfile(member, io.BytesIO(content))
+
+
+def is_alive(pid):
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def answers(source, output, enhance):
@@ -136,6 +162,8 @@ import ray
 from helpers import stand_in
 from speechbrain_cffma.cluster import connection, job
 from speechbrain_cffma.cluster.blocks import plan
+from speechbrain_cffma.cluster.calls import cluster_map
+from speechbrain_cffma.cluster.runs import run_on_cluster
 from speechbrain_cffma.cluster.lease import Lease
 
 address, source, output = sys.argv[1:]
@@ -189,21 +217,113 @@ def test_a_node_with_another_version_is_named(cluster, tmp_path):
     cluster.remove_node(node)
 
 
-def test_the_rows_of_a_node_that_is_lost_are_repeated(cluster, tmp_path):
-    for name in ("a", "b"):  # a block for each node
-        write_shard(tmp_path / f"{name}.tar", [0] * 10)
-    shards = tmp_path / "in"
-    shards.mkdir()
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.tar").rename(shards / f"{name}.tar")
-    found, is_lost = [], False
-    for answer in answers(shards, tmp_path / "out", StandIn(seconds=0.2)):
-        found.append(answer)
-        if len(found) == 6 and not is_lost:
-            cluster.remove_node(cluster.second, allow_graceful=False)
-            is_lost = True
-    assert is_lost
-    assert [r.status for r in results_of(found)] == ["enhanced"] * 20
-    for name in ("a", "b"):
-        with tarfile.open(tmp_path / "out" / f"{name}.tar") as shard:
-            assert len(shard.getnames()) == 10
+class TestLostNode:
+    """What a lost node held is repeated on the others."""
+
+    @pytest.fixture
+    def node(self, cluster):
+        return cluster.add_node(num_cpus=1)
+
+    @contextmanager
+    def lost(self, cluster, node, processes, go):
+        """Remove the node when three have begun; the others end when one is dead."""
+
+        def remove():
+            for has_happened, then in (
+                (
+                    lambda: len(processes()) == 3,
+                    lambda: cluster.remove_node(node, allow_graceful=False),
+                ),
+                (lambda: not all(map(is_alive, processes())), go.touch),
+            ):
+                while not has_happened():
+                    time.sleep(0.1)
+                then()
+
+        thread = threading.Thread(target=remove, daemon=True)
+        thread.start()
+        yield
+        thread.join(60)
+        assert len(processes()) == 4
+
+    def test_rows(self, cluster, node, tmp_path):
+        shards = tmp_path / "in"
+        shards.mkdir()
+        for name in "abc":  # a block for each node
+            write_shard(shards / f"{name}.tar", [0] * 10)
+        found, is_lost = [], False
+        blocks, _ = plan([str(shards)], str(tmp_path / "out"))
+        enhance = StandIn(seconds=0.2)
+        for answer in job.run(blocks, enhance, str(tmp_path / "out"), 3, num_cpus=1):
+            found.append(answer)
+            if len(found) == 9 and not is_lost:
+                cluster.remove_node(node, allow_graceful=False)
+                is_lost = True
+        assert is_lost
+        assert [r.status for r in results_of(found)] == ["enhanced"] * 30
+        for name in "abc":
+            with tarfile.open(tmp_path / "out" / f"{name}.tar") as shard:
+                assert len(shard.getnames()) == 10
+
+    def test_scores(self, cluster, node, tmp_path):
+        def processes():
+            return [path.name.split(".")[0] for path in tmp_path.glob("*.pid")]
+
+        with self.lost(cluster, node, processes, tmp_path / "go"):
+            outcomes = list(cluster_map(calls.hold, [(tmp_path,)] * 3, 3))
+        assert [outcome.crash for outcome in outcomes] == [""] * 3
+
+    def test_runs_of_a_sweep(self, cluster, node, tmp_path, monkeypatch):
+        write_project(tmp_path)
+        monkeypatch.chdir(tmp_path)
+        variants = [{"name": f"v{i}", "what": "hold"} for i in range(3)]
+        runs = sweep_of(variants=variants).runs
+        for run in runs:
+            begin(run)
+        seen = set()
+
+        def processes():
+            marks = [run.folder / "started" for run in runs]
+            seen.update(mark.read_text() for mark in marks if mark.exists())
+            return seen - {""}
+
+        with self.lost(cluster, node, processes, tmp_path / "go"):
+            assert failures_of(runs, run_on_cluster(runs, n_gpus=0)) == {}
+        assert all(run.is_finished() for run in runs)
+
+
+def test_an_evaluation_goes_on_after_ctrl_c(cluster, tmp_path):
+    for i in range(30):
+        clean, noise = np.random.default_rng(i).uniform(-0.1, 0.1, (2, 16000))
+        for folder, samples in (("clean", clean), ("noisy", clean + noise)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            soundfile.write(tmp_path / folder / f"{i:02d}.wav", samples, 16000)
+
+    def command(name, *options):
+        return [sys.executable, "-m", "speechbrain_cffma", "evaluate"] + [
+            f"--clean={tmp_path / 'clean'}",
+            f"noisy={tmp_path / 'noisy'}",
+            f"--output={tmp_path / name}",
+            "--metrics=pesq,stoi,si_sdr",
+            *options,
+        ]
+
+    engine = ["--engine=ray", f"--address={cluster.address}"]
+    first = subprocess.Popen(
+        command("there", *engine), stderr=subprocess.PIPE, text=True
+    )
+    journal = tmp_path / "there" / JOURNAL
+    while first.poll() is None and not (
+        journal.exists() and len(journal.read_text().splitlines()) > 4
+    ):
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    _, told = first.communicate()
+    assert first.returncode == 130, told
+    assert "Traceback" not in told
+    n_done = len(journal.read_text().splitlines())
+    assert n_done < 30
+    subprocess.run(command("there", *engine), check=True, capture_output=True)
+    subprocess.run(command("here"), check=True, capture_output=True)
+    rows = [(tmp_path / name / "scores.csv").read_text() for name in ("there", "here")]
+    assert rows[0] == rows[1]
