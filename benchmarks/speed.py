@@ -224,10 +224,10 @@ def training(device):
     yield f"operations per second relative to a large matrix product, bf16: {share:.0%}"
 
 
-def matmul_flops(device):
-    """Floating-point operations per second of a product of bfloat16 matrices."""
+def matmul_flops(device, dtype=torch.bfloat16):
+    """Floating-point operations per second of a product of matrices."""
     size = 2048 if device == "cpu" else 8192
-    left, right = torch.randn(2, size, size, device=device, dtype=torch.bfloat16)
+    left, right = torch.randn(2, size, size, device=device, dtype=dtype)
     (seconds,) = seconds_of(lambda: left @ right, rounds=20)
     return 2 * size**3 / seconds
 

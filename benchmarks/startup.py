@@ -141,9 +141,10 @@ def share(arguments):
     wav = noisy(10)
     (seconds,) = seconds_of(lambda: form.enhance(wav), rounds=arguments.rounds)
     rate = operations / seconds
+    dtype = torch.bfloat16 if form.packed == "bf16" else torch.float32
     yield (
         f"10 s, packed in {form.packed}: {seconds:.2f} s, {rate / 2e9:.0f} G multiply-adds "
-        f"per second, {rate / matmul_flops('cpu'):.0%} of one bfloat16 matrix product"
+        f"per second, {rate / matmul_flops('cpu', dtype):.0%} of one matrix product"
     )
 
 

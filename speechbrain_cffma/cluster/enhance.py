@@ -166,7 +166,8 @@ def _followed(answers, failures, n_blocks):
     """Follow a job to its end, with a progress bar of seconds of audio and speed."""
     counts = {"enhanced": 0, "skipped": 0, "failed": len(failures)}
     shown, limited, n_done = failures[:SHOWN], 0, 0
-    with tqdm(unit=" s of audio", unit_scale=True) as progress:
+    form = "{n:.0f} s of audio [{elapsed}{postfix}]"
+    with tqdm(bar_format=form) as progress:
         for answer in answers:
             if isinstance(answer, planning.Result):
                 seconds = answer.seconds if answer.status == "enhanced" else 0
