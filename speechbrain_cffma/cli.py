@@ -370,6 +370,10 @@ def enhance(inputs, output, model, device, precision, overwrite, engine, **optio
     if given:
         raise InputError(f"--{given[0]} needs --engine ray")
 
+    if options.get("workers", 1) > 1:
+        from speechbrain_cffma.hub.folder import folder_of
+
+        model = folder_of(model)  # The hub is asked once, not by each process.
     load_enhancer = partial(_load_enhancer, model, device, precision)
     with interruptible():
         jobs, failures = enhancing.plan(inputs, output)

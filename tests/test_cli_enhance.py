@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -472,6 +473,24 @@ class TestWorkers:
         (line,) = [line for line in shown.splitlines() if "error: " in line]
         assert "'nowhere' is neither a local folder nor a model" in line
         assert tree("out") == []
+
+    def test_the_hub_is_asked_once(self, enhance, monkeypatch):
+        asked = []
+
+        def download(source, **_):
+            asked.append(source)
+            return Path("model")
+
+        def in_two_processes(function, arguments, n_jobs, on_note):
+            for index, call in enumerate(arguments):
+                copy = pickle.loads(pickle.dumps(function))
+                yield Outcome(index, copy(*call))
+
+        monkeypatch.setattr("speechbrain_cffma.hub.folder.download", download)
+        monkeypatch.setattr(enhancing, "parallel_map", in_two_processes)
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        assert enhance("talks", "-o", "out", "--workers=2", model="me/model")[0] == 0
+        assert asked == ["me/model"]
 
     @pytest.mark.parametrize("number", ["0", "-1", "many", "1.5"])
     def test_a_number_that_is_none_is_refused(self, enhance, number):

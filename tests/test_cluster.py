@@ -1,6 +1,6 @@
 """Corpora on a Ray cluster, with one local cluster for all tests.
 
-`make test-cluster` runs tests/cluster/, where workers, nodes and jobs are killed.
+`make test-cluster` runs tests/kills/, where workers, nodes and jobs are killed.
 """
 
 import io

@@ -352,9 +352,7 @@ def _files_of(model):
 
     if model == hub.DEFAULT_MODEL:
         return None
-    folder = Path(model)
-    if not os.path.isdir(folder):
-        folder = hub.download(str(model))
+    folder = hub.folder_of(model)
     return tuple(
         (name, (folder / name).read_bytes())
         for name in (hub.CONFIG_FILE, hub.WEIGHTS_FILE, hub.CARD_FILE)

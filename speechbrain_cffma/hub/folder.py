@@ -212,16 +212,13 @@ class PretrainedMixin(Module):
         InputError
             If the model can't be found, or is truncated, altered or of another class.
         """
-        is_default = source == DEFAULT_MODEL
-        folder = _BUNDLED if is_default else Path(source)
-        if not os.path.isdir(folder):  # `Path.is_dir` raises for names that can't be
-            folder = download(
-                str(source),
-                revision=revision,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
-                token=token,
-            )
+        folder = folder_of(
+            source,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+        )
         model = _load(cls, folder)
         model.card = _read_card(folder / CARD_FILE)
         return model.eval()
@@ -341,6 +338,36 @@ class PretrainedMixin(Module):
                     f"{_remedy(error)} [{one_line(error)}]"
                 ) from error
         return commit.commit_url
+
+
+def folder_of(source, **options):
+    """Find the folder of a model, and download the model if it is on the hub.
+
+    Arguments
+    ---------
+    source : str or Path
+        See `from_pretrained`.
+    **options
+        Its options.
+
+    Returns
+    -------
+    Path
+        The bundled folder, a local one, or one in the cache of downloads.
+
+    Raises
+    ------
+    InputError
+        If there is no such model.
+
+    Example
+    -------
+    >>> folder_of("default").name
+    'default'
+    """
+    folder = _BUNDLED if source == DEFAULT_MODEL else Path(source)
+    # `Path.is_dir` raises for names that can't be.
+    return folder if os.path.isdir(folder) else download(str(source), **options)
 
 
 def download(source, **options):
