@@ -5,7 +5,9 @@ Authors
 """
 
 import functools
+import signal
 import sys
+import threading
 from contextlib import contextmanager
 
 
@@ -145,7 +147,7 @@ def _without_traceback(message):
 
 @contextmanager
 def interruptible():
-    """On Ctrl-C, print one line and exit with code 130.
+    """On Ctrl-C or SIGTERM, print one line and exit with code 130.
 
     Use it for commands that continue where they stopped when run again.
 
@@ -157,11 +159,18 @@ def interruptible():
     ...
     SystemExit: 130
     """
+    # Other threads can't set it, nor get it.
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
         print("interrupted: run the same command to continue", file=sys.stderr)
         raise SystemExit(130) from None
+    finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def exits_in_one_line(main):

@@ -52,6 +52,26 @@ def atomic_write(path):
         partial.unlink(missing_ok=True)
 
 
+def remove_partials(folder):
+    """Remove the temporary files of `atomic_write` that killed processes have left.
+
+    Arguments
+    ---------
+    folder : str or Path
+        A folder into which no process writes now; it may be missing.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / ".0123456789abcdef.part").touch()
+    >>> remove_partials(folder)
+    >>> list(folder.iterdir())
+    []
+    """
+    for path in Path(folder).glob(".????????????????.part"):
+        path.unlink(missing_ok=True)
+
+
 def fitting(name, n_bytes=255):
     """Shorten a file name to the length that the file system allows.
 

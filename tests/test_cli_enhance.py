@@ -375,9 +375,17 @@ class TestInterrupt:
         assert "1 enhanced" in shown
         assert "1 skipped" in shown
 
-    @pytest.mark.parametrize("workers", [1, 2])
-    def test_a_process_ends_at_ctrl_c_and_leaves_no_file(
-        self, model, tmp_path, workers
+    @pytest.mark.parametrize(
+        ("workers", "how"),
+        [
+            (1, signal.SIGINT),
+            (2, signal.SIGINT),
+            (1, signal.SIGTERM),
+            (2, signal.SIGTERM),
+        ],
+    )
+    def test_a_process_that_is_asked_to_end_leaves_no_file(
+        self, model, tmp_path, workers, how
     ):
         noise = np.random.default_rng(0).uniform(-0.1, 0.1, 16000 * 600)
         (tmp_path / "in").mkdir()
@@ -393,7 +401,7 @@ class TestInterrupt:
         while not (out.exists() and list(out.iterdir())):
             assert process.poll() is None, process.stderr.read().decode()
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         _, shown = process.communicate(timeout=60)
         assert process.returncode == 130
         assert b"interrupted" in shown

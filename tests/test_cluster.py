@@ -19,6 +19,7 @@ import soundfile
 from helpers import stand_in
 from helpers.networks import small_enhancer
 from helpers.stand_in import StandIn
+from speechbrain_cffma.audio import ENHANCED_FILE
 from speechbrain_cffma.cli import main
 from speechbrain_cffma.cluster import storage
 from speechbrain_cffma.cluster.blocks import FILES, Files, Result, plan
@@ -162,6 +163,33 @@ class TestPlan:
         blocks, failures = plan([str(tmp_path / "no.wav")], str(tmp_path / "out"))
         assert (blocks, len(failures)) == ([], 1)
 
+    def test_results_of_an_earlier_job_are_no_input(self, tmp_path):
+        write_wavs(tmp_path / "in", 1)
+        job.write_part(str(tmp_path / "in/out/_results/a.parquet"), [Result("a.wav")])
+        blocks, failures = plan([str(tmp_path / "in")], str(tmp_path / "other"))
+        assert [type(block) for block in blocks] == [Files]
+        assert failures == []
+
+    def test_files_that_are_not_read_are_told(self, tmp_path, caplog):
+        write_wavs(tmp_path / "in", 1)
+        (tmp_path / "in" / "a.tar.gz").touch()
+        plan([str(tmp_path / "in")], str(tmp_path / "out"))
+        assert "1 skipped, no audio extension (.gz)" in caplog.text
+
+    def test_a_broken_table_costs_only_itself(self, tmp_path):
+        write_wavs(tmp_path / "in", 1)
+        (tmp_path / "in" / "a.parquet").write_bytes(b"PAR1")
+        blocks, (failure,) = plan([str(tmp_path / "in")], str(tmp_path / "out"))
+        assert [type(block) for block in blocks] == [Files]
+        assert failure.startswith(f"{tmp_path}/in/a.parquet can't be read")
+
+    def test_two_columns_of_one_name_are_refused(self, tmp_path):
+        column = pyarrow.array([tone()])
+        rows = pyarrow.Table.from_arrays([column] * 3, ["audio", "t", "t"])
+        parquet.write_table(rows, tmp_path / "a.parquet")
+        with pytest.raises(InputError, match="has several columns t: rename"):
+            plan([str(tmp_path / "a.parquet")], str(tmp_path / "out"))
+
     def test_a_table_without_audio_is_refused(self, tmp_path):
         parquet.write_table(arrow_table({"n": [1]}), tmp_path / "a.parquet")
         with pytest.raises(InputError, match="no column of audio among n"):
@@ -202,6 +230,48 @@ class TestShard:
         assert "more than --max-row-mb allows" in result.reason
         with tarfile.open(tmp_path / "out" / "a.tar") as shard:
             assert shard.getnames() == ["x.txt"]
+
+    def test_links_follow_the_members_that_they_link_to(self, tmp_path):
+        with tarfile.open(tmp_path / "a.tar", "w") as shard:
+            for name, content in (("x.aif", tone()), ("y.wav", b"no audio")):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                shard.addfile(member, io.BytesIO(content))
+                link = tarfile.TarInfo(f"link to {name}")
+                link.type, link.linkname = tarfile.LNKTYPE, name
+                shard.addfile(link)
+        (block,), _ = plan([str(tmp_path / "a.tar")], str(tmp_path / "out"))
+        enhanced = [r.status for r in block.work(Renaming(), 0, {})]
+        assert enhanced == ["enhanced", "failed"]
+        with tarfile.open(tmp_path / "out" / "a.tar") as shard:
+            assert shard.getnames() == ["x.wav", "link to x.aif"]
+            assert shard.getmember("link to x.aif").linkname == "x.wav"
+
+    def test_a_member_that_would_get_the_name_of_another_one_fails(self, tmp_path):
+        with tarfile.open(tmp_path / "a.tar", "w") as shard:
+            for name in ("x.aif", "x.wav"):
+                member = tarfile.TarInfo(name)
+                member.size = len(tone())
+                shard.addfile(member, io.BytesIO(tone()))
+        (block,), _ = plan([str(tmp_path / "a.tar")], str(tmp_path / "out"))
+        failed, enhanced = block.work(Renaming(), 0, {})
+        assert "would be written as x.wav, which is in the shard too" in failed.reason
+        assert enhanced.status == "enhanced"
+
+    def test_a_compressed_shard_says_so(self, tmp_path):
+        with tarfile.open(tmp_path / "a.tar", "w:gz") as shard:
+            shard.addfile(tarfile.TarInfo("x.txt"))
+        (block,), _ = plan([str(tmp_path / "a.tar")], str(tmp_path / "out"))
+        (result,) = block.work(StandIn(), 0, {})
+        assert "a.tar can't be enhanced (it is compressed: unpack it" in result.reason
+
+
+class Renaming(StandIn):
+    """Writes all files as WAV, as if their format couldn't be written."""
+
+    def content(self, content, name="audio", n_bytes=None):
+        (content, _), *outcome = super().content(content, name, n_bytes)
+        return (content, ".wav"), *outcome
 
 
 class TestTable:
@@ -249,6 +319,28 @@ class TestTable:
         expected = rows.load().enhance(samples)
         np.testing.assert_array_equal(np.atleast_2d(first), expected)
 
+    def test_channels_of_different_lengths_fail_alone(self, tmp_path):
+        samples = np.zeros(1600, "float32")
+        rows = [[samples, samples[1:]], [samples, None], [samples, samples]]
+        audio = [{"array": row, "sampling_rate": 16000} for row in rows]
+        parquet.write_table(arrow_table({"audio": audio}), tmp_path / "a.parquet")
+        (block,), _ = plan([str(tmp_path / "a.parquet")], str(tmp_path / "out"))
+        results = list(block.work(Enhance(device="cpu", precision="fp32"), 0, {}))
+        assert [r.status for r in results] == ["failed", "failed", "enhanced"]
+        assert results[0].reason.endswith(
+            "a.parquet:0 has channels of different lengths"
+        )
+
+    def test_samples_that_can_t_be_enhanced_name_their_row(self, tmp_path):
+        array = np.full(1600, np.nan, "float32")
+        audio = [{"array": array, "sampling_rate": rate} for rate in (16000, None)]
+        parquet.write_table(arrow_table({"audio": audio}), tmp_path / "a.parquet")
+        (block,), _ = plan([str(tmp_path / "a.parquet")], str(tmp_path / "out"))
+        results = block.work(Enhance(device="cpu", precision="fp32"), 0, {})
+        nan, no_rate = (r.reason for r in results)
+        assert nan.startswith(f"{tmp_path}/a.parquet:0: ")
+        assert no_rate == f"{tmp_path}/a.parquet:1 has an array, but no sampling_rate"
+
     def test_a_row_that_fails_has_no_audio(self, tmp_path):
         rows = arrow_table({"audio": [b"none", tone()]})
         parquet.write_table(rows, tmp_path / "a.parquet")
@@ -279,6 +371,12 @@ class TestLease:
             first.thread.join()
             with pytest.raises(InputError, match="has taken over"):
                 first.check()
+
+    @pytest.mark.parametrize("held", [{"job": "x"}, [], "x"])
+    def test_one_that_is_broken_does_not_count(self, tmp_path, held):
+        storage.write_json(str(tmp_path / "_lease.json"), held)
+        with Lease(str(tmp_path)) as lease:
+            lease.check()
 
     @pytest.mark.parametrize(
         "held", [{"beat": 0, "host": "other", "pid": 1}, {"pid": 2**22 + 1}]
@@ -321,6 +419,41 @@ class TestJob:
         again = work_on(blocks, tmp_path / "out")
         assert {r.status for r in again} == {"skipped"}
         assert stored(tmp_path / "out") == before
+
+    def test_names_that_are_no_text_are_recorded(self, ray, tmp_path):
+        write_wavs(tmp_path / "in", 1)
+        (tmp_path / "in" / os.fsdecode(b"\xff.wav")).write_bytes(tone())
+        blocks, _ = plan([str(tmp_path / "in")], str(tmp_path / "out"))
+        for _ in range(2):
+            assert len(work_on(blocks, tmp_path / "out")) == 2
+        paths = [result.path for result in stored(tmp_path / "out")]
+        assert f"{tmp_path}/in/\\udcff.wav" in paths
+
+    def test_a_shard_with_failures_is_tried_again(self, ray, tmp_path):
+        write_shard(tmp_path / "a.tar", ["x"])
+        blocks, _ = plan([str(tmp_path / "a.tar")], str(tmp_path / "out"))
+        for max_bytes, status in ((1000, "failed"), (10**6, "enhanced")):
+            enhance = StandIn()
+            enhance.max_bytes = max_bytes
+            assert [r.status for r in work_on(blocks, tmp_path / "out", enhance)] == [
+                status
+            ]
+
+    def test_what_killed_workers_have_left_is_removed_or_ignored(self, ray, tmp_path):
+        write_wavs(tmp_path / "in", 1)
+        results = tmp_path / "out" / job.RESULTS
+        (tmp_path / "out" / "0").mkdir(parents=True)
+        results.mkdir()
+        partials = [
+            folder / ".0123456789abcdef.part"
+            for folder in (results, tmp_path / "out/0")
+        ]
+        for path in (*partials, results / "notes.txt", results / "0.parquet"):
+            path.write_bytes(b"PAR1")
+        blocks, _ = plan([str(tmp_path / "in")], str(tmp_path / "out"))
+        job.forget_moved(str(tmp_path / "out"), blocks)
+        assert [r.status for r in work_on(blocks, tmp_path / "out")] == ["enhanced"]
+        assert not any(path.exists() for path in partials)
 
     def test_files_that_were_added_are_recorded_once(self, ray, tmp_path):
         write_wavs(tmp_path / "in", 2)
@@ -507,6 +640,18 @@ class TestCommand:
             main(["enhance", "a.wav", "-o", "b.wav", "--address=auto"])
         assert capsys.readouterr().err == "error: --address needs --engine ray\n"
 
+    @pytest.mark.parametrize("name", ["taken", "taken/further"])
+    def test_an_output_that_can_t_be_written_is_one_line(self, tmp_path, name):
+        write_wavs(tmp_path / "in", 1)
+        (tmp_path / "taken").touch()
+        with pytest.raises(InputError, match=f"{name} can't be written"):
+            enhance([str(tmp_path / "in")], str(tmp_path / name))
+
+    def test_an_output_in_an_input_is_marked(self, ray, tmp_path):
+        write_wavs(tmp_path / "in", 1)
+        enhance([str(tmp_path / "in")], str(tmp_path / "in" / "out"), precision="fp32")
+        assert (tmp_path / "in" / "out" / ENHANCED_FILE).exists()
+
     def test_one_file_or_a_pipe_as_output_is_refused(self):
         for output in ("b.wav", "-"):
             with pytest.raises(InputError, match="--engine ray"):
@@ -564,3 +709,13 @@ def test_ray_data_enhances_rows(ray, model):
     assert enhanced[0]["seconds"] == 0.1
     assert enhanced[1]["enhanced"] is None
     assert "can't be read" in enhanced[1]["failure"]
+
+
+def test_an_option_or_a_column_that_is_unknown_is_told(model):
+    with pytest.raises(TypeError, match="no option supression"):
+        Enhance(model, supression=20)
+    enhance = Enhance(model, precision="fp32", device="cpu")
+    with pytest.raises(
+        InputError, match=r"no column 'audio' among sound: pass column="
+    ):
+        enhance({"sound": [tone()]})

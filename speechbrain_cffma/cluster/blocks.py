@@ -16,11 +16,15 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from speechbrain_cffma import media
-from speechbrain_cffma.audio import find_audio
 from speechbrain_cffma.cluster import storage
-from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.errors import InputError, why_failed
+from speechbrain_cffma.inference.enhance import find_audio_in
 
 SHARD, TABLE = ".tar", ".parquet"
+#: The first bytes of a compressed file.
+GZIP = b"\x1f\x8b"
+#: Folder of the results in the output. Readers of Parquet skip names with an underscore.
+RESULTS = "_results"
 #: Files per block.
 FILES = 64
 #: Bytes of rows that are collected before they are written to Parquet.
@@ -96,6 +100,11 @@ class Files(NamedTuple):
         """Its name in messages."""
         return self.rows[0][0]
 
+    @property
+    def targets(self):
+        """The files that it writes."""
+        return [target for _, target in self.rows]
+
     def work(self, enhance, n_done, killers):
         """Enhance the rows that are left.
 
@@ -147,6 +156,11 @@ class Shard(NamedTuple):
         """Its name in messages."""
         return self.source
 
+    @property
+    def targets(self):
+        """The file that it writes."""
+        return [self.target]
+
     def is_done(self):
         """Whether the output is newer than the source."""
         return not self.overwrite and _is_newer(self.target, self.source)
@@ -174,29 +188,37 @@ class Shard(NamedTuple):
             with (
                 storage.local_copy(self.source) as noisy,
                 storage.whole(self.target) as partial_,
-                tarfile.open(noisy, "r:") as members,
+                _members(noisy) as members,
                 tarfile.open(partial_, "w", format=tarfile.PAX_FORMAT) as output,
             ):
                 index = 0
+                taken = _names_in(noisy)
+                written = {}  # names of audio members: names in the output, or None
                 for member in members:
                     members.members = []  # which would grow with the shard
                     content = members.extractfile(member) if member.isfile() else None
+                    if member.islnk() and member.linkname in written:
+                        member.linkname = written[member.linkname]
+                        if member.linkname is None:  # There is nothing to link to.
+                            continue
                     if content is None or not _is_audio(member.name):
                         output.addfile(member, content)
                         continue
                     name = f"{self.source}:{member.name}"
                     # Read here: a truncated shard is no failure of a row.
                     n_bytes = min(member.size, enhance.max_bytes)
+                    samples = content.read(n_bytes)
                     call = partial(
-                        enhance.content, content.read(n_bytes), name, member.size
+                        _enhanced_member, enhance, samples, name, member, taken
                     )
                     outcome = _outcome(enhance, call, name, killers.get(index))
+                    written[member.name] = None
                     if outcome[0]:
-                        _add_member(output, member, *outcome[0])
+                        written[member.name] = _add_member(output, member, *outcome[0])
                     yield _result(name, outcome)
                     index += 1
                 _check_end(noisy, members.offset)
-        except (tarfile.TarError, InputError, OSError) as error:
+        except Exception as error:  # The other blocks go on.
             yield _failed(self, error)
 
 
@@ -207,15 +229,48 @@ def _is_audio(name):
 def _failed(block, error):
     """The result of a block that can't be read or written as a whole."""
     reason = f"{block.source} can't be enhanced ({error})"
-    reason = str(error) if isinstance(error, InputError) else reason
+    if not isinstance(error, (tarfile.TarError, OSError)):
+        reason = why_failed(error, block.source)
     return Result(block.name, status="failed", reason=reason)
 
 
+def _members(shard):
+    """Open a shard for reading."""
+    with open(shard, "rb") as file:
+        if file.read(2) == GZIP:
+            raise tarfile.ReadError("it is compressed: unpack it by gunzip")
+    return tarfile.open(shard, "r:")
+
+
+def _names_in(shard):
+    """The names of all members of a shard."""
+    names = set()
+    with _members(shard) as members:
+        for member in members:
+            members.members = []
+            names.add(member.name)
+    return names
+
+
+def _enhanced_member(enhance, samples, name, member, taken):
+    """Enhance a member, unless its new name is that of another one."""
+    (content, suffix), *outcome = enhance.content(samples, name, member.size)
+    new = _renamed(member.name, suffix)
+    if new != member.name and new in taken:
+        raise InputError(f"{name} would be written as {new}, which is in the shard too")
+    return (content, suffix), *outcome
+
+
+def _renamed(name, suffix):
+    return str(PurePosixPath(name).with_suffix(suffix))
+
+
 def _add_member(shard, noisy, content, suffix):
-    """Add an enhanced file to a shard, in place of a noisy member."""
-    member = tarfile.TarInfo(str(PurePosixPath(noisy.name).with_suffix(suffix)))
+    """Add an enhanced file to a shard, in place of a noisy member; return its name."""
+    member = tarfile.TarInfo(_renamed(noisy.name, suffix))
     member.mode, member.mtime, member.size = noisy.mode, noisy.mtime, len(content)
     shard.addfile(member, io.BytesIO(content))
+    return member.name
 
 
 def _check_end(path, offset):
@@ -260,6 +315,11 @@ class RowGroup(NamedTuple):
         """Its name in messages."""
         return f"{self.source}:{self.index}"
 
+    @property
+    def targets(self):
+        """The file that it writes."""
+        return [self.target]
+
     def is_done(self):
         """Whether the output is newer than the source."""
         return not self.overwrite and _is_newer(self.target, self.source)
@@ -301,8 +361,8 @@ class RowGroup(NamedTuple):
                     for index, batch in enumerate(batches):
                         (row,) = batch.to_pylist()
                         name = f"{self.source}:{first + index}"
-                        value = _with_samples(row[self.column], batch[self.column][0])
-                        call = partial(enhance.value, value, name)
+                        cell = row[self.column], batch[self.column][0]
+                        call = partial(_enhanced_cell, enhance, *cell, name)
                         outcome = _outcome(enhance, call, name, killers.get(index))
                         yield _result(name, outcome)
                         row[self.column] = _for_arrow(outcome[0])
@@ -313,22 +373,29 @@ class RowGroup(NamedTuple):
                             rows, n_bytes = [], 0
                     if rows:
                         output.write_table(pyarrow.Table.from_pylist(rows, schema))
-        except (pyarrow.ArrowException, InputError, OSError) as error:
+        except Exception as error:  # The other blocks go on.
             yield _failed(self, error)
 
 
-def _with_samples(value, scalar):
-    """The value of a row; an array of samples keeps the type that it has in the file."""
+def _enhanced_cell(enhance, value, scalar, name):
+    """Enhance a cell; an array of samples keeps the type that it has in the file."""
     import numpy as np
 
     if not isinstance(value, dict) or value.get("array") is None:
-        return value
+        return enhance.value(value, name)
     samples = scalar["array"].values
     if samples.type.num_fields:  # lists of samples, one for each channel
-        samples = np.stack([c.values.to_numpy(zero_copy_only=False) for c in samples])
+        channels = [
+            c.values.to_numpy(zero_copy_only=False) for c in samples if c.is_valid
+        ]
+        if len({len(channel) for channel in channels}) != 1 or len(channels) != len(
+            samples
+        ):
+            raise InputError(f"{name} has channels of different lengths")
+        samples = np.stack(channels)
     else:
         samples = samples.to_numpy(zero_copy_only=False)
-    return {**value, "array": samples}
+    return enhance.value({**value, "array": samples}, name)
 
 
 def _for_arrow(value):
@@ -367,10 +434,13 @@ def audio_column(schema, name):
     Raises
     ------
     InputError
-        If there is none, or several.
+        If there is none, or several, or if two columns have the same name.
     """
     import pyarrow
 
+    for column in set(schema.names):
+        if schema.names.count(column) > 1:
+            raise InputError(f"{name} has several columns {column}: rename all but one")
     if "audio" in schema.names:
         return "audio"
     kinds = pyarrow.types
@@ -419,7 +489,8 @@ def plan(inputs, output, overwrite=False):
     Raises
     ------
     InputError
-        If a folder can't be read, has no audio, or is the output.
+        If a folder can't be read, has no audio, or is the output; if the only file can't
+        be read.
 
     Example
     -------
@@ -446,9 +517,14 @@ def plan(inputs, output, overwrite=False):
         if suffix == SHARD:
             blocks.append(Shard(source, target, overwrite))
         elif suffix == TABLE:
-            blocks += _row_groups(source, target, overwrite)
+            try:
+                blocks += _row_groups(source, target, overwrite)
+            except InputError as error:  # The other files go on.
+                refused.append(str(error))
         else:
             files.append((source, target))
+    if len(pairs) == 1 and refused:
+        raise InputError(refused[0])
     groups = [tuple(files[i : i + FILES]) for i in range(0, len(files), FILES)]
     return [Files(rows, overwrite) for rows in groups] + blocks, failures + refused
 
@@ -471,8 +547,12 @@ def _found(path, output):
     if not os.path.isdir(path):
         return [(path, Path(path).name)] if os.path.exists(path) else []
     leave_out = [] if storage.is_remote(output) else [output]
-    files = find_audio(path, known, leave_out)
-    return [(str(file), str(file.relative_to(path))) for file in files]
+    files = find_audio_in(path, known, leave_out)
+    return [
+        (str(file), str(file.relative_to(path)))
+        for file in files
+        if file.parent.name != RESULTS  # of an earlier job
+    ]
 
 
 def _place(path):

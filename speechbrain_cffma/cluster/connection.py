@@ -8,16 +8,25 @@ import logging
 import os
 import secrets
 import socket
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from speechbrain_cffma.cluster import storage
-from speechbrain_cffma.errors import CFFMAError, InputError, InstallError, one_line
+from speechbrain_cffma.errors import (
+    CFFMAError,
+    InputError,
+    InstallError,
+    one_line,
+    reason,
+)
 
 OWN = "speechbrain-cffma"
 #: Packages on which results depend. Ray compares its own version and Python's.
 PACKAGES = ("torch", "torchaudio", "speechbrain", "numpy", "scipy", "soundfile", "av")
+#: Ray makes it for the first cluster on a computer.
+TOKEN = Path.home() / ".ray" / "auth_token"
 #: Seconds within which a node must answer.
 PATIENCE = 120
 
@@ -46,6 +55,10 @@ def import_ray():
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     # Workers of a cluster that is started here get the priority of this process.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    if TOKEN.is_file() and "ray" not in sys.modules:  # which reads this when imported
+        # Clusters that are started here have it. For "auto" Ray uses it by itself, for an
+        # address it does not; clusters without tokens accept it.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -324,8 +337,11 @@ def check_folder(folder):
         return os.path.exists(path)
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        mark.touch()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        except OSError as error:
+            raise InputError(f"{folder} can't be written ({reason(error)})") from error
         for node, sees_it in _answers(sees, str(mark)):
             if not sees_it:
                 raise InputError(_not_shared(node, f"the folder {folder}"))

@@ -14,7 +14,8 @@ from speechbrain_cffma.cluster import blocks as planning
 from speechbrain_cffma.cluster import connection, job, storage
 from speechbrain_cffma.cluster.lease import Lease
 from speechbrain_cffma.cluster.rows import Enhance
-from speechbrain_cffma.errors import InputError
+from speechbrain_cffma.errors import InputError, reason
+from speechbrain_cffma.inference.enhance import mark_output
 
 #: Failures that are kept for the summary; all of them are in the results.
 SHOWN = 20
@@ -102,6 +103,11 @@ def enhance(
     if os.path.splitext(output)[1].lower() in media.CONTAINERS:
         raise InputError(f"{output} is one file: with --engine ray choose a folder")
     work, failures = planning.plan(inputs, output, overwrite)
+    if not work:
+        return _followed([], failures, 0)
+    if not storage.is_remote(output):
+        _make_folder(output)
+        mark_output([path for path in inputs if not storage.is_remote(path)], output)
     with connection.connected(address, n_workers) as ray:
         versions = connection.check_versions()
         if not storage.is_remote(output):
@@ -121,6 +127,13 @@ def enhance(
                 work, rows, output, n_workers, lease.check, conditions, **resources
             )
             return _followed(answers, failures, len(work))
+
+
+def _make_folder(path):
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} can't be written ({reason(error)})") from error
 
 
 def _absolute(path):

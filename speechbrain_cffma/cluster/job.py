@@ -10,19 +10,18 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import os
 import warnings
 from collections import Counter, deque
 from typing import NamedTuple
 
 from speechbrain_cffma.cluster import storage
-from speechbrain_cffma.cluster.blocks import Result
+from speechbrain_cffma.cluster.blocks import RESULTS, Result
 from speechbrain_cffma.cluster.calls import LIVES, raised
 from speechbrain_cffma.cluster.connection import import_ray
-from speechbrain_cffma.errors import CFFMAError, one_line
+from speechbrain_cffma.errors import CFFMAError, one_line, printable
+from speechbrain_cffma.files import remove_partials
 from speechbrain_cffma.inference.limiter import PeakWarning
-
-#: Folder of the results in the output. Readers of Parquet skip names with an underscore.
-RESULTS = "_results"
 
 
 class Finished(NamedTuple):
@@ -87,11 +86,9 @@ class Worker:
         """
         self.block, self.rows_done = block, list(done)
         self.before = {r.path: r for r in read_part(part_of(self.output, block))}
-        if not block.keeps_rows and self.before and block.is_done():
-            self.rows = (
-                r if r.status == "failed" else r._replace(status="skipped")
-                for r in self.before.values()
-            )
+        have_failed = any(r.status == "failed" for r in self.before.values())
+        if self.before and not (block.keeps_rows or have_failed) and block.is_done():
+            self.rows = (r._replace(status="skipped") for r in self.before.values())
         else:
             self.rows = block.work(self.enhance, len(done), killers)
         return self.step()
@@ -112,7 +109,7 @@ class Worker:
             return result
         # What an earlier job has stored of a row that is skipped now stays.
         kept = [
-            self.before.get(r.path, r) if r.status == "skipped" else r
+            self.before.get(printable(r.path), r) if r.status == "skipped" else r
             for r in self.rows_done
         ]
         write_part(part_of(self.output, self.block), kept)
@@ -145,12 +142,15 @@ def write_part(path, results):
     path : str
         Path or URI.
     results : list of Result
-        Its rows.
+        Its rows. Names that are no text, as file systems allow, are escaped.
     """
     import pyarrow
     from pyarrow import parquet
 
-    rows = [result._asdict() for result in results]
+    rows = [
+        {k: printable(v) if isinstance(v, str) else v for k, v in r._asdict().items()}
+        for r in results
+    ]
     with storage.whole(path) as part:
         parquet.write_table(pyarrow.Table.from_pylist(rows, _schema()), part)
 
@@ -166,14 +166,17 @@ def read_part(path):
     Returns
     -------
     list of Result
-        Its rows; none if it is missing.
+        Its rows; none if it is missing or broken.
     """
-    from pyarrow import parquet
+    from pyarrow import ArrowInvalid, parquet
 
     if storage.changed(path) is None:
         return []
     with storage.open_seekable(path) as file:
-        return [Result(**row) for row in parquet.read_table(file).to_pylist()]
+        try:
+            return [Result(**row) for row in parquet.read_table(file).to_pylist()]
+        except (ArrowInvalid, TypeError):  # It is written again.
+            return []
 
 
 def forget_moved(output, blocks):
@@ -188,10 +191,16 @@ def forget_moved(output, blocks):
     """
     folder = storage.join(output, RESULTS)
     current = {part_of(output, block) for block in blocks}
-    others = [path for path, _ in storage.listing(folder, True) if path not in current]
+    others = [
+        path
+        for path, name in storage.listing(folder, True)
+        if name.endswith(".parquet")
+        and not name.startswith(".")
+        and path not in current
+    ]
     if not others:
         return
-    moved = {source for b in blocks if b.keeps_rows for source, _ in b.rows}
+    moved = {printable(source) for b in blocks if b.keeps_rows for source, _ in b.rows}
     for path in others:
         results = read_part(path)
         kept = [result for result in results if result.path not in moved]
@@ -291,6 +300,9 @@ def run(
     """
     ray = import_ray()
     waiting = deque(map(_Task, blocks))
+    written = [part_of(output, task.block) for task in waiting]
+    written += [target for task in waiting for target in task.block.targets]
+    folders = {os.path.dirname(path) for path in written if not storage.is_remote(path)}
     shared = ray.put(enhance)  # once for all workers
     kind = ray.remote(max_restarts=0, max_task_retries=0, **resources)(Worker)
     calls, idle, early_deaths = {}, [], 0
@@ -348,6 +360,9 @@ def run(
     finally:
         for member in [*calls.values(), *idle]:
             ray.kill(member.actor)
+        # What workers were writing when they were killed, now or before.
+        for folder in folders:
+            remove_partials(folder)
 
 
 def _is_alive(ray, node):

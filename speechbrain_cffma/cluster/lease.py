@@ -58,7 +58,7 @@ class Lease:
 
     def __enter__(self):
         """Take the lease, and keep it by heartbeats."""
-        held = storage.read_json(self.path)
+        held = self._read()
         if held and not self.take_over and not _is_dead(held):
             age = max(0, time.time() - held["beat"])
             raise InputError(
@@ -69,7 +69,7 @@ class Lease:
         self._beat()
         # Of two jobs that start at once, the last to write has it.
         time.sleep(0.2)
-        self.check(storage.read_json(self.path))
+        self.check(self._read())
         self.thread = threading.Thread(target=self._keep, daemon=True)
         self.thread.start()
         return self
@@ -105,6 +105,12 @@ class Lease:
         state = {"job": self.job, "host": socket.gethostname(), "pid": os.getpid()}
         storage.write_json(self.path, {**state, "beat": time.time()})
 
+    def _read(self):
+        """The lease as it stands; None if there is none, or if it is broken."""
+        held = storage.read_json(self.path)
+        is_whole = isinstance(held, dict) and {"job", "host", "pid", "beat"} <= {*held}
+        return held if is_whole else None
+
     def _note_successor(self, held):
         if held and held["job"] != self.job:
             self.successor = held["job"]
@@ -112,7 +118,7 @@ class Lease:
     def _keep(self):
         while not self.over.wait(BEAT):
             try:
-                held = storage.read_json(self.path)
+                held = self._read()
                 self._note_successor(held)
                 if self.successor:
                     return

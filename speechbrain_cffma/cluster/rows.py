@@ -16,6 +16,9 @@ from speechbrain_cffma.cluster import storage
 from speechbrain_cffma.errors import CFFMAError, InputError, why_failed
 from speechbrain_cffma.inference.limiter import PeakWarning
 
+#: Options of `InferenceMixin.enhance_stream` and `enhance_file` that `Enhance` passes on.
+OPTIONS = {"suppression", "high_band", "batch_size", "subtype"}
+
 
 class Enhance:
     """Enhances the audio of rows: `ds.map_batches(Enhance(), concurrency=4)`.
@@ -53,6 +56,8 @@ class Enhance:
     ------
     InputError
         If the model is not found.
+    TypeError
+        If there is no such option.
 
     Example
     -------
@@ -93,6 +98,8 @@ class Enhance:
         self.files = _files_of(model)
         self.column, self.output_column = column, output_column
         self.max_bytes = int(max_row_mb * 1e6)
+        if unknown := options.keys() - OPTIONS:
+            raise TypeError(f"Enhance has no option {', '.join(sorted(unknown))}")
         self.options = {k: v for k, v in options.items() if v is not None}
 
     def load(self):
@@ -183,6 +190,7 @@ class Enhance:
                 outcome = self._local_file(noisy, enhanced)
             except CFFMAError as error:
                 text = str(error).replace(str(noisy), name)
+                text = text.replace(str(Path(folder, "enhanced")), name)
                 raise type(error)(text) from error
             return (enhanced.read_bytes(), suffix), *outcome
 
@@ -280,6 +288,10 @@ class Enhance:
         def enhanced_row(value):
             return self.outcome(functools.partial(self.value, value), "audio")
 
+        if self.column not in batch:
+            raise InputError(
+                f"there is no column {self.column!r} among {', '.join(batch)}: pass column="
+            )
         values = batch[self.column]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PeakWarning)  # they are in `turned_down`
@@ -313,13 +325,18 @@ class Enhance:
     def _samples(self, value, name):
         import numpy as np
 
+        rate = value.get("sampling_rate")
+        if rate is None:
+            raise InputError(f"{name} has an array, but no sampling_rate")
         samples = np.asarray(value["array"])
         self._check_size(samples.nbytes, name)
         if samples.dtype == object:  # channels, as Parquet holds them
             samples = np.stack(list(samples))
         options = {k: v for k, v in self.options.items() if k != "subtype"}
-        rate = value["sampling_rate"]
-        enhanced = self.load().enhance(samples, rate, **options)
+        try:
+            enhanced = self.load().enhance(samples, rate, **options)
+        except CFFMAError as error:
+            raise type(error)(f"{name}: {error}") from error
         return {**value, "array": enhanced}, samples.shape[-1] / rate, 0.0
 
     def _check_size(self, n_bytes, name):

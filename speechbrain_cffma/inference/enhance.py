@@ -174,8 +174,32 @@ def _jobs_of(path, output):
         return [Job(path, output / _writable(name))]
     if path.resolve() == output.resolve():
         raise InputError(f"{path} is both input and output: choose another output")
+    found = find_audio_in(path, media.AUDIO | media.VIDEO, [output])
+    return [Job(file, output / _writable(file.relative_to(path))) for file in found]
+
+
+def find_audio_in(path, extensions, leave_out):
+    """`audio.find_audio`, with a warning that tells how many other files are skipped.
+
+    Arguments
+    ---------
+    path, extensions, leave_out
+        As for `find_audio`.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "a.wav").touch()
+    >>> [path.name for path in find_audio_in(folder, [".wav"], [])]
+    ['a.wav']
+    """
     others = []
-    found = find_audio(path, media.AUDIO | media.VIDEO, [output], others)
+    found = find_audio(path, extensions, leave_out, others)
     if others:
         kinds = sorted({other.suffix.lower() or "no extension" for other in others})
         logger.warning(
@@ -184,7 +208,7 @@ def _jobs_of(path, output):
             len(others),
             ", ".join(kinds),
         )
-    return [Job(file, output / _writable(file.relative_to(path))) for file in found]
+    return found
 
 
 def _check_jobs(jobs):
