@@ -183,8 +183,12 @@ def find_audio_in(path, extensions, leave_out):
 
     Arguments
     ---------
-    path, extensions, leave_out
-        As for `find_audio`.
+    path : str or Path
+        The folder.
+    extensions : set of str
+        Extensions to find.
+    leave_out : list of str or Path
+        Folders to leave out.
 
     Returns
     -------
