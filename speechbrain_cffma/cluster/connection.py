@@ -178,7 +178,7 @@ def on_each_node(function, *arguments):
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     task = ray.remote(num_cpus=0, max_retries=0)(function)
-    nodes = _living_nodes()
+    nodes = living_nodes()
     calls = {
         node: task.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
@@ -193,7 +193,7 @@ def on_each_node(function, *arguments):
             return error
 
     outcomes, found = {node: outcome(call) for node, call in calls.items()}, {}
-    living = _living_nodes()
+    living = living_nodes()
     for node, value in outcomes.items():
         # Ray notices some seconds later that a node is lost; it need not answer.
         is_lost = isinstance(value, ray.exceptions.TaskUnschedulableError)
@@ -206,8 +206,20 @@ def on_each_node(function, *arguments):
     return found
 
 
-def _living_nodes():
-    """The addresses of the nodes by their ids."""
+def living_nodes():
+    """Return the nodes that Ray does not know to be lost.
+
+    Returns
+    -------
+    dict
+        Their addresses by their ids.
+
+    Example
+    -------
+    >>> with connected():  # doctest: +SKIP
+    ...     list(living_nodes().values())
+    ['172.17.0.2']
+    """
     return {
         node["NodeID"]: node["NodeManagerAddress"]
         for node in import_ray().nodes()

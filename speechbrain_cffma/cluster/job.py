@@ -18,7 +18,7 @@ from typing import NamedTuple
 from speechbrain_cffma.cluster import storage
 from speechbrain_cffma.cluster.blocks import RESULTS, Result
 from speechbrain_cffma.cluster.calls import LIVES, raised
-from speechbrain_cffma.cluster.connection import import_ray
+from speechbrain_cffma.cluster.connection import import_ray, living_nodes
 from speechbrain_cffma.errors import CFFMAError, one_line, printable
 from speechbrain_cffma.files import remove_partials
 from speechbrain_cffma.inference.limiter import PeakWarning
@@ -338,7 +338,7 @@ def run(
                             raise CFFMAError(
                                 f"workers die before they get work [{one_line(error)}]"
                             ) from error
-                    elif _is_alive(ray, member.node) and task.lost(_cause(error)):
+                    elif member.node in living_nodes() and task.lost(_cause(error)):
                         result = Result(task.block.name, 0.0, "failed", task.why)
                         write_part(part_of(output, task.block), [result])
                         yield Finished([result])
@@ -363,10 +363,6 @@ def run(
         # What workers were writing when they were killed, now or before.
         for folder in folders:
             remove_partials(folder)
-
-
-def _is_alive(ray, node):
-    return any(n["Alive"] for n in ray.nodes() if n["NodeID"] == node)
 
 
 def _cause(error):
