@@ -11,6 +11,7 @@ from speechbrain_cffma.data.mixing import (
     add_noise,
     at_level,
     random_equalizer,
+    reduce_floor,
     reverberate,
     rms,
 )
@@ -133,6 +134,36 @@ class TestAddNoise:
 
     def test_the_mixture_is_float32(self, speech):
         assert add_noise(speech.numpy(), np.ones(len(speech)), 0).dtype == np.float32
+
+
+class TestReduceFloor:
+    @pytest.fixture
+    def recording(self, speech):
+        """Speech with a pause of 0.5 s, in steady noise 35 dB below it."""
+        speech = np.concatenate([speech.numpy(), np.zeros(N // 2)])
+        noise = np.random.default_rng(0).standard_normal(len(speech))
+        return add_noise(speech, noise, snr=35)
+
+    def test_a_pause_gets_softer(self, recording):
+        pause = slice(-N // 4, -1000)
+        reduced = reduce_floor(recording, 20.0)
+        assert rms(reduced[pause]) < 0.2 * rms(recording[pause])
+
+    def test_the_limit_holds(self, recording):
+        pause = slice(-N // 4, -1000)
+        reduced = reduce_floor(recording, 6.0)
+        assert rms(reduced[pause]) == pytest.approx(
+            10 ** (-6 / 20) * rms(recording[pause]), rel=0.05
+        )
+
+    def test_speech_stays(self, recording):
+        reduced = reduce_floor(recording, 20.0)
+        assert rms(reduced - recording) < 10 ** (-30 / 20) * rms(recording)
+
+    @pytest.mark.parametrize("n_samples", [1, 400, 513])
+    def test_any_length_and_silence(self, n_samples):
+        assert not reduce_floor(np.zeros(n_samples), 20.0).any()
+        assert len(reduce_floor(np.ones(n_samples), 20.0)) == n_samples
 
 
 class TestReverberate:
@@ -437,6 +468,22 @@ class TestDynamicMixer:
             shares.append(np.mean([sample == ben for sample in first]))
         assert shares == [pytest.approx(1 / 6, abs=0.06), pytest.approx(0.5, abs=0.08)]
 
+    def test_the_noise_of_the_recording_is_taken_from_noisy_pairs_alone(
+        self, write_manifest, speech
+    ):
+        noise = np.random.default_rng(0).standard_normal(speech.numel())
+        recording = add_noise(speech.numpy(), noise, snr=35)
+        path = write_manifest("clean_wav", [recording, recording])
+        mixer, plain = (
+            DynamicMixer(path, clean_share=0.5, floor_reduction=reduction)
+            for reduction in (20.0, 0.0)
+        )
+        for seed in range(10):
+            (noisy, clean), (same_noisy, original) = mix(mixer, seed), mix(plain, seed)
+            np.testing.assert_array_equal(noisy, same_noisy)
+            is_clean = np.array_equal(noisy, original)
+            assert np.array_equal(clean, original) == is_clean
+
     def test_augmentations_change_the_noise_alone(self, speech_csv, tone_csv):
         arguments = {"synthetic_share": 0.0, "snr": (0, 0)}
         plain = DynamicMixer(speech_csv, tone_csv, **arguments)
@@ -487,11 +534,13 @@ class TestDynamicMixer:
             noise_share=0.04,
             speed=(0.9, 1.15),
             equalizer=5.0,
+            floor_reduction=20.0,
             level=(-45.0, -15.0),
         )
         assert mixer.describe() == (
             "mixed on the fly with synthetic noise at -5 to 20 dB; 6 % clean on both sides; "
             "4 % noise alone, with silence as target; among the noises 5 % babble of many voices, "
             "20 % two at once, 30 % speed, 10 % codec; speech at 0.9 to 1.15 of its speed; "
-            "random equalizers of 5 dB for speech and for noise; at levels of -45 to -15 dB"
+            "random equalizers of 5 dB for speech and for noise; the steady noise of targets reduced "
+            "by up to 20 dB where the input has noise; at levels of -45 to -15 dB"
         )

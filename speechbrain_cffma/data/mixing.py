@@ -5,7 +5,8 @@ Authors
 """
 
 import numpy as np
-from scipy.signal import fftconvolve, resample_poly
+from scipy.ndimage import uniform_filter
+from scipy.signal import fftconvolve, istft, resample_poly, stft
 
 from speechbrain_cffma import audio
 from speechbrain_cffma.data.augmentations import (
@@ -21,6 +22,10 @@ from speechbrain_cffma.data.noises import babble, shape_spectrum, training_noise
 CROWD = (3, 30)
 #: Range of the level of one noise relative to a second noise, in dB.
 SECOND_NOISE = (-10.0, 10.0)
+#: Share of the frames that are taken for pauses when the noise of a recording is estimated.
+PAUSES = 0.1
+#: Bins whose power is less than this multiple of the noise are attenuated fully.
+FLOOR_FACTOR = 6.0
 
 
 def rms(samples):
@@ -166,6 +171,42 @@ def at_level(noisy, clean, level):
     return gain * noisy, gain * clean
 
 
+def reduce_floor(speech, reduction):
+    """Attenuate the steady noise of a speech recording, by spectral subtraction.
+
+    The quietest tenth of the frames gives the noise of each frequency.
+
+    Arguments
+    ---------
+    speech : np.ndarray
+        Samples [S] at 16 kHz.
+    reduction : float
+        Largest attenuation in dB.
+
+    Returns
+    -------
+    np.ndarray
+        Samples [S], float32.
+
+    Example
+    -------
+    >>> speech = getfixture("speech").numpy()
+    >>> noise = np.random.default_rng(0).standard_normal(len(speech))
+    >>> noisy = add_noise(speech, noise, snr=35)
+    >>> reduced = reduce_floor(noisy, reduction=20.0)
+    >>> rms(reduced - speech) < 0.8 * rms(noisy - speech)
+    True
+    """
+    frames = {"nperseg": 512, "noverlap": 384}
+    padded = np.pad(speech, (0, max(512 - len(speech), 0)))
+    spectrum = stft(padded, **frames)[2]
+    power = uniform_filter(np.abs(spectrum) ** 2, (3, 5))  # [F, T]
+    floor = FLOOR_FACTOR * np.quantile(power, PAUSES, axis=1, keepdims=True)
+    gain = 1 - floor / np.maximum(power, 1e-20)
+    gain = np.sqrt(np.clip(gain, 10 ** (-reduction / 10), 1))
+    return istft(gain * spectrum, **frames)[1][: len(speech)].astype(np.float32)
+
+
 class DynamicMixer:
     """Training pairs mixed on the fly: `mixer(row, n_samples, rng) → (noisy, clean)`.
 
@@ -212,6 +253,10 @@ class DynamicMixer:
     by_speaker : bool
         Whether the voices of babble and speech-shaped noise are drawn by speaker; False:
         by file.
+    floor_reduction : float
+        Reduction in dB of the steady noise of the clean target, see `reduce_floor`, in
+        pairs with noise. Without it the network learns to leave the noise that the clean
+        recordings have themselves. 0 for none.
 
     Example
     -------
@@ -246,6 +291,7 @@ class DynamicMixer:
         second_noise_share=0.0,
         noise_augmentations=None,
         by_speaker=False,
+        floor_reduction=0.0,
     ):
         self.noise_augmentations = noise_augmentations or {}
         check_augmentations(self.noise_augmentations)
@@ -271,6 +317,7 @@ class DynamicMixer:
         self.simulated_share = simulated_share
         self.babble_share = babble_share
         self.second_noise_share = second_noise_share
+        self.floor_reduction = floor_reduction
 
     def __call__(self, row, n_samples, rng):
         """Mix one pair.
@@ -303,6 +350,8 @@ class DynamicMixer:
             if self.equalizer:
                 noise = shape_spectrum(noise, random_equalizer(rng, self.equalizer))
             noisy = add_noise(speech, noise, rng.uniform(*self.snr))
+            if self.floor_reduction:
+                clean = reduce_floor(clean, self.floor_reduction)
             if what < self.clean_share + self.noise_share:
                 # The noise keeps the level that it has with speech.
                 noisy, clean = noisy - speech, np.zeros_like(clean)
@@ -386,6 +435,11 @@ class DynamicMixer:
         if self.equalizer:
             text += (
                 f"; random equalizers of {self.equalizer:g} dB for speech and for noise"
+            )
+        if self.floor_reduction:
+            text += (
+                f"; the steady noise of targets reduced by up to {self.floor_reduction:g} dB "
+                "where the input has noise"
             )
         if self.level is not None:
             text += f"; at levels of {self.level[0]:g} to {self.level[1]:g} dB"
