@@ -24,7 +24,12 @@ from speechbrain_cffma.lobes import (
     load_ssl,
 )
 from speechbrain_cffma.lobes.attention import attend, relative_to_absolute
-from speechbrain_cffma.losses import MultiResolutionLoss, PESQLoss, SISDRLoss
+from speechbrain_cffma.losses import (
+    MultiResolutionLoss,
+    PESQLoss,
+    SISDRLoss,
+    STOILoss,
+)
 from speechbrain_cffma.training.brain import EnhancementBrain
 
 pytestmark = pytest.mark.slow
@@ -34,6 +39,8 @@ pytestmark = pytest.mark.slow
 N_FRAMES = [129, 201, 257, 401, 801, 1001, 1601, 2001]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CROP = 20480
+#: A term of each kind.
+LOSSES = (MultiResolutionLoss, SISDRLoss, STOILoss, PESQLoss)
 
 each_precision = pytest.mark.parametrize("precision", PRECISIONS)
 each_n_frames = pytest.mark.parametrize("n_frames", N_FRAMES)
@@ -247,7 +254,7 @@ def fake_batch(length=1.0):
 
 @each_precision
 @pytest.mark.parametrize("length", [1.0, 0.7])
-@pytest.mark.parametrize("losses", [(), (MultiResolutionLoss, SISDRLoss, PESQLoss)])
+@pytest.mark.parametrize("losses", [(), LOSSES])
 def test_a_training_step_waits_for_nothing(
     enhancer_with, tmp_path, precision, length, losses
 ):
@@ -367,9 +374,8 @@ def relative_error(tensor, expected):
 
 
 def losses_on(device):
-    """A term of each kind."""
-    losses = (MultiResolutionLoss, SISDRLoss, PESQLoss)
-    return {loss.__name__: loss().to(device) for loss in losses}
+    """A term of each kind, on a device."""
+    return {loss.__name__: loss().to(device) for loss in LOSSES}
 
 
 @pytest.mark.cuda

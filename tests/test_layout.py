@@ -24,6 +24,7 @@ NAMES = [
     "losses.MultiResolutionLoss",
     "losses.PESQLoss",
     "losses.SISDRLoss",
+    "losses.STOILoss",
     "metrics.stats.EnhancementStats",
     "pretrained.WeightsPretrainer",
     "pretrained.from_config",

@@ -18,9 +18,10 @@ from speechbrain_cffma.losses import (
     MultiResolutionLoss,
     PESQLoss,
     SISDRLoss,
+    STOILoss,
     WeightedSum,
 )
-from speechbrain_cffma.metrics import pesq, si_sdr
+from speechbrain_cffma.metrics import pesq, si_sdr, stoi
 from speechbrain_cffma.training.base import RunningMeans
 from speechbrain_cffma.training.brain import EnhancementBrain
 from speechbrain_cffma.training.experiment import load_experiment, read_experiment
@@ -81,7 +82,9 @@ class TestMultiResolutionLoss:
         assert loss(clean + between, clean) > loss(clean + within, clean)
 
 
-@pytest.mark.parametrize("loss", [MultiResolutionLoss(), SISDRLoss(), PESQLoss()])
+@pytest.mark.parametrize(
+    "loss", [MultiResolutionLoss(), SISDRLoss(), STOILoss(), PESQLoss()]
+)
 class TestEveryLoss:
     @pytest.mark.parametrize("case", ["silence", "faint", "clipping", "50 ms", "equal"])
     @pytest.mark.parametrize("silent_reference", [False, True])
@@ -124,7 +127,7 @@ class TestEveryLoss:
         assert batch.item() == pytest.approx(sum(alone) / 2, rel=1e-4)
 
 
-@pytest.mark.parametrize("loss", [SISDRLoss(), PESQLoss()])
+@pytest.mark.parametrize("loss", [SISDRLoss(), STOILoss(), PESQLoss()])
 class TestLossesOfWhatIsHeard:
     def test_the_levels_do_not_matter(self, loss, clean, noise):
         value = loss(0.03 * (clean + 0.1 * noise), 20 * clean)
@@ -156,7 +159,7 @@ class TestSISDRLoss:
 
 @pytest.fixture(scope="module")
 def noisy_speech(speech):
-    """Real noises at -5 to 20 dB on 2 s of speech, with their PESQ."""
+    """Real noises at -5 to 20 dB on 2 s of speech, with their PESQ and STOI."""
     clean = speech[:32000]
     mixtures = []
     for index, path in enumerate(sorted(NOISES.glob("*.opus"))):
@@ -164,25 +167,28 @@ def noisy_speech(speech):
         for snr in (index - 5, index + 7):
             gain = clean.norm() / noise.norm() * 10 ** (-snr / 20)
             mixtures.append(clean + gain * noise)
-    scores = [pesq(clean.numpy(), mixture.numpy()) for mixture in mixtures]
-    return clean.expand(len(mixtures), -1), torch.stack(mixtures), scores
+    scores = [
+        [metric(clean.numpy(), mixture.numpy()) for mixture in mixtures]
+        for metric in (pesq, stoi)
+    ]
+    return clean.expand(len(mixtures), -1), torch.stack(mixtures), *scores
 
 
 class TestPESQLoss:
     def test_ranks_as_the_standard_does(self, noisy_speech):
-        clean, noisy, scores = noisy_speech
+        clean, noisy, scores, _ = noisy_speech
         correlation, _ = spearmanr(PESQLoss().lost(noisy, clean), scores)
         assert correlation < -0.97
 
     def test_loses_the_points_of_the_standard(self, noisy_speech):
         """By P.862.2's mapping of the raw score, within a tenth of a point."""
-        clean, noisy, scores = noisy_speech
+        clean, noisy, scores, _ = noisy_speech
         raw = 4.5 - PESQLoss().lost(noisy, clean)
         mapped = 0.999 + 4 / (1 + torch.exp(3.8224 - 1.3669 * raw))
         assert (mapped - torch.tensor(scores)).abs().mean() < 0.1
 
     def test_following_its_gradient_raises_the_score(self, noisy_speech):
-        clean, noisy, scores = (part[-1:] for part in noisy_speech)
+        clean, noisy, scores, _ = (part[-1:] for part in noisy_speech)
         enhanced = noisy.clone().requires_grad_()
         optimizer, loss = torch.optim.Adam([enhanced], lr=1e-3), PESQLoss()
         for _ in range(20):
@@ -196,6 +202,28 @@ class TestPESQLoss:
         """A checkpoint, a model folder and an optimiser do not hold it."""
         assert not PESQLoss().state_dict()
         assert not list(PESQLoss().parameters())
+
+
+class TestSTOILoss:
+    def test_is_1_minus_the_metric(self, noisy_speech):
+        clean, noisy, _, scores = noisy_speech
+        found = 1 - STOILoss().lost(noisy, clean)
+        assert (found - torch.tensor(scores)).abs().mean() < 0.02
+        assert spearmanr(found, scores)[0] > 0.95
+
+    def test_following_its_gradient_raises_the_score(self, noisy_speech):
+        clean, noisy, _, scores = (part[:1] for part in noisy_speech)
+        enhanced = noisy.clone().requires_grad_()
+        optimizer, loss = torch.optim.Adam([enhanced], lr=1e-3), STOILoss()
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss(enhanced, clean).backward()
+            optimizer.step()
+        score = stoi(clean[0].numpy(), enhanced[0].detach().numpy())
+        assert score > scores[0] + 0.03
+
+    def test_less_than_a_segment_is_left_out(self, clean, noise):
+        assert STOILoss()(noise[:, :6000], clean[:, :6000]) == 0
 
 
 def constant(value):
@@ -309,7 +337,7 @@ class TestContrastStretching:
 
     def test_noise_that_is_left_becomes_softer(self, stretch, noisy_speech):
         """So that PESQ rises, which is why scores with it are listed apart."""
-        clean, noisy, scores = (part[-1:] for part in noisy_speech)
+        clean, noisy, scores, _ = (part[-1:] for part in noisy_speech)
         assert pesq(clean[0].numpy(), stretch(noisy)[0].numpy()) > scores[0] + 0.05
 
     def test_padding_changes_nothing(self, stretch, clean):

@@ -10,6 +10,7 @@ from speechbrain_cffma.losses.contrast import ContrastStretching
 from speechbrain_cffma.losses.multi_resolution import MultiResolutionLoss
 from speechbrain_cffma.losses.pesq import PESQLoss
 from speechbrain_cffma.losses.si_sdr import SISDRLoss
+from speechbrain_cffma.losses.stoi import STOILoss
 from speechbrain_cffma.losses.weighted import WeightedSum
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "MultiResolutionLoss",
     "PESQLoss",
     "SISDRLoss",
+    "STOILoss",
     "WeightedSum",
 ]
