@@ -190,12 +190,9 @@ def reduce_floor(speech, reduction):
 
     Example
     -------
-    >>> speech = getfixture("speech").numpy()
-    >>> noise = np.random.default_rng(0).standard_normal(len(speech))
-    >>> noisy = add_noise(speech, noise, snr=35)
-    >>> reduced = reduce_floor(noisy, reduction=20.0)
-    >>> rms(reduced - speech) < 0.8 * rms(noisy - speech)
-    True
+    >>> noise = np.random.default_rng(0).standard_normal(16000)
+    >>> round(rms(reduce_floor(noise, reduction=20.0)) / rms(noise), 1)
+    0.1
     """
     frames = {"nperseg": 512, "noverlap": 384}
     padded = np.pad(speech, (0, max(512 - len(speech), 0)))
