@@ -296,7 +296,8 @@ def load_all(model):
             systems[name] = package, package.load()
         except ModuleNotFoundError as error:
             print(f"{name} is left out: the package {error.name} is not installed")
-    enhancer = CFFMAEnhancer.from_pretrained(*([model] if model else []))
+    # Packed, as the command line does.
+    enhancer = CFFMAEnhancer.from_pretrained(*([model] if model else [])).pack()
     ours = Package("this model", "speechbrain-cffma", False, None)
     return {**systems, OURS: (ours, enhancer.enhance)}
 
