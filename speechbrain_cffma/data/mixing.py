@@ -347,11 +347,11 @@ class DynamicMixer:
             if self.equalizer:
                 noise = shape_spectrum(noise, random_equalizer(rng, self.equalizer))
             noisy = add_noise(speech, noise, rng.uniform(*self.snr))
-            if self.floor_reduction:
-                clean = reduce_floor(clean, self.floor_reduction)
             if what < self.clean_share + self.noise_share:
                 # The noise keeps the level that it has with speech.
                 noisy, clean = noisy - speech, np.zeros_like(clean)
+            elif self.floor_reduction:
+                clean = reduce_floor(clean, self.floor_reduction)
         if self.level is not None:
             noisy, clean = at_level(noisy, clean, rng.uniform(*self.level))
         return noisy, clean

@@ -103,9 +103,10 @@ class STOILoss(nn.Module):
         with without_autocast(clean):
             enhanced, clean = (cut(x.float(), lengths) for x in (enhanced, clean))
             with torch.no_grad():
-                weights = self._share_of_speech(clean, lengths)  # [B, M]
-                reference = self._segments(clean, lengths)  # [B, 15, M, 30]
-            degraded = self._segments(enhanced, lengths)
+                power = self._power(clean)
+                weights = _share_of_speech(power, clean, lengths)  # [B, M]
+                reference = self._segments(power, clean, lengths)  # [B, 15, M, 30]
+            degraded = self._segments(self._power(enhanced), enhanced, lengths)
             scale = _norm(reference) / _norm(degraded)
             degraded = torch.minimum(
                 degraded * scale, (1 + 10 ** (CLIP / 20)) * reference
@@ -115,28 +116,29 @@ class STOILoss(nn.Module):
             lost = 1 - (weights * similar).sum(1) / total.clamp(min=1e-6)
             return torch.where(total > 0, lost, 0.0)
 
-    def _frames(self, wav):
-        """Power spectra [B, T, F]."""
+    def _power(self, wav):
+        """Power spectra of the frames [B, T, F]."""
         frames = wav.unfold(1, WINDOW, HOP) * self.window
         return torch.view_as_real(torch.fft.rfft(frames, N_FFT)).square().sum(-1)
 
-    def _segments(self, wav, lengths):
+    def _segments(self, power, wav, lengths):
         """Envelopes of the bands in overlapping segments [B, 15, M, 30]."""
         level = mean_power(wav.detach(), lengths).clamp(min=1e-12)
-        power = self._frames(wav) @ self.bands / level[:, None, None]
+        power = power @ self.bands / level[:, None, None]
         return (power + EPS).sqrt().transpose(1, 2).unfold(2, SEGMENT, 1)
 
-    def _share_of_speech(self, clean, lengths):
-        """Share of frames with speech in each segment [B, M]; 0 if it reaches into the
-        padding."""
-        energy = self._frames(clean).sum(2)
-        loudest = energy.amax(1, keepdim=True)
-        active = (energy > loudest * 10 ** (-RANGE / 10)).float()
-        share = active.unfold(1, SEGMENT, 1).mean(2)
-        if lengths is None:
-            return share
-        ends = SEGMENT_SAMPLES + HOP * torch.arange(share.shape[1], device=share.device)
-        return share * (ends <= n_valid_samples(lengths, clean.shape[1]).unsqueeze(1))
+
+def _share_of_speech(power, clean, lengths):
+    """Share of frames with speech in each segment [B, M]; 0 if it reaches into the
+    padding."""
+    energy = power.sum(2)
+    loudest = energy.amax(1, keepdim=True)
+    active = (energy > loudest * 10 ** (-RANGE / 10)).float()
+    share = active.unfold(1, SEGMENT, 1).mean(2)
+    if lengths is None:
+        return share
+    ends = SEGMENT_SAMPLES + HOP * torch.arange(share.shape[1], device=share.device)
+    return share * (ends <= n_valid_samples(lengths, clean.shape[1]).unsqueeze(1))
 
 
 def _norm(x):
