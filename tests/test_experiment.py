@@ -470,12 +470,12 @@ class TestVariants:
     @pytest.mark.parametrize("name", ["!ref <x>", "!ref my_<x>", "3"])
     def test_is_part_of_the_name_whatever_that_is_made_of(self, write, name):
         write("variants/small.yaml", "dim: 8")
-        path = write("a.yaml", f"x: 3\nexperiment: {name}\nvariant: small")
+        path = write("a.yaml", f"x: 3\ndim: 1\nexperiment: {name}\nvariant: small")
         assert load(path)["experiment"].endswith("3-small")
 
     def test_leaves_a_placeholder_to_be_given(self, write):
         write("variants/small.yaml", "dim: 8")
-        path = write("a.yaml", "experiment: !PLACEHOLDER\nvariant: small")
+        path = write("a.yaml", "dim: 1\nexperiment: !PLACEHOLDER\nvariant: small")
         assert "'experiment' is a !PLACEHOLDER" in message(path)
 
     def test_can_be_chosen_by_the_experiment(self, path, write):
@@ -517,6 +517,11 @@ class TestVariants:
     def test_of_an_experiment_that_has_none_is_an_error(self, write):
         path = write("a.yaml", "variant: null")
         assert "there are none" in message(path, "variant: small")
+
+    def test_that_replaces_no_key_is_an_error(self, path, write):
+        write("variants/refined.yaml", "refiner: 1")
+        text = message(path, "variant: refined")
+        assert "has no key that --variant=refined replaces: refiner" in text
 
     def test_of_the_name_of_a_key_is_an_error_that_names_the_option(self, path):
         assert "did you mean --half=...?" in message(path, "variant: half")

@@ -411,6 +411,11 @@ def _add_variants(tree, names, files, network):
                     f"replace {key!r}"
                 )
             set_by[key] = f"--variant={name}"
+        if variant and not variant.keys() & tree.keys():
+            raise InputError(
+                f"{files[-1][0]} has no key that --variant={name} replaces: "
+                f"{', '.join(variant)}"
+            )
         tree.update(variant)
 
 
