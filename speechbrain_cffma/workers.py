@@ -190,10 +190,8 @@ def call_apart(function, arguments, time_limit=math.inf):
         worker.call(0, arguments, time_limit)
         outcome: Any = _Note(None)
         while isinstance(outcome, _Note):
-            # In short steps: Ray interrupts a task between two Python instructions.
-            while not worker.connection.poll(min(0.2, max(0, worker.seconds_left()))):
-                if worker.seconds_left() <= 0:
-                    return worker.give_up()
+            if not worker.connection.poll(_until_the_first_is_late([worker])):
+                return worker.give_up()
             outcome = worker.outcome()
     except BaseException:
         worker.process.terminate()

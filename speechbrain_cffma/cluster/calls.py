@@ -5,7 +5,6 @@ Authors
 """
 
 import math
-import signal
 from collections import Counter, deque
 from contextlib import closing
 
@@ -18,7 +17,7 @@ LIVES = 2
 #: Calls that Ray may hold at a time. It works on as many as the cluster has CPUs, also if
 #: nodes join it or leave.
 QUEUE = 1000
-#: Seconds that interrupted calls have to end.
+#: Seconds that stopped calls have to end.
 PATIENCE = 15
 
 
@@ -27,7 +26,7 @@ def call_each(
 ):
     """Call a function many times on the nodes of the cluster.
 
-    Close the generator (`contextlib.closing`) to interrupt the calls that are not done.
+    Close the generator (`contextlib.closing`) to stop the calls that are not done.
 
     Arguments
     ---------
@@ -65,7 +64,7 @@ def call_each(
     ray = import_ray()
     _check_resources(ray, **resources)
     # Ray's own repetitions have no end where a call exhausts the memory.
-    task = ray.remote(max_retries=0, **resources)(_interruptible)
+    task = ray.remote(max_retries=0, **resources)(_checked)
     task = task.options(name=function.__name__)
     waiting, running, losses = deque(range(len(arguments))), {}, Counter()
     try:
@@ -87,8 +86,10 @@ def call_each(
                     crash = f"its worker was lost {lives} times [{one_line(error)}]"
                     yield Outcome(index, crash=crash)
     finally:
+        # By force: an interrupted call may end while Ray interrupts it once more, which
+        # ends this process.
         for call in running:
-            ray.cancel(call)
+            ray.cancel(call, force=True)
         if running:
             ray.wait(list(running), num_returns=len(running), timeout=PATIENCE)
 
@@ -134,12 +135,8 @@ def cluster_map(function, arguments, n_jobs, time_limits=None, conditions=None):
                 yield outcome.result._replace(index=outcome.index)
 
 
-def _interruptible(conditions, function, *arguments):
-    """Check the node, and call a function so that `ray.cancel` interrupts it, by the handler of Ctrl-C.
-
-    Nodes that a script has started in the background ignore Ctrl-C.
-    """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def _checked(conditions, function, *arguments):
+    """Check the node, and call a function there."""
     if conditions:
         conditions.check()
     return function(*arguments)

@@ -21,7 +21,7 @@ from speechbrain_cffma.cluster.connection import (
 )
 from speechbrain_cffma.errors import CFFMAError, InputError, reason
 from speechbrain_cffma.files import of_project
-from speechbrain_cffma.training.runner import start, stop
+from speechbrain_cffma.training.runner import start
 from speechbrain_cffma.workers import ONE_THREAD, end_with_parent
 
 #: A run goes on from its last checkpoint, so that lost workers cost it little. But one that
@@ -122,23 +122,16 @@ def run_on_cluster(runs, n_jobs=None, n_cpus=1, n_gpus=None, conditions=None):
 
 def _train(run, folder, n_threads, patience):
     """Run a run in this folder; return the reason why it failed, or ""."""
-    process = None
     try:
         os.chdir(folder)
         # Ray's launcher starts nodes with one thread, whatever a task asks for.
         os.environ.update(dict.fromkeys(ONE_THREAD, str(n_threads)))
         process = _start(run, n_threads, time.monotonic() + patience)
-        # In short steps, since Ray interrupts a task between two Python instructions.
-        while process.poll() is None:
-            time.sleep(0.2)
-        return run.failure(process.returncode)
+        return run.failure(process.wait())
     except CFFMAError as error:
         return str(error)
     except OSError as error:
         return ": ".join(filter(None, [error.filename, reason(error)]))
-    finally:
-        if process and process.poll() is None:
-            stop([process])
 
 
 def _start(run, n_threads, deadline):
