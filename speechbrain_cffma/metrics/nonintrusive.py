@@ -4,7 +4,9 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import functools
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -54,14 +56,36 @@ def dnsmos(enhanced: np.ndarray, sample_rate: int = SAMPLE_RATE) -> dict[str, fl
     >>> sorted(dnsmos(getfixture("speech").numpy()))
     ['dnsmos_bak', 'dnsmos_ovrl', 'dnsmos_p808', 'dnsmos_sig']
     """
-    from speechmos import dnsmos as package
-
     if sample_rate != SAMPLE_RATE:
         raise MetricError(f"DNSMOS: is not defined at {sample_rate} Hz")
     samples = single("DNSMOS", enhanced).astype(np.float32)
     samples = samples / max(1.0, np.abs(samples).max())
-    ratings = package.run(samples, sample_rate)
+    ratings = _dnsmos_networks()(samples, sample_rate, is_personalized_MOS=False)
     return {name: float(ratings[key]) for name, key in DNSMOS.items()}
+
+
+@functools.cache
+def _dnsmos_networks():
+    """The package's function of samples, with its networks on one thread.
+
+    By itself it takes a thread of each core, which waits actively, in each of the
+    processes that score; the last digits of its ratings then depend on the cores.
+    """
+    import onnxruntime
+    from speechmos import dnsmos as package
+
+    folder = Path(package.__file__).parent / "dnsmos_models"
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+
+    class OneThread(package.DNSMOS):
+        def __init__(self):
+            self.onnx_sess, self.p808_onnx_sess = (
+                onnxruntime.InferenceSession(folder / name, options)
+                for name in ("sig_bak_ovr.onnx", "model_v8.onnx")
+            )
+
+    return OneThread()
 
 
 def srmr(enhanced: np.ndarray, sample_rate: int = SAMPLE_RATE) -> float:
