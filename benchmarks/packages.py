@@ -418,18 +418,23 @@ def score_table(systems, overall, clean):
 
     `overall` is the set's summary by system, `clean` that of the clean speech itself.
     """
-    means = {
-        name: {metric: scores[metric]["mean"] for metric in METRICS}
-        for name, scores in ((name, overall[name]["scores"]) for name in systems)
+
+    def cell(scores, metric):
+        digits = TABLE[metric].digits
+        return f"{scores[metric]['mean']:.{digits}f}" if metric in scores else ""
+
+    best = {
+        metric: max(
+            (cell(overall[name]["scores"], metric) for name in systems), key=float
+        )
+        for metric in METRICS
     }
-    best = {metric: max(means[name][metric] for name in systems) for metric in METRICS}
 
     def cells(scores, is_system=False):
         for metric in METRICS:
-            mean = scores.get(metric)
-            text = mean and f"{mean['mean']:.{TABLE[metric].digits}f}" or ""
-            is_best = is_system and mean["mean"] == best[metric]
-            yield f"**{text}**" if is_best else text
+            text = cell(scores, metric)
+            # As shown, so that of two equal numbers not only one is bold.
+            yield f"**{text}**" if is_system and text == best[metric] else text
 
     rows = [["", *(TABLE[metric].heading for metric in METRICS)]]
     rows.append(["clean", *cells(clean["scores"])])
@@ -445,18 +450,14 @@ def clean_table(systems, scored):
         name: [row["pesq"] for row in scored if row["system"] == name]
         for name in systems
     }
-    columns = (np.mean, np.min)
-    best = [max(map(column, pesq.values())) for column in columns]
+    texts = {
+        name: [f"{f(pesq[name]):.2f}" for f in (np.mean, np.min)] for name in systems
+    }
+    best = [max(column, key=float) for column in zip(*texts.values(), strict=True)]
     rows = [["", "mean", "worst file"]]
     for name, (package, _) in systems.items():
-        scores = [column(pesq[name]) for column in columns]
-        rows.append(
-            [package.title]
-            + [
-                f"**{score:.2f}**" if score == most else f"{score:.2f}"
-                for score, most in zip(scores, best, strict=True)
-            ]
-        )
+        cells = zip(texts[name], best, strict=True)
+        rows.append([package.title, *(f"**{t}**" if t == b else t for t, b in cells)])
     return tables.pipes(rows)
 
 
