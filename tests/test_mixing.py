@@ -349,6 +349,20 @@ class TestDynamicMixer:
         assert len(silent) / 200 == pytest.approx(0.25, abs=0.08)
         assert all(is_the_tone(noisy) for noisy in silent)
 
+    def test_a_share_of_pairs_is_silent_at_an_end_on_both_sides(self, speech_csv):
+        plain = DynamicMixer(speech_csv)
+        mixer = DynamicMixer(speech_csv, silence_share=0.25)
+        starts, ends = [], []
+        for seed in range(200):
+            before, after = (np.stack(mix(m, seed, 20000)) for m in (plain, mixer))
+            np.testing.assert_array_equal(after[:, 8000:12000], before[:, 8000:12000])
+            sounding = np.flatnonzero(after.any(axis=0))
+            starts.append(sounding[0])
+            ends.append(20000 - 1 - sounding[-1])
+        for silences in (starts, ends):
+            assert np.mean(np.array(silences) >= 800) == pytest.approx(0.125, abs=0.06)
+            assert max(silences) <= 8000
+
     def test_noise_alone_is_as_loud_as_beside_speech(self, speech_csv):
         noise_alone = DynamicMixer(speech_csv, snr=(5.0, 5.0), noise_share=1.0)
         speech_alone = DynamicMixer(speech_csv, with_noise=False)

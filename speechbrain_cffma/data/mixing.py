@@ -24,6 +24,8 @@ CROWD = (3, 30)
 SECOND_NOISE = (-10.0, 10.0)
 #: Share of the frames that are taken for pauses when the noise of a recording is estimated.
 PAUSES = 0.1
+#: Range of the length of digital silence at an end of a pair, in seconds.
+SILENCE = (0.05, 0.5)
 #: Bins whose power is less than this multiple of the noise are attenuated fully.
 FLOOR_FACTOR = 6.0
 
@@ -204,6 +206,38 @@ def reduce_floor(speech, reduction):
     return istft(gain * spectrum, **frames)[1][: len(speech)].astype(np.float32)
 
 
+def silence_an_end(noisy, clean, rng):
+    """Replace the start or the end of a pair by digital silence of 0.05 to 0.5 s.
+
+    Arguments
+    ---------
+    noisy : np.ndarray
+        Samples [S] at 16 kHz.
+    clean : np.ndarray
+        Samples [S] at 16 kHz.
+    rng : np.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    noisy : np.ndarray
+        [S]
+    clean : np.ndarray
+        [S], silent in the same place.
+
+    Example
+    -------
+    >>> noisy, clean = silence_an_end(np.ones(9600), np.ones(9600), np.random.default_rng(0))
+    >>> bool((noisy == clean).all()), bool(800 <= (noisy == 0).sum() <= 8000)
+    (True, True)
+    """
+    length = int(rng.uniform(*SILENCE) * audio.SAMPLE_RATE)
+    silent = slice(length) if rng.random() < 0.5 else slice(-length, None)
+    noisy, clean = noisy.copy(), clean.copy()
+    noisy[silent] = clean[silent] = 0
+    return noisy, clean
+
+
 class DynamicMixer:
     """Training pairs mixed on the fly: `mixer(row, n_samples, rng) → (noisy, clean)`.
 
@@ -254,6 +288,10 @@ class DynamicMixer:
         Reduction in dB of the steady noise of the clean target, see `reduce_floor`, in
         pairs with noise. Without it the network learns to leave the noise that the clean
         recordings have themselves. 0 for none.
+    silence_share : float
+        Share of pairs that begin or end with digital silence on both sides, as cut and
+        gated recordings do, see `silence_an_end`. Without it digital silence occurs in clean
+        recordings alone, and the network takes it for a sign that there is no noise.
 
     Example
     -------
@@ -289,6 +327,7 @@ class DynamicMixer:
         noise_augmentations=None,
         by_speaker=False,
         floor_reduction=0.0,
+        silence_share=0.0,
     ):
         self.noise_augmentations = noise_augmentations or {}
         check_augmentations(self.noise_augmentations)
@@ -315,6 +354,7 @@ class DynamicMixer:
         self.babble_share = babble_share
         self.second_noise_share = second_noise_share
         self.floor_reduction = floor_reduction
+        self.silence_share = silence_share
 
     def __call__(self, row, n_samples, rng):
         """Mix one pair.
@@ -352,6 +392,8 @@ class DynamicMixer:
                 noisy, clean = noisy - speech, np.zeros_like(clean)
             elif self.floor_reduction:
                 clean = reduce_floor(clean, self.floor_reduction)
+        if self.silence_share and rng.random() < self.silence_share:
+            noisy, clean = silence_an_end(noisy, clean, rng)
         if self.level is not None:
             noisy, clean = at_level(noisy, clean, rng.uniform(*self.level))
         return noisy, clean
@@ -438,6 +480,8 @@ class DynamicMixer:
                 f"; the steady noise of targets reduced by up to {self.floor_reduction:g} dB "
                 "where the input has noise"
             )
+        if self.silence_share:
+            text += f"; {100 * self.silence_share:g} % with digital silence at an end"
         if self.level is not None:
             text += f"; at levels of {self.level[0]:g} to {self.level[1]:g} dB"
         return text
