@@ -66,6 +66,22 @@ class TestInclude:
         mine = write("mine.yaml", "include: [run.yaml]\nsteps: 20\nname: mine")
         assert load(mine) == {"lr": 0.1, "steps": 20, "name": "mine"}
 
+    @pytest.mark.parametrize(
+        ("line", "meant"), [("step: 3", "steps"), ("includes: [b.yaml]", "include")]
+    )
+    def test_an_own_key_that_is_nearly_another_is_an_error(self, write, line, meant):
+        write("run.yaml", "steps: 10")
+        path = write("a.yaml", f"include: [run.yaml]\n{line}")
+        key = line.split(":")[0]
+        assert message(path) == (
+            f"{path} has the key {key!r}, which nothing uses: did you mean {meant!r}?"
+        )
+
+    def test_an_own_key_may_resemble_another_if_something_uses_it(self, write):
+        write("run.yaml", "steps: 10")
+        path = write("a.yaml", "include: [run.yaml]\nstep: 3\ndouble: !ref <step> * 2")
+        assert load(path)["double"] == 6
+
     def test_keys_of_a_later_file_replace_those_of_an_earlier_one(self, write):
         write("run.yaml", "a: 1\nb: 1")
         write("network/small.yaml", "b: 2")

@@ -48,6 +48,8 @@ REPLACED = {
 }
 #: Keys that runs of 0.1.0 lack, and the values that go on with them as before.
 ADDED = {"best_metric": "pesq", "loss_weights": None, "target_transform": None}
+#: Similarity of two keys, of which one is probably meant for the other.
+SIMILAR = 0.85
 
 
 def read_experiment(path, overrides=None):
@@ -126,6 +128,7 @@ def read_experiment(path, overrides=None):
             hint = REPLACED.get(key) or hint or "see the files that it includes"
             raise InputError(f"{path} has no key {key!r} to override: {hint}")
     tree.update({key: value_of(key, text, tree) for key, text in overrides.items()})
+    _refuse_misspelt_keys(files, tree)
     tree.pop("variant", None)  # merged, like included files
     if names and "experiment" in tree:
         suffix = "".join(f"-{name}" for name in names)
@@ -169,7 +172,9 @@ def load_experiment(text, only=None):
     if only is not None:
         tree = YAML().load(text)
         if only not in tree:
-            raise InputError(f"the experiment has no key {only!r}")
+            raise InputError(
+                f"the experiment has no key {only!r}, nor have the files that it includes"
+            )
         text = _dump({only: tree[only]})
     try:
         loaded = load_hyperpyyaml(text)
@@ -307,6 +312,21 @@ def _refuse_former_keys(path, tree):
             f"{path}: instead of `without:` give `include:` a list of files without the "
             "one that has these keys"
         )
+
+
+def _refuse_misspelt_keys(files, tree):
+    """Refuse an experiment's value that nothing refers to, if its name is nearly a key's."""
+    *included, (path, experiment) = files
+    known = {"include", *_merge(included)}
+    used = {key for value in tree.values() for key in references(value)}
+    for key in experiment:
+        if key in known or key in used or tag_of(experiment[key]):
+            continue
+        close = difflib.get_close_matches(str(key), known, 1, SIMILAR)
+        if close:
+            raise InputError(
+                f"{path} has the key {key!r}, which nothing uses: did you mean {close[0]!r}?"
+            )
 
 
 def read_yaml(path):
