@@ -1,5 +1,8 @@
 """Checkpoints are whole or not there, and damaged ones are named."""
 
+import os
+from datetime import timedelta
+
 import pytest
 import torch
 
@@ -30,6 +33,26 @@ def test_only_the_best_and_the_latest_are_kept(tmp_path):
         checkpointer.save_and_keep_only(meta={"pesq": pesq}, max_keys=["pesq"])
     kept = sorted(c.meta["pesq"] for c in checkpointer.list_checkpoints())
     assert kept == [2.0, 2.5]
+
+
+def save_twice(rank, folder):
+    """Save in one of two processes, of which the second sees new checkpoints late."""
+    os.environ["RANK"] = str(rank)
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/store", timedelta(seconds=20), 2, rank
+    )
+    checkpointer = checkpointer_of(folder / "checkpoints", torch.nn.Linear(1, 1))
+    if rank == 1:
+        checkpointer.find_checkpoints = lambda **options: []
+    for name in ("first", "second"):
+        checkpointer.save_and_keep_only(name=name)
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_need_not_see_the_same_checkpoints(tmp_path):
+    torch.multiprocessing.spawn(save_twice, (tmp_path,), nprocs=2)
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert names == ["CKPT+second"]
 
 
 def test_a_save_that_breaks_off_leaves_no_checkpoint(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import zipfile
 
 import yaml
 from speechbrain.utils.checkpoints import METAFNAME, Checkpointer
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from speechbrain_cffma.errors import CFFMAError, InputError, one_line, quoted
 from speechbrain_cffma.files import atomic_write
@@ -86,6 +86,14 @@ class AtomicCheckpointer(Checkpointer):
         logger.log(verbosity, "saved the checkpoint %s", path)
         paramfiles = {name: path / p.name for name, p in saved.paramfiles.items()}
         return saved._replace(path=path, paramfiles=paramfiles)
+
+    def delete_checkpoints(self, **kwargs):
+        """Delete, in the main process; see `Checkpointer.delete_checkpoints`.
+
+        SpeechBrain lists the checkpoints in each process. One that lists them while the
+        main process renames a new one finds fewer to delete, and all then wait forever.
+        """
+        run_on_main(super().delete_checkpoints, kwargs=kwargs)
 
     def note(self, checkpoint, meta):
         """Add values to the meta file of a checkpoint, by which the best one is chosen.
