@@ -127,7 +127,7 @@ def state_of(path):
     return status.st_size, status.st_mtime_ns
 
 
-def lock(file, shared_with_children=False):
+def lock(file, shared_with_children=False, exclusive=True):
     """Lock a file until this process closes it or ends in any way.
 
     Arguments
@@ -136,6 +136,9 @@ def lock(file, shared_with_children=False):
         The file, open for writing.
     shared_with_children : bool
         Whether processes that inherit the open file hold the lock too.
+    exclusive : bool
+        False: several processes may hold such a lock at the same time, but none an
+        exclusive one beside them.
 
     Raises
     ------
@@ -156,7 +159,7 @@ def lock(file, shared_with_children=False):
         return
     take = fcntl.flock if shared_with_children else fcntl.lockf
     try:
-        take(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError as error:
         # The error numbers that systems use when another process holds the lock.
         if error.errno in (errno.EACCES, errno.EAGAIN):

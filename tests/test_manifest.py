@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -243,6 +245,25 @@ class TestPrepared:
     def test_not_with_other_arguments(self, tmp_path):
         mark_prepared(tmp_path, self.ARGUMENTS)
         assert not is_prepared(tmp_path, {**self.ARGUMENTS, "seed": 2})
+
+    def test_data_that_another_process_uses_are_not_replaced(self, tmp_path):
+        mark_prepared(tmp_path, {"seed": 1})
+        use = (
+            "import sys; from speechbrain_cffma.data.prepared import is_prepared; "
+            "print(is_prepared(sys.argv[1], {'seed': 1}), flush=True); input()"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", use, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout.readline() == "True\n"
+        with pytest.raises(InputError, match="another run uses .* --manifest_folder"):
+            is_prepared(tmp_path, {"seed": 2})
+        assert is_prepared(tmp_path, {"seed": 1})
+        process.communicate("end\n")
+        assert not is_prepared(tmp_path, {"seed": 2})
 
     def test_not_after_a_preparation_with_other_arguments_began(self, tmp_path):
         mark_prepared(tmp_path, self.ARGUMENTS)

@@ -1,5 +1,8 @@
 """The mark of prepared data, which tells whether a prepare step must run again.
 
+A process that has prepared data, or has found them prepared, holds a lock until it ends.
+No other process can replace the data in the meantime.
+
 Authors
  * The speechbrain-cffma developers 2026
 """
@@ -11,8 +14,11 @@ from typing import NamedTuple
 
 from speechbrain_cffma.audio import find_audio
 from speechbrain_cffma.data.manifest import logger
-from speechbrain_cffma.errors import printable
-from speechbrain_cffma.files import atomic_write, state_of
+from speechbrain_cffma.errors import InputError, printable
+from speechbrain_cffma.files import atomic_write, lock, state_of
+
+#: The open lock files of this process, by their folders.
+_LOCKS = {}
 
 
 class Sources(NamedTuple):
@@ -91,6 +97,11 @@ def is_prepared(save_folder, arguments, states=None):
         True if `mark_prepared` was called with equal arguments, if no file has been
         changed, added or removed since then, and if the manifests exist.
 
+    Raises
+    ------
+    InputError
+        If another process uses or prepares the data that this step would replace.
+
     Example
     -------
     >>> from speechbrain_cffma.data.manifest import write_manifest
@@ -107,8 +118,10 @@ def is_prepared(save_folder, arguments, states=None):
     if before is not None and all(path.is_file() for path in manifests):
         now = _mark(arguments, states)
         if before == now:
+            _hold(folder, exclusive=False)
             return True
         _say_changes(folder, _sources_in(before), _sources_in(now))
+    _hold(folder, exclusive=True)
     _marker(folder).unlink(missing_ok=True)
     return False
 
@@ -195,6 +208,25 @@ def mark_prepared(save_folder, arguments, states=None):
     """
     with atomic_write(_marker(save_folder)) as partial:
         partial.write_text(_mark(arguments, states), encoding="utf-8")
+    _hold(Path(save_folder), exclusive=False)
+
+
+def _hold(folder, exclusive):
+    """Lock a folder until this process ends; exclusively while its data are replaced."""
+    folder = folder.resolve()
+    try:
+        if folder not in _LOCKS or not (folder / ".lock").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            _LOCKS[folder] = open(folder / ".lock", "ab")
+    except OSError:
+        return  # This process can't replace anything here. The step says so if it must.
+    try:
+        lock(_LOCKS[folder], shared_with_children=True, exclusive=exclusive)
+    except InputError as error:
+        raise InputError(
+            f"another run uses or prepares the data in {folder}, which this run would "
+            "replace: wait until it ends, or give another --manifest_folder"
+        ) from error
 
 
 def _marker(save_folder):
