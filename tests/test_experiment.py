@@ -81,6 +81,7 @@ class TestInclude:
         write("run.yaml", "steps: 10")
         path = write("a.yaml", "include: [run.yaml]\nstep: 3\ndouble: !ref <step> * 2")
         assert load(path)["double"] == 6
+        assert load(path, "double: 5")["double"] == 5
 
     def test_keys_of_a_later_file_replace_those_of_an_earlier_one(self, write):
         write("run.yaml", "a: 1\nb: 1")

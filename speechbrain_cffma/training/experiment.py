@@ -317,8 +317,10 @@ def _refuse_former_keys(path, tree):
 def _refuse_misspelt_keys(files, tree):
     """Refuse an experiment's value that nothing refers to, if its name is nearly a key's."""
     *included, (path, experiment) = files
-    known = {"include", *_merge(included)}
-    used = {key for value in tree.values() for key in references(value)}
+    known = {"include"}.union(*(keys for _, keys in included))
+    # Overrides and --pretrained replace values. What these referred to is no mistake.
+    trees = [tree, *(keys for _, keys in files)]
+    used = {key for one in trees for value in one.values() for key in references(value)}
     for key in experiment:
         if key in known or key in used or tag_of(experiment[key]):
             continue
