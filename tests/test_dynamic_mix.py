@@ -502,6 +502,27 @@ class TestSimulatedRooms:
         assert len(rows(tmp_path, "rir")) == 2
 
 
+class TestFoldersWithinFolders:
+    @pytest.mark.parametrize("kept", ["test_noise", "valid_speech"])
+    def test_what_is_kept_from_training_may_lie_among_it(
+        self, speech_folder, tmp_path, kept
+    ):
+        training = kept.partition("_")[2]
+        parent = tmp_path / training
+        if training == "speech":
+            shutil.copytree(speech_folder, parent)
+        write_noise(parent / "own.wav")
+        write_noise(parent / "kept" / "other.wav")
+        folders = {"speech_folder": speech_folder, f"{training}_folder": parent}
+        folders[f"{kept}_folder"] = parent / "kept"
+        arguments = {**QUICK, **folders}
+        prepare_dynamic_mix(manifest_folder=tmp_path / "out", **arguments)
+        split = {"speech": "train", "noise": "noise"}[training]
+        names = {row["ID"] for row in rows(tmp_path / "out", split)}
+        assert "own" in names
+        assert not {name for name in names if "other" in name}
+
+
 class TestAgain:
     def test_the_same_arguments_do_nothing(self, speech_folder, tmp_path):
         prepare_dynamic_mix(speech_folder, tmp_path, **QUICK)
@@ -556,6 +577,33 @@ class TestAgain:
         assert utterances(tmp_path, "train") == utterances(prepared, "train")
 
 
+class TestChoice:
+    """The files of the fixed pairs."""
+
+    def chosen(self, count, by_speaker):
+        rows = [
+            {"speaker": name, "duration": length + index / 100}
+            for name, length in (("anna", 5.0), ("ben", 1.0))
+            for index in range(10)
+        ]
+        return prepare._choose(rows, count, by_speaker, seed=0)
+
+    def test_speakers_take_turns_however_short_their_files_are(self):
+        speakers = Counter(row["speaker"] for row in self.chosen(6, by_speaker=True))
+        assert speakers == {"anna": 3, "ben": 3}
+
+    def test_they_are_the_longer_half_of_each_speaker(self):
+        lengths = {row["duration"] for row in self.chosen(10, by_speaker=True)}
+        assert lengths == {n + i / 100 for n in (5, 1) for i in range(5, 10)}
+
+    def test_otherwise_they_are_the_longer_half(self):
+        speakers = {row["speaker"] for row in self.chosen(10, by_speaker=False)}
+        assert speakers == {"anna"}
+
+    def test_as_many_as_there_are_files_are_all(self):
+        assert len({row["duration"] for row in self.chosen(20, by_speaker=True)}) == 20
+
+
 class TestErrors:
     @staticmethod
     def message(*folders, **arguments):
@@ -582,7 +630,60 @@ class TestErrors:
                 noise_folder=tmp_path / "noise",
                 **{key: ["train"]},
             )
-            assert text == f"{key}: the noise folder has no recording train"
+            assert f"the noise folder has no recording train ({key})" in text
+
+    def test_unknown_recordings_of_several_keys_are_one_message(
+        self, speech_folder, tmp_path
+    ):
+        write_noise(tmp_path / "noise" / "fan.wav")
+        text = self.message(
+            speech_folder,
+            tmp_path / "out",
+            noise_folder=tmp_path / "noise",
+            test_noises=["train", "bus"],
+            valid_noises=["cafe"],
+        )
+        assert "no recording cafe (valid_noises); no bus, train (test_noises)" in text
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("rt60", (0.6, 0.2)),
+            ("rt60", (5, 5)),
+            ("rt60", None),
+            ("n_valid", 0),
+            ("n_test", 2.5),
+            ("held_out_share", -0.1),
+            ("simulated_rooms", -1),
+            ("simulated_share", 2),
+            ("reverberant_share", None),
+        ],
+    )
+    def test_an_impossible_number_is_named(self, speech_folder, tmp_path, key, value):
+        text = self.message(speech_folder, tmp_path, **{key: value})
+        assert key in text
+        assert "must" in text
+
+    @pytest.mark.parametrize(
+        ("training", "kept"),
+        [
+            ("speech", "valid_speech"),
+            ("noise", "test_noise"),
+            ("rir", "valid_rir"),
+            ("rir", "test_rir"),
+        ],
+    )
+    def test_a_file_for_training_and_for_another_use_is_named(
+        self, speech_folder, tmp_path, training, kept
+    ):
+        parent = tmp_path / "parent"
+        write = write_room if "rir" in kept else write_noise
+        write(parent / "x" / "a.wav")
+        folders = {"speech_folder": speech_folder, f"{training}_folder": parent / "x"}
+        text = self.message(
+            manifest_folder=tmp_path / "out", **{**folders, f"{kept}_folder": parent}
+        )
+        assert f"a.wav is in {kept}_folder and in {training}_folder" in text
 
     def test_an_unknown_speaker_is_named_beside_those_there_are(
         self, speech_folder, tmp_path

@@ -48,6 +48,11 @@ class TestMultiResolutionLoss:
         values = [loss(clean + gain * noise, clean) for gain in (0.01, 0.1, 1.0)]
         assert 0 < values[0] < values[1] < values[2]
 
+    def test_may_be_shorter_than_a_window(self, clean, noise):
+        clean, noise = clean[:, 8000:8400], noise[:, :400]
+        loss = MultiResolutionLoss()
+        assert loss(clean, clean) < 1e-12 < loss(clean + noise, clean)
+
     def test_does_not_depend_on_the_level(self, clean, noise):
         loss = MultiResolutionLoss()
         loud = loss(clean + noise, clean)
@@ -225,6 +230,12 @@ class TestSTOILoss:
     def test_less_than_a_segment_is_left_out(self, clean, noise):
         assert STOILoss()(noise[:, :6000], clean[:, :6000]) == 0
 
+    def test_so_it_is_beside_others(self, clean, noise):
+        noisy, lengths = clean + noise, torch.tensor([1.0, 0.1])
+        batch = torch.cat([noisy, noisy]), torch.cat([clean, clean])
+        alone = STOILoss()(noisy, clean).item()
+        assert STOILoss()(*batch, lengths).item() == pytest.approx(alone, rel=1e-5)
+
 
 def constant(value):
     """A term that gives the same value for anything."""
@@ -298,6 +309,10 @@ class TestWeightedSum:
         with pytest.raises(InputError, match="loss pesq is 'x', which can't be called"):
             WeightedSum(constant(1.0), {"pesq": "x"})
 
+    def test_it_needs_a_term(self):
+        with pytest.raises(InputError, match="loss and waveform_loss are both null"):
+            WeightedSum(None)
+
     def test_the_name_log1p_is_taken(self):
         with pytest.raises(InputError, match="a term 'log1p', the name of the term"):
             WeightedSum(constant(1.0), {"log1p": constant(1.0)})
@@ -323,6 +338,11 @@ class TestContrastStretching:
     def test_keeps_the_level(self, stretch, clean):
         assert stretch(clean).norm() == pytest.approx(clean.norm().item(), rel=1e-4)
 
+    @pytest.mark.parametrize("gain", [0.01, 20.0])
+    def test_stretches_at_any_level_alike(self, stretch, clean, gain):
+        found = stretch(gain * clean) / gain
+        torch.testing.assert_close(found, stretch(clean), rtol=1e-3, atol=1e-5)
+
     @pytest.mark.parametrize(
         ("hertz", "factor"),
         [(50, 1.0), (250, 1.18), (1000, 1.4), (5000, 1.32), (7900, 1.08)],
@@ -346,12 +366,16 @@ class TestContrastStretching:
         torch.testing.assert_close(found[:, :20000], stretch(clean[:, :20000]))
         assert not found[:, 20000:].any()
 
+    @pytest.mark.parametrize("transform", ["stretch", torch.neg])
     def test_training_compares_with_it_and_scores_with_the_clean(
-        self, stretch, clean, tiny_enhancer
+        self, stretch, clean, tiny_enhancer, transform
     ):
-        target = stretch(clean)
+        """Any function of the waveforms will do, if none is padded."""
+        if transform == "stretch":
+            transform = stretch
+        target = transform(clean)
         brain = SimpleNamespace(
-            hparams=SimpleNamespace(enhancer=tiny_enhancer, target_transform=stretch),
+            hparams=SimpleNamespace(enhancer=tiny_enhancer, target_transform=transform),
             lengths=None,
             loss=WeightedSum(sb.nnet.losses.l1_loss, MultiResolutionLoss()),
             terms=RunningMeans(),

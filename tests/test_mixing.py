@@ -14,8 +14,10 @@ from speechbrain_cffma.data.mixing import (
     reduce_floor,
     reverberate,
     rms,
+    silence_an_end,
 )
 from speechbrain_cffma.data.noises import shape_spectrum
+from speechbrain_cffma.errors import InputError
 
 N = 16000
 
@@ -558,3 +560,48 @@ class TestDynamicMixer:
             "random equalizers of 5 dB for speech and for noise; the steady noise of targets reduced "
             "by up to 20 dB where the input has noise; at levels of -45 to -15 dB"
         )
+
+    def test_without_noise_the_model_card_tells_of_none(self, speech_csv):
+        mixer = DynamicMixer(
+            speech_csv,
+            with_noise=False,
+            clean_share=0.1,
+            noise_share=0.5,
+            babble_share=0.5,
+            equalizer=5.0,
+            floor_reduction=20.0,
+            level=(0.0, 0.0),
+        )
+        assert "noise" not in mixer.describe()
+        assert mixer.describe().endswith("at a level of 0 dB")
+
+
+class TestImpossibleKeys:
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            *((f"{name}_share", 2) for name in ("clean", "noise", "babble", "silence")),
+            *((f"{name}_share", -1) for name in ("second_noise", "simulated")),
+            *((f"{name}_share", None) for name in ("synthetic", "reverberant")),
+            *(("snr", value) for value in ([20, -5], [10], None, ["a", "b"], 5)),
+            *(("speed", value) for value in ([1.25, 0.8], [-1, 1], None, [0.01, 1])),
+            *(("level", value) for value in (5, [-15, -45], [float("nan"), 0])),
+            ("equalizer", -3),
+            ("floor_reduction", -5),
+        ],
+    )
+    def test_they_are_named(self, speech_csv, key, value):
+        with pytest.raises(InputError, match=rf"\b{key} is .*must") as caught:
+            DynamicMixer(speech_csv, **{key: value})
+        assert "\n" not in str(caught.value)
+
+    def test_shares_of_the_same_pairs_add_up_to_1_at_most(self, speech_csv):
+        with pytest.raises(InputError, match="clean_share and noise_share"):
+            DynamicMixer(speech_csv, clean_share=0.8, noise_share=0.8)
+
+
+def test_half_of_a_short_pair_stays():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        noisy, clean = silence_an_end(np.ones(4000), np.ones(4000), rng)
+        assert noisy.sum() == clean.sum() >= 2000

@@ -7,7 +7,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
+from speechbrain.nnet.losses import l1_loss
 
 import train
 from helpers.own_data import FLAT, write_pairs
@@ -18,7 +20,8 @@ from speechbrain_cffma.data.datasets import RecordedPairs
 from speechbrain_cffma.data.manifest import write_manifest
 from speechbrain_cffma.data.mixing import DynamicMixer
 from speechbrain_cffma.hub.card import model_card
-from speechbrain_cffma.lobes import CFFMAEnhancer, NoEmbedding
+from speechbrain_cffma.lobes import CFFMAEnhancer, LogSpectrogram, NoEmbedding
+from speechbrain_cffma.losses import ContrastStretching
 from speechbrain_cffma.training.experiment import load_experiment, read_experiment
 from speechbrain_cffma.training.provenance import describe_training, shareable_command
 
@@ -118,6 +121,7 @@ def test_the_run_is_described_with_the_command_that_repeats_it(card):
     training = section(card, "Training")
     assert "2 steps, epoch 1" in training
     assert "seed 1234" in training
+    assert "- **Loss:** log1p 1.\n" in training
     command = re.search(r"```bash\n(.*)\n```", training)[1]
     assert command.startswith("python train.py hparams/mini.yaml --output_folder=PATH")
     assert "--number_of_epochs=1" in command
@@ -192,6 +196,10 @@ def described(tiny_enhancer, tmp_path):
         **dict.fromkeys(("training_data", "license", "pretrained", "lr", "lr_ssl")),
         **dict.fromkeys(("fine_tune", "lr_schedule", "batch_size", "seed")),
         "experiment": "mine",
+        "loss": l1_loss,
+        "waveform_loss": None,
+        "loss_weights": None,
+        "target_transform": None,
         "train_manifest": tmp_path / "train.csv",
         "valid_manifest": tmp_path / "train.csv",
         "pairs": RecordedPairs(),
@@ -205,6 +213,13 @@ def described(tiny_enhancer, tmp_path):
         return describe_training(SimpleNamespace(**{**keys, **given}), "")
 
     return describe
+
+
+def test_stretched_targets_are_told(described):
+    transform = ContrastStretching(LogSpectrogram())
+    assert described()["targets"] is None
+    assert described(target_transform=transform)["targets"] == "ContrastStretching"
+    assert described(target_transform=torch.neg)["targets"] == "neg"
 
 
 @pytest.mark.parametrize(

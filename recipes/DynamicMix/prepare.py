@@ -16,6 +16,7 @@ from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.data import manifest
 from speechbrain_cffma.data.datasets import group_by_speaker, in_turns
 from speechbrain_cffma.data.files import prepare_files
+from speechbrain_cffma.data.keys import check_number, check_range, check_shares
 from speechbrain_cffma.data.mixing import DynamicMixer, add_noise, reverberate
 from speechbrain_cffma.data.noises import TEST_KINDS
 from speechbrain_cffma.data.pairs import drop_faulty, utterance_ids
@@ -26,6 +27,17 @@ from speechbrain_cffma.files import fitting
 
 #: Recorded noise that comes with the project, for testing only.
 AMBIENCE_FOLDER = Path(__file__).parent / "noise"
+
+#: The parts that training must not read, and the parts that training reads.
+KEPT_FROM_TRAINING = {
+    "valid_speech": "speech",
+    "test_noise": "noise",
+    "valid_rir": "rir",
+    "test_rir": "rir",
+}
+
+#: Limits of rt60 in seconds: a simulated room of 1.5 s takes up to 7 GB of memory.
+RT60 = (0.05, 1.5)
 
 #: Signal-to-noise ratios of the fixed pairs in dB.
 SNRS = (0.0, 5.0, 10.0, 15.0)
@@ -120,10 +132,21 @@ def prepare_dynamic_mix(
     Raises
     ------
     InputError
-        If folders are missing or empty, files are faulty, two files have the same name, a
-        speaker or a recording is unknown, or pairs would have neither noise nor a room.
+        If a number is impossible, folders are missing or empty, files are faulty, two files
+        have the same name, a speaker or a recording is unknown, a file is for training and
+        for validation or testing, or pairs would have neither noise nor a room.
     """
     arguments = dict(locals())
+    check_number("simulated_rooms", simulated_rooms, low=0, whole=True)
+    check_range("rt60", rt60, *RT60)
+    check_shares(
+        reverberant_share=reverberant_share,
+        simulated_share=simulated_share,
+        held_out_share=held_out_share,
+    )
+    for key, count in (("n_valid", n_valid), ("n_test", n_test)):
+        check_number(key, count, low=1, whole=True)
+    check_number("data_seed", seed, low=0, whole=True)
     has_rooms = reverberant_share == 1 and (rir_folder or simulated_rooms)
     if not (with_noise or has_rooms):
         raise InputError(
@@ -140,12 +163,13 @@ def prepare_dynamic_mix(
         "valid_speech": valid_speech_folder,
         "valid_rir": valid_rir_folder,
     }
-    for_validation = (*_listed(valid_speech_folder), *_listed(valid_rir_folder))
+    kept = [f for part in KEPT_FROM_TRAINING for f in _listed(parts[part])]
     sources = find_sources(
         [source for given in parts.values() for source in _listed(given)],
-        leave_out=[folder, *for_validation],
+        leave_out=[folder, *kept],
     )
     found = {part: _by_name(given, sources.files) for part, given in parts.items()}
+    _refuse_shared(found)
     if is_prepared(folder, arguments, sources.states):
         return
     if simulated_rooms and (simulated_share or not found["rir"]):
@@ -321,6 +345,18 @@ def _by_name(folders, files):
     return found
 
 
+def _refuse_shared(found):
+    """Refuse files of training that are also given for validation or testing."""
+    for part, training in KEPT_FROM_TRAINING.items():
+        used = {path.resolve() for path in found[training].values()}
+        shared = [path for path in found[part].values() if path.resolve() in used]
+        if shared:
+            raise InputError(
+                f"{shared[0]} is in {part}_folder and in {training}_folder: training must "
+                f"not read the files of {part}_folder; give folders without common files"
+            )
+
+
 def _rows(key, found, copies, n_jobs):
     """Manifest rows of the files from `_by_name`, without the faulty ones."""
     if not found:
@@ -377,9 +413,10 @@ def _split(rows, valid, test_speakers, held_out_share, seed):
     }
     for name, split in splits.items():
         if not split:
+            size = "smaller" if name == "train" else "larger"
             raise InputError(
                 f"{len(rows)} speech files are too few: none is left for {name}; "
-                "add files or set a larger held_out_share"
+                f"add files or set a {size} held_out_share"
             )
     return splits.values()
 
@@ -388,12 +425,17 @@ def _noises_apart(rows, **kept):
     """Rows of recorded noises for training, for validation and for testing."""
     kept = {key: {str(name) for name in _listed(given)} for key, given in kept.items()}
     known, seen = {row["ID"] for row in rows}, set()
-    for key, names in kept.items():
-        if names - known:
-            raise InputError(
-                f"{key}: the noise folder has no recording "
-                f"{', '.join(sorted(names - known))}"
+    unknown = {key: sorted(names - known) for key, names in kept.items()}
+    unknown = {key: names for key, names in unknown.items() if names}
+    if unknown:
+        raise InputError(
+            "the noise folder has no recording "
+            + "; no ".join(
+                f"{', '.join(names)} ({key})" for key, names in unknown.items()
             )
+            + ": give names of its files without extension, or an empty list for each key"
+        )
+    for key, names in kept.items():
         if names & seen:
             raise InputError(
                 f"{key}: the recording {', '.join(sorted(names & seen))} has another use: "
@@ -420,15 +462,19 @@ def _in_turn(kinds):
 
 
 def _choose(rows, count, by_speaker, seed):
-    """The rows of `count` fixed pairs: the longer half of the files, in random order."""
-    longest = sorted(rows, key=lambda row: -row["duration"])[
-        : max(count, len(rows) // 2)
-    ]
+    """The rows of `count` fixed pairs, in random order.
+
+    If there are more files, they are the longer half, by_speaker that of each speaker.
+    """
+    longest = sorted(rows, key=lambda row: -row["duration"])
+    groups = group_by_speaker(longest) if by_speaker else [range(len(longest))]
+    if count < len(longest):
+        n_each = math.ceil(count / len(groups))
+        groups = [group[: max(n_each, len(group) // 2)] for group in groups]
     if by_speaker:
-        groups = group_by_speaker(longest)
         return [longest[in_turns(groups, index, (seed,))] for index in range(count)]
-    order = np.random.default_rng(seed).permutation(len(longest))
-    return [longest[order[index % len(longest)]] for index in range(count)]
+    order = np.random.default_rng(seed).permutation(len(groups[0]))
+    return [longest[order[index % len(order)]] for index in range(count)]
 
 
 def _fixed_pairs(folder, rows, noise, rirs, reverberant_share, seed):

@@ -15,6 +15,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from speechbrain_cffma import audio
+from speechbrain_cffma.data.keys import check_number, check_range
 from speechbrain_cffma.data.manifest import read_manifest
 from speechbrain_cffma.errors import InputError
 
@@ -216,6 +217,11 @@ class TrainingCrops(Dataset):
     by_speaker : bool
         Whether speakers take turns, so that training uses each speaker equally often.
 
+    Raises
+    ------
+    InputError
+        If a crop is shorter than 25 ms, or the range of the gain is impossible.
+
     Example
     -------
     >>> from speechbrain_cffma.data.manifest import write_manifest
@@ -237,6 +243,8 @@ class TrainingCrops(Dataset):
         seed=0,
         by_speaker=False,
     ):
+        check_number("crop_samples", crop_samples, low=audio.MIN_SAMPLES, whole=True)
+        check_range("gain", gain, low=0)
         self.manifest = manifest
         self.rows = read_manifest(manifest)
         self.pairs = pairs

@@ -15,8 +15,10 @@ from speechbrain_cffma.data.augmentations import (
     check_augmentations,
 )
 from speechbrain_cffma.data.datasets import group_by_speaker, random_start, read_crop
+from speechbrain_cffma.data.keys import check_number, check_range, check_shares
 from speechbrain_cffma.data.manifest import read_manifest
 from speechbrain_cffma.data.noises import babble, shape_spectrum, training_noise
+from speechbrain_cffma.errors import InputError
 
 #: Range of the number of voices in babble of the training speech.
 CROWD = (3, 30)
@@ -26,6 +28,11 @@ SECOND_NOISE = (-10.0, 10.0)
 PAUSES = 0.1
 #: Range of the length of digital silence at an end of a pair, in seconds.
 SILENCE = (0.05, 0.5)
+#: Limits of the keys snr, speed, equalizer and level.
+SNRS = (-100, 100)
+SPEEDS = (0.1, 10)
+MAX_SPREAD = 40
+LEVELS = (-100, 100)
 #: Bins whose power is less than this multiple of the noise are attenuated fully.
 FLOOR_FACTOR = 6.0
 
@@ -209,6 +216,8 @@ def reduce_floor(speech, reduction):
 def silence_an_end(noisy, clean, rng):
     """Replace the start or the end of a pair by digital silence of 0.05 to 0.5 s.
 
+    At most half of the pair becomes silent.
+
     Arguments
     ---------
     noisy : np.ndarray
@@ -232,6 +241,7 @@ def silence_an_end(noisy, clean, rng):
     (True, True)
     """
     length = int(rng.uniform(*SILENCE) * audio.SAMPLE_RATE)
+    length = min(length, len(noisy) // 2)
     silent = slice(length) if rng.random() < 0.5 else slice(-length, None)
     noisy, clean = noisy.copy(), clean.copy()
     noisy[silent] = clean[silent] = 0
@@ -293,6 +303,12 @@ class DynamicMixer:
         gated recordings do, see `silence_an_end`. Without it digital silence occurs in clean
         recordings alone, and the network takes it for a sign that there is no noise.
 
+    Raises
+    ------
+    InputError
+        If a share is not from 0 to 1, if clean_share and noise_share add up to more than 1,
+        or if another number or range is impossible.
+
     Example
     -------
     >>> from speechbrain_cffma.data.manifest import write_manifest
@@ -329,6 +345,27 @@ class DynamicMixer:
         floor_reduction=0.0,
         silence_share=0.0,
     ):
+        check_shares(
+            synthetic_share=synthetic_share,
+            reverberant_share=reverberant_share,
+            clean_share=clean_share,
+            noise_share=noise_share,
+            simulated_share=simulated_share,
+            babble_share=babble_share,
+            second_noise_share=second_noise_share,
+            silence_share=silence_share,
+        )
+        if clean_share + noise_share > 1:
+            raise InputError(
+                f"clean_share and noise_share are {clean_share} and {noise_share}: together "
+                "they must not exceed 1"
+            )
+        check_range("snr", snr, *SNRS)
+        check_range("speed", speed, *SPEEDS)
+        check_number("equalizer", equalizer, low=0, high=MAX_SPREAD)
+        check_number("floor_reduction", floor_reduction, low=0)
+        if level is not None:
+            check_range("level", level, *LEVELS)
         self.noise_augmentations = noise_augmentations or {}
         check_augmentations(self.noise_augmentations)
         self.speech = read_manifest(speech_manifest)
@@ -454,12 +491,35 @@ class DynamicMixer:
                 f"{rooms} room impulse responses (share {share}), with the dry speech as target"
             )
         text = f"mixed on the fly with {', and '.join(parts)}"
-        for share, name in (
-            (self.clean_share, "clean on both sides"),
-            (self.noise_share, "noise alone, with silence as target"),
-        ):
-            if share:
-                text += f"; {100 * share:g} % {name}"
+        if self.clean_share:
+            text += f"; {100 * self.clean_share:g} % clean on both sides"
+        if self.with_noise:
+            text += self._describe_noises()
+        if self.speed != [SPEED_STEPS, SPEED_STEPS]:
+            slowest, fastest = (steps / SPEED_STEPS for steps in self.speed)
+            text += f"; speech at {slowest:g} to {fastest:g} of its speed"
+        if self.equalizer:
+            noise = " and for noise" if self.with_noise else ""
+            text += f"; random equalizers of {self.equalizer:g} dB for speech{noise}"
+        if self.floor_reduction and self.with_noise:
+            text += (
+                f"; the steady noise of targets reduced by up to {self.floor_reduction:g} dB "
+                "where the input has noise"
+            )
+        if self.silence_share:
+            text += f"; {100 * self.silence_share:g} % with digital silence at an end"
+        if self.level is not None:
+            low, high = self.level
+            levels = f"levels of {low:g} to" if low < high else "a level of"
+            text += f"; at {levels} {high:g} dB"
+        return text
+
+    def _describe_noises(self):
+        text = ""
+        if self.noise_share:
+            text += (
+                f"; {100 * self.noise_share:g} % noise alone, with silence as target"
+            )
         noises = {
             "babble of many voices": self.babble_share,
             "two at once": self.second_noise_share,
@@ -468,22 +528,6 @@ class DynamicMixer:
         if any(noises.values()):
             shares = (f"{100 * p:g} % {name}" for name, p in noises.items() if p)
             text += f"; among the noises {', '.join(shares)}"
-        if self.speed != [SPEED_STEPS, SPEED_STEPS]:
-            slowest, fastest = (steps / SPEED_STEPS for steps in self.speed)
-            text += f"; speech at {slowest:g} to {fastest:g} of its speed"
-        if self.equalizer:
-            text += (
-                f"; random equalizers of {self.equalizer:g} dB for speech and for noise"
-            )
-        if self.floor_reduction:
-            text += (
-                f"; the steady noise of targets reduced by up to {self.floor_reduction:g} dB "
-                "where the input has noise"
-            )
-        if self.silence_share:
-            text += f"; {100 * self.silence_share:g} % with digital silence at an end"
-        if self.level is not None:
-            text += f"; at levels of {self.level[0]:g} to {self.level[1]:g} dB"
         return text
 
     def noise(self, n_samples, rng):

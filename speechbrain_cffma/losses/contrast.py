@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.losses.common import cut, mean_power
 
+#: RMS at which waveforms are stretched: -26 dB, about that of VoiceBank-DEMAND.
+LEVEL = 0.05
+
 #: Lower edges in Hz of critical bands, and the importance of each band for understanding
 #: speech (ANSI S3.5-1997, Table 1). Neighbouring bands of equal importance are merged.
 BANDS = [0, 100, 200, 300, 400, 4400, 5300, 6400, 7700]
@@ -21,7 +24,8 @@ class ContrastStretching(nn.Module):
 
     It multiplies the log1p magnitude by 1 to 1 + strength
     (https://arxiv.org/abs/2203.17152, Sec. 2) and scales the result to the level of the
-    speech. Weak parts become weaker, and a mask below 1 can still reach the target.
+    speech. Weak parts become weaker, and a mask below 1 can still reach the target. As log1p
+    depends on the level, all waveforms are stretched at one level.
 
     Arguments
     ---------
@@ -66,11 +70,13 @@ class ContrastStretching(nn.Module):
         torch.Tensor
             Waveforms [B, S] of the same levels, 0 in the padding.
         """
-        log_magnitude, phase = self.spectrogram(wav, lengths)
+        wav = cut(wav, lengths)
+        level = mean_power(wav, lengths).sqrt().unsqueeze(1)
+        normal = wav * (LEVEL / level.clamp(min=1e-10))
+        log_magnitude, phase = self.spectrogram(normal, lengths)
         log_magnitude = self.factor * log_magnitude
         stretched = self.spectrogram.inverse(
             log_magnitude, phase, wav.shape[1], lengths
         )
-        power = mean_power(torch.stack([cut(wav, lengths), stretched]), lengths)
-        gain = (power[0] / power[1].clamp(min=1e-20)).sqrt()
-        return gain.unsqueeze(1) * stretched
+        own_level = mean_power(stretched, lengths).sqrt().unsqueeze(1)
+        return stretched * (level / own_level.clamp(min=1e-10))

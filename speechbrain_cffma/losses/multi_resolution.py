@@ -5,6 +5,7 @@ Authors
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechbrain_cffma.losses.common import cut, mean_over_items, mean_power
@@ -98,8 +99,11 @@ class MultiResolutionLoss(nn.Module):
     def _compressed(self, wav, n_fft):
         """|X|^power [B, F, T], and |X|^power·X/|X| as real and imaginary part
         [B, F, T, 2]."""
+        missing = max(
+            0, n_fft - wav.shape[1]
+        )  # The STFT can't mirror less than half a window.
         spectrum = torch.stft(
-            wav,
+            F.pad(wav, (0, missing)),
             n_fft,
             n_fft // 4,
             window=torch.hann_window(n_fft, device=wav.device),

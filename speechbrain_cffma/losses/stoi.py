@@ -79,7 +79,11 @@ class STOILoss(nn.Module):
             The loss, a scalar; 0 if no item counts.
         """
         clean = cut(clean.float(), lengths)
-        return mean_of_active(self.lost(enhanced, clean, lengths), clean, lengths)
+        lost = self.lost(enhanced, clean, lengths)
+        if lengths is not None:
+            short = n_valid_samples(lengths, clean.shape[1]) < SEGMENT_SAMPLES
+            clean = clean.masked_fill(short.unsqueeze(1), 0.0)  # left out like silence
+        return mean_of_active(lost, clean, lengths)
 
     def lost(self, enhanced, clean, lengths=None):
         """The loss of each item of a batch.

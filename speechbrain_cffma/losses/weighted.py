@@ -30,7 +30,7 @@ class WeightedSum:
     Raises
     ------
     InputError
-        If a term is not callable, if weights and terms differ in their names, if a weight
+        If there is no term, if a term is not callable, if weights and terms differ in their names, if a weight
         is negative, or if all weights are 0.
 
     Example
@@ -56,6 +56,10 @@ class WeightedSum:
             )
         terms = {LOG1P: log1p, **waveform}
         terms = {name: term for name, term in terms.items() if term is not None}
+        if not terms:
+            raise InputError(
+                "loss and waveform_loss are both null: give at least one loss"
+            )
         for name, term in terms.items():
             if not callable(term):
                 raise InputError(

@@ -59,8 +59,8 @@ class EnhancementBrain(TrainingBrain):
     Raises
     ------
     InputError
-        If validation does not compute `best_metric`, or `loss_weights` does not fit the
-        terms of the loss.
+        If validation does not compute `best_metric`, if there is no loss, if `loss_weights`
+        does not fit the terms of the loss, or if `target_transform` can't be called.
     """
 
     def __init__(self, *args, **kwargs):
@@ -74,7 +74,13 @@ class EnhancementBrain(TrainingBrain):
         self.loss = WeightedSum(
             self.hparams.loss, self.hparams.waveform_loss, self.hparams.loss_weights
         )
-        for part in (*self.loss.terms.values(), self.hparams.target_transform):
+        transform = self.hparams.target_transform
+        if not (transform is None or callable(transform)):
+            raise InputError(
+                f"target_transform is {transform!r}, which can't be called: give a function "
+                "or a module by !name: or !new: in a YAML file"
+            )
+        for part in (*self.loss.terms.values(), transform):
             if isinstance(part, torch.nn.Module):
                 part.to(self.device)
         self.terms = RunningMeans()
@@ -130,7 +136,8 @@ class EnhancementBrain(TrainingBrain):
         enhanced, log_magnitude = predictions
         clean = batch.clean.data
         if self.hparams.target_transform is not None:
-            clean = self.hparams.target_transform(clean, self.lengths)
+            padded = {} if self.lengths is None else {"lengths": self.lengths}
+            clean = self.hparams.target_transform(clean, **padded)
         target, _ = self.hparams.enhancer.spectrogram(clean, self.lengths)
         if stage == sb.Stage.VALID:
             self.validation_pairs += self._pairs(batch, enhanced)

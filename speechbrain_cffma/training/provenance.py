@@ -13,6 +13,7 @@ from speechbrain_cffma.audio import SAMPLE_RATE
 from speechbrain_cffma.data.manifest import read_manifest
 from speechbrain_cffma.evaluation import tables
 from speechbrain_cffma.hub.card import read_card
+from speechbrain_cffma.losses import WeightedSum
 from speechbrain_cffma.metric_table import TABLE
 
 
@@ -36,6 +37,8 @@ def describe_training(hparams, command):
     if base is None and hasattr(hparams.enhancer.embedding, "ssl"):
         ssl_source = _hub_id(hparams.ssl_source)
     describe = getattr(hparams.pairs, "describe", lambda: None)
+    loss = WeightedSum(hparams.loss, hparams.waveform_loss, hparams.loss_weights)
+    transform = hparams.target_transform
     return {
         "experiment": hparams.experiment,
         "data": hparams.training_data,
@@ -50,6 +53,11 @@ def describe_training(hparams, command):
         "fine_tune": hparams.fine_tune,
         "batch_size": hparams.batch_size,
         "seconds": hparams.crop_samples / SAMPLE_RATE,
+        "loss_weights": loss.weights,
+        # The name of a function, or of the class of a module.
+        "targets": getattr(transform, "__name__", type(transform).__name__)
+        if transform
+        else None,
         "lr": hparams.lr,
         "lr_ssl": hparams.lr_ssl,
         "lr_schedule": hparams.lr_schedule,
