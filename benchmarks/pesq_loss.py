@@ -5,6 +5,11 @@
 Random crops of 2 to 6 s are mixed at -5 to 20 dB; the default model enhances every third.
 The script prints the rank correlation and the mean difference of the scores, the time of a
 step, and the PESQ before and after 100 steps along the gradient.
+
+It also compares both with torch-pesq, a loss of others, if that is installed. Its last
+release needs an old typeguard, so install it without what it asks for:
+
+    pip install --no-deps torch-pesq==0.1.2 torchtyping==0.1.5 typeguard==2.13.3
 """
 
 import argparse
@@ -40,9 +45,34 @@ def main():
     print(f"{len(pairs)} pairs, PESQ {scores.min():.2f} to {scores.max():.2f}")
     print(f"rank correlation: {spearmanr(raw, scores).statistic:.4f}")
     print(f"mean absolute difference: {np.abs(mapped - scores).mean():.3f}")
+    others = scores_of_torch_pesq(pairs)
+    if others is not None:
+        print(
+            "rank correlation of torch-pesq with the scores and with the loss: "
+            f"{spearmanr(others, scores).statistic:.4f}, "
+            f"{spearmanr(others, raw).statistic:.4f}"
+        )
     print(f"seconds per step, 10 crops of 2 s: {seconds_a_step(loss):.3f}")
     before, after = zip(*(climb(loss, *pair) for pair in pairs[:10]), strict=True)
     print(f"along the gradient: {np.mean(before):.2f} to {np.mean(after):.2f}")
+
+
+def scores_of_torch_pesq(pairs):
+    """The scores that torch-pesq estimates; None if it is not installed."""
+    try:
+        from torch_pesq import PesqLoss
+    except ModuleNotFoundError:
+        return None
+    loss = PesqLoss(1.0, sample_rate=audio.SAMPLE_RATE)
+
+    def at_level(samples):  # its scores depend on the level
+        batch = as_batch(samples)
+        return batch * (0.05 / batch.square().mean().sqrt().clamp(min=1e-6))
+
+    with torch.no_grad():
+        return [
+            loss.mos(at_level(clean), at_level(noisy)).item() for clean, noisy in pairs
+        ]
 
 
 def make_pairs(options):
