@@ -120,8 +120,8 @@ def folder(arguments):
         for index in range(arguments.files):
             write_noise(inputs / f"{index}.wav", 5)
         alone, together = (
-            run(*enhance(inputs, Path(name) / "out", "--workers", n), threads=1)
-            for n in (1, arguments.workers)
+            run(*enhance(inputs, Path(name) / "out", *options), threads=1)
+            for options in ([], ["--workers", arguments.workers])
         )
     n_files, n = arguments.files, arguments.workers
     yield f"{n_files} files of 5 s, 1 process of 1 thread: {n_files / alone.seconds:.2f} files/s"

@@ -37,7 +37,8 @@ def find_audio(folder, extensions=media.AUDIO, leave_out=(), others=None):
     ---------
     folder : str or Path
         The folder. Subfolders and linked folders are searched too. Hidden folders are
-        skipped; folders that hold results of this project are skipped with a warning.
+        skipped; pipes and folders that hold results of this project are skipped with a
+        warning.
     extensions : set of str
         The extensions of audio files.
     leave_out : iterable of (str or Path)
@@ -68,8 +69,12 @@ def find_audio(folder, extensions=media.AUDIO, leave_out=(), others=None):
         raise InputError(f"the folder {folder} does not exist")
     paths, no_audio = [], []
     for path in _walk(folder, {Path(other).resolve() for other in leave_out}):
-        is_audio = path.suffix.lower() in extensions
-        (paths if is_audio else no_audio).append(path)
+        if path.suffix.lower() not in extensions:
+            no_audio.append(path)
+        elif media.is_pipe(path):  # Its reader waits for a writer.
+            logger.warning("%s is left out: not a regular file", printable(str(path)))
+        else:
+            paths.append(path)
     if not paths:
         raise InputError(f"the folder {folder} has no audio files")
     if others is not None:

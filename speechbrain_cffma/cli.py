@@ -55,7 +55,14 @@ def main(argv=None):
     ...
     SystemExit: 0
     """
-    cffma.main(argv, prog_name="cffma")
+    try:
+        code = cffma.main(argv, prog_name="cffma", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort as error:  # click's name for Ctrl-C
+        raise KeyboardInterrupt from error
+    raise SystemExit(code)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -301,8 +308,8 @@ def _load_enhancer(model, device, precision):
     type=click.IntRange(min=1),
     metavar="N",
     help="Number of processes that enhance files at the same time, each on one core.  "
-    "[default: one process on all cores; with --engine ray one per CPU of the cluster, "
-    "or per GPU]",
+    "[default: one process on all cores, as for a single file; with --engine ray one per "
+    "CPU of the cluster, or per GPU]",
 )
 @click.option(
     "--overwrite", is_flag=True, help="Enhance files again whose output is up to date."
@@ -370,7 +377,7 @@ def enhance(inputs, output, model, device, precision, overwrite, engine, **optio
     if given:
         raise InputError(f"--{given[0]} needs --engine ray")
 
-    if options.get("workers", 1) > 1:
+    if "workers" in options:
         from speechbrain_cffma.hub.folder import folder_of
 
         model = folder_of(model)  # The hub is asked once, not by each process.

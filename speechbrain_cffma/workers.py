@@ -18,10 +18,12 @@ from multiprocessing.connection import wait
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from speechbrain_cffma.errors import CFFMAError
+from speechbrain_cffma.errors import CFFMAError, reason
 
 #: Each process uses one thread; more would compete for the same cores.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+#: The exit code of a call that cleans up when it gets SIGTERM, as shells give it.
+EXIT_BY_SIGTERM = 128 + signal.SIGTERM
 #: The C library, loaded before any fork; None where processes can't follow their parent.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
@@ -77,7 +79,8 @@ def parallel_map(function, arguments, n_jobs, time_limits=None, on_note=None):
     """Call a function many times in worker processes.
 
     Close the generator (`contextlib.closing`) to stop the workers early. A terminal sends
-    Ctrl-C to all processes; the workers ignore it, and the caller handles it.
+    Ctrl-C to all processes; the workers ignore it, and the caller handles it. If a process
+    doesn't start, the others do its work.
 
     Arguments
     ---------
@@ -102,7 +105,7 @@ def parallel_map(function, arguments, n_jobs, time_limits=None, on_note=None):
     Raises
     ------
     CFFMAError
-        If the processes don't start.
+        If no process starts.
 
     Example
     -------
@@ -115,13 +118,18 @@ def parallel_map(function, arguments, n_jobs, time_limits=None, on_note=None):
     waiting = list(enumerate(arguments))[::-1]
     limits = time_limits or [math.inf] * len(waiting)
     workers = {}  # by connection
+    has_started, fault = False, ""
     try:
         while n_left := len(waiting) + sum(
             w.index is not None for w in workers.values()
         ):
-            for _ in range(min(n_jobs, n_left) - len(workers)):
-                worker = _Worker(function)
-                workers[worker.connection] = worker
+            if refusal := _start(workers, min(n_jobs, n_left), function):
+                n_jobs, fault = len(workers), refusal
+            if not workers:
+                if not has_started:
+                    raise _not_started(fault)
+                yield from (Outcome(index, crash=fault) for index, _ in waiting[::-1])
+                return
             ready = wait(list(workers), _until_the_first_is_late(workers.values()))
             late = [
                 c
@@ -135,12 +143,15 @@ def parallel_map(function, arguments, n_jobs, time_limits=None, on_note=None):
                     if on_note:
                         on_note(worker.index, outcome.value)
                     continue
+                has_started |= worker.is_ready
                 if outcome and outcome.crash:
                     del workers[connection]
+                    if not worker.is_ready:  # Nor would another one start.
+                        n_jobs, fault = n_jobs - 1, outcome.crash
                 elif waiting:
                     index, its_arguments = waiting.pop()
                     worker.call(index, its_arguments, limits[index])
-                if outcome:
+                if outcome and outcome.index is not None:
                     yield outcome
     finally:
         for worker in workers.values():
@@ -181,12 +192,15 @@ def call_apart(function, arguments, time_limit=math.inf):
     Outcome(index=0, result=2.0, crash='')
     """
     worker = _kept.pop(function, None)
-    if worker is None:
-        with _blank_main():
-            worker = _Worker(function)
+    if worker is None or not worker.process.is_alive():
+        try:
+            with _blank_main():
+                worker = _Worker(function)
+        except OSError as error:
+            raise _not_started(reason(error)) from error
     try:
-        if not worker.is_ready:
-            worker.outcome()
+        if not worker.is_ready and (fault := worker.outcome()):
+            raise _not_started(fault.crash)
         worker.call(0, arguments, time_limit)
         outcome: Any = _Note(None)
         while isinstance(outcome, _Note):
@@ -226,6 +240,38 @@ def end_with_parent():
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _start(workers, n, function):
+    """Start workers until there are `n`; return why the system refuses one, or ""."""
+    while len(workers) < n:
+        try:
+            worker = _Worker(function)
+        except OSError as error:
+            return reason(error)
+        workers[worker.connection] = worker
+    return ""
+
+
+def _not_started(why):
+    return CFFMAError(f"a worker process did not start: {why}")
+
+
+@contextlib.contextmanager
+def _interrupts_held():
+    """Hold Ctrl-C back, also from processes that are started meanwhile: `_work` ignores it
+    only when its imports are done."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # Its own start would end the hold.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _until_the_first_is_late(workers):
     """Seconds until the first time limit; None if no call has one."""
     left = min(worker.seconds_left() for worker in workers)
@@ -243,12 +289,16 @@ class _Worker:
         own = {name: os.environ.get(name) for name in ONE_THREAD}
         os.environ.update({name: value or "1" for name, value in own.items()})
         try:
-            self.process.start()
+            with _interrupts_held():
+                self.process.start()
+        except OSError:
+            self.connection.close()
+            raise
         finally:
+            theirs.close()
             for name in (name for name, value in own.items() if value is None):
                 del os.environ[name]
-        theirs.close()
-        self.connection.send(function)
+        self._send(function)
         self.is_ready = False
         self.index = None
         self.limit = self.deadline = math.inf
@@ -256,22 +306,19 @@ class _Worker:
     def call(self, index, arguments, limit):
         self.index = index
         self.limit, self.deadline = limit, time.monotonic() + limit
+        self._send(arguments)
+
+    def _send(self, value):
         with contextlib.suppress(OSError):  # The process died: `outcome` reports it.
-            self.connection.send(arguments)
+            self.connection.send(value)
 
     def outcome(self):
         """Receive the outcome of its call, or a note before that; None if it has just
-        become ready for a call."""
+        become ready for a call. Its index is None if the process died without a call."""
         try:
             result = self.connection.recv()
         except (EOFError, OSError):
-            crash = self._cause_of_death()
-            if not self.is_ready:
-                raise CFFMAError(
-                    f"a worker process did not start: {crash}. In a script, put the code "
-                    "that runs under `if __name__ == '__main__':`"
-                ) from None
-            return Outcome(self.index, crash=crash)
+            return Outcome(self.index, crash=self._cause_of_death())
         if not self.is_ready:
             self.is_ready = True
             return None
@@ -297,9 +344,17 @@ class _Worker:
     def _cause_of_death(self):
         self.close()
         code = self.process.exitcode
-        if code < 0:
-            return f"its process was killed by {signal.Signals(-code).name}"
-        return f"its process ended with exit code {code}"
+        by_signal = {-number: number.name for number in signal.Signals}
+        by_signal[EXIT_BY_SIGTERM] = signal.SIGTERM.name
+        if code in by_signal:
+            return f"its process was killed by {by_signal[code]}"
+        hint = (
+            ""
+            if self.is_ready
+            else ". In a script, put the code that runs under "
+            "`if __name__ == '__main__':`"
+        )
+        return f"its process ended with exit code {code}{hint}"
 
 
 def _work(connection):
@@ -307,6 +362,8 @@ def _work(connection):
     _caller = connection
     end_with_parent()  # A call that hangs doesn't outlive a caller that is killed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # Sent through the pipe, so that its module is imported after Ctrl-C is ignored.
     function = connection.recv()
     connection.send(None)

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from speechbrain_cffma import audio, cli
+from speechbrain_cffma.errors import CFFMAError
 from speechbrain_cffma.inference import enhance as enhancing
 from speechbrain_cffma.inference.enhance import Job, enhance_all, plan
 from speechbrain_cffma.lobes import CFFMAEnhancer
@@ -413,17 +414,17 @@ class TestWorkers:
 
     @pytest.fixture
     def here(self, parallel_map_here, monkeypatch):
-        """Calls are made in this process; gives the sizes of the files in their order."""
-        sizes = []
+        """Calls are made in this process; gives the files in their order."""
+        dealt = []
 
         def map_here(function, arguments, n_jobs, on_note):
-            sizes.extend(job.source.stat().st_size for (job,) in arguments)
-            sizes.append(f"{n_jobs} processes")
+            dealt.extend(job.source.name for (job,) in arguments)
+            dealt.append(f"{n_jobs} processes")
             return parallel_map_here(function, arguments, n_jobs, on_note=on_note)
 
         monkeypatch.setattr(enhancing, "parallel_map", map_here)
         monkeypatch.setattr(signal, "signal", lambda *_: None)
-        return sizes
+        return dealt
 
     def test_files_and_messages_are_the_same(self, enhance, monkeypatch):
         """With the processes that a user starts. Samples depend on the number of threads."""
@@ -450,9 +451,14 @@ class TestWorkers:
             ours, alone = (Path(out, name).read_bytes() for out in ("out2", "out1"))
             assert ours == alone, name
 
-    def test_the_largest_file_is_dealt_first(self, enhance, here):
+    def test_the_longest_file_is_dealt_first(self, enhance, here, speech):
+        audio.write(Path("talks/long.opus"), speech.numpy()[:32000])
         assert enhance("talks", "-o", "out", "--workers=9")[0] == 0
-        assert here == [*sorted(here[:2], reverse=True), "2 processes"]
+        assert here == ["long.opus", "a.wav", "b.flac", "9 processes"]
+
+    def test_one_process_is_one_core(self, enhance, here):
+        assert enhance("talks", "-o", "out", "--workers=1")[0] == 0
+        assert here[-1] == "1 processes"
 
     def test_for_one_file_there_is_no_other_process(self, enhance, here):
         assert enhance("talks/a.wav", "-o", "out", "--workers=9")[0] == 0
@@ -474,6 +480,16 @@ class TestWorkers:
         assert outcome.failures == [
             f"{jobs[0].source}: its process was killed by SIGKILL"
         ]
+
+    def test_any_error_of_loading_ends_it_in_one_line(self, folder, here):
+        def load():
+            raise OSError(28, "No space left on device")
+
+        jobs, _ = plan([folder / "talks"], folder / "out")
+        with pytest.raises(
+            CFFMAError, match="the model can't be loaded: OSError: .*No space"
+        ):
+            enhance_all(jobs, load, workers=2)
 
     def test_a_model_that_can_t_be_loaded_ends_it_in_one_line(self, enhance, here):
         code, shown = enhance("talks", "-o", "out", "--workers=2", model="nowhere")
@@ -499,6 +515,15 @@ class TestWorkers:
         monkeypatch.setattr(signal, "signal", lambda *_: None)
         assert enhance("talks", "-o", "out", "--workers=2", model="me/model")[0] == 0
         assert asked == ["me/model"]
+
+    def test_ctrl_c_before_a_file_is_one_line(self, enhance, monkeypatch):
+        def interrupted(_source):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("speechbrain_cffma.hub.folder.folder_of", interrupted)
+        code, shown = enhance("talks", "-o", "out", "--workers=2")
+        assert code == 130
+        assert shown.strip() == "interrupted: run the same command to continue"
 
     @pytest.mark.parametrize("number", ["0", "-1", "many", "1.5"])
     def test_a_number_that_is_none_is_refused(self, enhance, number):
@@ -568,6 +593,12 @@ class TestPipe:
         assert soundfile.info("b.flac").frames == 16000
         assert soundfile.info(output).frames == 16000
 
+    def test_a_named_pipe_in_a_folder_is_left_out(self, enhance, caplog):
+        os.mkfifo("talks/pipe.wav")
+        assert enhance("talks", "-o", "out")[0] == 0
+        assert "talks/pipe.wav is left out: not a regular file" in caplog.text
+        assert tree("out") == ["a.wav", "day1/b.flac"]
+
     def test_a_named_pipe_is_a_file_that_is_never_done(self, enhance, folder):
         content = (folder / "talks/a.wav").read_bytes()
         os.mkfifo("pipe.wav")
@@ -582,6 +613,17 @@ class TestPipe:
             assert "1 enhanced" in shown
             assert "skipped" not in shown
         assert soundfile.info("out/pipe.wav").frames == 16000
+
+    def test_nobody_may_listen_to_standard_error(self, model, folder):
+        command = [*COMMAND, "enhance", "talks/a.wav", "-o", "out", f"--model={model}"]
+        silent = 'exec "$@" 2>&-'
+        done = subprocess.run(
+            ["sh", "-c", silent, "sh", *command],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        )
+        assert done.returncode == 0
+        assert tree(folder / "out") == ["a.wav"]
 
 
 class TestHelp:

@@ -30,7 +30,7 @@ from speechbrain_cffma.evaluation.scores import (
 from speechbrain_cffma.evaluation.systems import evaluate, pair_systems
 from speechbrain_cffma.files import CSV
 from speechbrain_cffma.metrics import score, scoring
-from speechbrain_cffma.workers import parallel_map, tell
+from speechbrain_cffma.workers import parallel_map
 
 pytestmark = pytest.mark.slow
 
@@ -465,35 +465,3 @@ class TestProcesses:
         assert len(rows) == 24
         assert [row for row in rows if row in kept] == rows[: len(kept)]
         assert len((corpus / "report" / "scores.csv").read_text().splitlines()) == 25
-
-    def test_one_that_takes_too_long_costs_only_its_call(self):
-        calls = [(60,), (0,)]
-        late, done = sorted(parallel_map(time.sleep, calls, 1, time_limits=[1, 60]))
-        assert (late.index, late.crash) == (0, "it took longer than 1 s")
-        assert (done.index, done.crash) == (1, "")
-
-    def test_what_a_call_tells_arrives_before_its_outcome(self):
-        seen = []
-        calls = parallel_map(
-            tell, [("a",), ("b",)], 1, on_note=lambda *note: seen.append(note)
-        )
-        for outcome in calls:
-            seen.append(outcome.index)
-        assert seen == [(0, "a"), 0, (1, "b"), 1]
-
-    def test_that_do_not_start_are_an_error(self, tmp_path):
-        script = tmp_path / "unguarded.py"
-        script.write_text(
-            "import math\n"
-            "from speechbrain_cffma.workers import parallel_map\n"
-            "list(parallel_map(math.sqrt, [(4.0,)], 1))\n"
-        )
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        run = subprocess.run(
-            [sys.executable, str(script)],
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
-        assert run.returncode == 1
-        assert "a worker process did not start" in run.stderr

@@ -20,9 +20,15 @@ from tqdm import tqdm
 
 from speechbrain_cffma import media
 from speechbrain_cffma.audio import ENHANCED_FILE, find_audio
-from speechbrain_cffma.errors import CFFMAError, InputError, reason, why_failed
+from speechbrain_cffma.errors import (
+    CFFMAError,
+    InputError,
+    one_line,
+    reason,
+    why_failed,
+)
 from speechbrain_cffma.inference.limiter import PeakWarning
-from speechbrain_cffma.workers import parallel_map, tell
+from speechbrain_cffma.workers import EXIT_BY_SIGTERM, parallel_map, tell
 
 logger = logging.getLogger(__name__)
 
@@ -263,11 +269,11 @@ def _writable(name):
     return name if is_writable else name.with_suffix(".wav")
 
 
-def enhance_all(jobs, load_enhancer, overwrite=False, workers=1, **options):
+def enhance_all(jobs, load_enhancer, overwrite=False, workers=None, **options):
     """Enhance files, with a progress bar of seconds of audio and speed.
 
-    Several processes enhance several files at once, the largest first, so that no long
-    one begins last. One process uses all cores, but short files keep few of them busy.
+    Worker processes enhance several files at once, the longest first, so that no long one
+    begins last. A single process uses all cores, but short files keep few of them busy.
 
     Arguments
     ---------
@@ -275,11 +281,12 @@ def enhance_all(jobs, load_enhancer, overwrite=False, workers=1, **options):
         The files to enhance.
     load_enhancer : callable
         Returns the `CFFMAEnhancer`. It is called only if there is a file to enhance, and
-        in each process. For several processes it must be possible to pickle it.
+        in each process. For worker processes it must be possible to pickle it.
     overwrite : bool
         Whether to enhance files again whose target exists and is newer than its source.
-    workers : int
-        Number of processes. If there are several, each uses one thread.
+    workers : int or None
+        Number of worker processes, each with one thread. None, or a single file, takes
+        this process and all its threads.
     **options
         The options of `InferenceMixin.enhance_file`.
 
@@ -300,8 +307,7 @@ def enhance_all(jobs, load_enhancer, overwrite=False, workers=1, **options):
         (outcome.skipped if is_skipped else waiting).append(job)
     if not waiting:
         return outcome
-    workers = min(workers, len(waiting))
-    if workers == 1:
+    if workers is None or len(waiting) == 1:
         results = _enhance_here(waiting, load_enhancer, options)
     else:
         results = _enhance_in_workers(waiting, load_enhancer, options, workers)
@@ -341,7 +347,7 @@ def _enhance(enhancer, job, progress, options):
 
 def _enhance_in_workers(jobs, load_enhancer, options, workers):
     """As `_enhance_here`, in several processes."""
-    order = sorted(range(len(jobs)), key=lambda index: -_size(jobs[index].source))
+    order = sorted(range(len(jobs)), key=lambda index: -_seconds(jobs[index].source))
     results = {}
     with (
         _AudioBar([job.source for job in jobs]) as bar,
@@ -376,11 +382,13 @@ class _Enhancing:
         """The result of `_enhance`, or the error because of which no model is loaded."""
         if self.enhancer is None:
             # Ended as by an exception, so that a file that is half written is removed.
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_BY_SIGTERM))
             try:
                 self.enhancer = self.load_enhancer()
             except CFFMAError as error:
                 return error
+            except Exception as error:
+                return CFFMAError(f"the model can't be loaded: {one_line(error)}")
         tell(0.0)  # It has begun.
         return _enhance(self.enhancer, job, tell, self.options)
 
@@ -411,6 +419,7 @@ class _AudioBar(tqdm):
             total=0,
             desc="enhancing",
             dynamic_ncols=True,
+            disable=sys.stderr is None,  # `2>&-`
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio "
             "[{elapsed}<{remaining}{postfix}]",
         )
