@@ -95,26 +95,6 @@ def tiny_wavlm(ssl_folder):
 
 
 @pytest.fixture
-def parallel_map_here():
-    """`workers.parallel_map` in this process, since starting processes takes long."""
-    from speechbrain_cffma.workers import Outcome
-
-    def called_here(function, arguments, n_jobs, time_limits=None, on_note=None):
-        for index, its_arguments in enumerate(arguments):
-            yield Outcome(index, function(*its_arguments))
-
-    return called_here
-
-
-@pytest.fixture
-def scored_here(parallel_map_here, monkeypatch):
-    """Let training and evaluation score in this process."""
-    from speechbrain_cffma.metrics import scoring
-
-    monkeypatch.setattr(scoring, "parallel_map", parallel_map_here)
-
-
-@pytest.fixture
 def tiny_enhancer(tiny_wavlm):
     """A tiny random network in eval mode."""
     from speechbrain_cffma.lobes import (

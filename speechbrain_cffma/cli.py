@@ -62,7 +62,7 @@ def main(argv=None):
         code = error.exit_code
     except click.Abort as error:  # click's name for Ctrl-C
         raise KeyboardInterrupt from error
-    raise SystemExit(code)
+    raise SystemExit(code or 0)  # None of a verb
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

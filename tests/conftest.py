@@ -5,7 +5,13 @@ import shutil
 import pytest
 
 from helpers.paths import SPEECH
-from helpers.runs import SMALL_MIX, SMALL_NETWORK, SMALL_RUN, command_line
+from helpers.runs import (
+    SMALL_MIX,
+    SMALL_NETWORK,
+    SMALL_RUN,
+    command_line,
+    map_here,
+)
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +39,24 @@ def arguments(few_files, ssl_folder):
         return command_line("mini", **options)
 
     return make
+
+
+@pytest.fixture
+def scored_here(monkeypatch):
+    """Let training and evaluation score in this process."""
+    monkeypatch.setattr("speechbrain_cffma.metrics.scoring.parallel_map", map_here)
+
+
+@pytest.fixture
+def quick_runs(scored_here, monkeypatch):
+    """Let `train.main` score here and by two metrics, and list no installed packages."""
+    monkeypatch.setattr("speechbrain_cffma.training.brain.DEFAULT", ("pesq", "si_sdr"))
+    monkeypatch.setattr("speechbrain.utils.logger.get_environment_description", str)
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """Leave out the scores and the report of the test files."""
+    monkeypatch.setattr(
+        "speechbrain_cffma.training.brain.EnhancementBrain._end_test", lambda self: None
+    )

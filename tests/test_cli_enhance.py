@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from helpers.runs import map_here
 from speechbrain_cffma import audio, cli
 from speechbrain_cffma.errors import CFFMAError
 from speechbrain_cffma.inference import enhance as enhancing
@@ -413,16 +414,16 @@ class TestWorkers:
     """Several processes do what one process does."""
 
     @pytest.fixture
-    def here(self, parallel_map_here, monkeypatch):
+    def here(self, monkeypatch):
         """Calls are made in this process; gives the files in their order."""
         dealt = []
 
-        def map_here(function, arguments, n_jobs, on_note):
+        def dealt_here(function, arguments, n_jobs, on_note):
             dealt.extend(job.source.name for (job,) in arguments)
             dealt.append(f"{n_jobs} processes")
-            return parallel_map_here(function, arguments, n_jobs, on_note=on_note)
+            return map_here(function, arguments, n_jobs, on_note=on_note)
 
-        monkeypatch.setattr(enhancing, "parallel_map", map_here)
+        monkeypatch.setattr(enhancing, "parallel_map", dealt_here)
         monkeypatch.setattr(signal, "signal", lambda *_: None)
         return dealt
 

@@ -63,7 +63,7 @@ def data(tmp_path_factory):
     return make
 
 
-@pytest.mark.usefixtures("scored_here")
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_trains_and_reports(experiment, data, ssl_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)

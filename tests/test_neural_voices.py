@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from helpers.runs import map_here
 from recipes.NeuralVoices import synthesise
 from speechbrain_cffma.errors import CFFMAError
 from speechbrain_cffma.workers import Outcome
@@ -29,7 +30,7 @@ class Tone:
 
 
 @pytest.fixture
-def packages(parallel_map_here, tmp_path, monkeypatch):
+def packages(tmp_path, monkeypatch):
     """Two women's voices and a man's, and a declaration in English."""
     folder = tmp_path / "packages"
     voices = folder / "kokoro-js" / "package" / "voices"
@@ -42,7 +43,7 @@ def packages(parallel_map_here, tmp_path, monkeypatch):
     monkeypatch.setattr(
         synthesise, "model", lambda packages: (Tone(), {"a": 1, "b": 2, "c": 3})
     )
-    monkeypatch.setattr(synthesise, "parallel_map", parallel_map_here)
+    monkeypatch.setattr(synthesise, "parallel_map", map_here)
     monkeypatch.setattr(synthesise, "phonemes", lambda sentence, voice: 30 * "ab?")
     monkeypatch.setattr(shutil, "which", lambda name: name)
     return folder

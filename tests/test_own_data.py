@@ -25,7 +25,6 @@ from speechbrain_cffma.data import prepared as prepared_data
 from speechbrain_cffma.data.manifest import read_manifest
 from speechbrain_cffma.errors import InputError
 from speechbrain_cffma.lobes import CFFMAEnhancer
-from speechbrain_cffma.training.brain import EnhancementBrain
 
 pytestmark = pytest.mark.slow
 
@@ -340,13 +339,7 @@ def pretrained(ssl_folder, tmp_path_factory):
 
 
 @pytest.fixture
-def no_report(monkeypatch):
-    """Leave out the scores and the report of the test files."""
-    monkeypatch.setattr(EnhancementBrain, "_end_test", lambda self: None)
-
-
-@pytest.fixture
-def arguments(own_pairs, pretrained, tmp_path, scored_here):
+def arguments(own_pairs, pretrained, tmp_path, quick_runs):
     """`arguments(**options)`: the command line of a run of seconds from that model."""
 
     def make(output_folder=tmp_path, **options):
@@ -447,7 +440,7 @@ def test_testing_a_run_that_began_from_it_tests_the_run(arguments, tmp_path, cap
     assert si_sdr_of(tmp_path) == pytest.approx(score, abs=1e-6)
 
 
-def test_testing_needs_no_folders_for_training(pretrained, tmp_path, scored_here):
+def test_testing_needs_no_folders_for_training(pretrained, tmp_path, quick_runs):
     tested = write_dns(tmp_path)
     options = {**tested, "pretrained": pretrained, "output_folder": tmp_path / "out"}
     options |= SMALL_RUN

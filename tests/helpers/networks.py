@@ -1,5 +1,8 @@
 """Small networks and lobes for the tests of several files."""
 
+import copy
+import functools
+
 import torch
 
 from helpers.paths import HPARAMS
@@ -89,6 +92,11 @@ def is_cancelled(name):
 
 def enhancer_of(variant, experiment="mini", **options):
     """The network that `train.py` builds for a variant."""
+    return copy.deepcopy(_built(variant, experiment, **options))
+
+
+@functools.lru_cache(maxsize=40)  # Reading an experiment takes longer than a copy.
+def _built(variant, experiment, **options):
     options = {"variant": variant, **options}
     overrides = {key: str(value) for key, value in options.items()}
     text = read_experiment(HPARAMS / f"{experiment}.yaml", overrides)

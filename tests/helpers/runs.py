@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 import train
 from helpers.paths import ROOT
+from speechbrain_cffma.workers import Outcome
 
 #: Options that make a run of any experiment take seconds.
 SMALL_RUN = {
@@ -36,6 +37,12 @@ def command_line(experiment, **options):
     """Arguments of `train.main`."""
     flags = [f"--{key}={value}" for key, value in options.items()]
     return [str(ROOT / "hparams" / f"{experiment}.yaml"), *flags, "--noprogressbar"]
+
+
+def map_here(function, arguments, n_jobs, time_limits=None, on_note=None):
+    """`workers.parallel_map` in this process, since starting processes takes long."""
+    for index, its_arguments in enumerate(arguments):
+        yield Outcome(index, function(*its_arguments))
 
 
 def fails(argv, capsys):
