@@ -10,9 +10,11 @@ import click
 
 from speechbrain_cffma import __version__
 from speechbrain_cffma.errors import (
+    CFFMAError,
     InputError,
     exits_in_one_line,
     interruptible,
+    one_line,
     printable,
 )
 from speechbrain_cffma.metric_table import DEFAULT, SCALES, TABLE
@@ -60,7 +62,9 @@ def main(argv=None):
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except click.Abort as error:  # click's name for Ctrl-C
+    except click.Abort as error:  # click's name for Ctrl-C, and for the end of a file
+        if isinstance(error.__cause__, EOFError):
+            raise CFFMAError(one_line(error.__cause__)) from error
         raise KeyboardInterrupt from error
     raise SystemExit(code or 0)  # None of a verb
 
@@ -377,15 +381,15 @@ def enhance(inputs, output, model, device, precision, overwrite, engine, **optio
     if given:
         raise InputError(f"--{given[0]} needs --engine ray")
 
-    if "workers" in options:
-        from speechbrain_cffma.hub.folder import folder_of
-
-        model = folder_of(model)  # The hub is asked once, not by each process.
-    load_enhancer = partial(_load_enhancer, model, device, precision)
     with interruptible():
         jobs, failures = enhancing.plan(inputs, output)
         if jobs:
             enhancing.mark_output(inputs, output)
+        if jobs and "workers" in options:
+            from speechbrain_cffma.hub.folder import folder_of
+
+            model = folder_of(model)  # The hub is asked once, not by each process.
+        load_enhancer = partial(_load_enhancer, model, device, precision)
         outcome = enhancing.enhance_all(jobs, load_enhancer, overwrite, **options)
         outcome.failures[:0] = failures
     click.echo("\n".join(map(printable, _summary(outcome))), err=True)

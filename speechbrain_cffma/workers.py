@@ -22,6 +22,11 @@ from speechbrain_cffma.errors import CFFMAError, reason
 
 #: Each process uses one thread; more would compete for the same cores.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+#: Windows can't wait for more.
+MAX_WORKERS = 60 if sys.platform == "win32" else sys.maxsize
+#: Seconds that a process has to end in after SIGTERM.
+GRACE = 5
+INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 #: The exit code of a call that cleans up when it gets SIGTERM, as shells give it.
 EXIT_BY_SIGTERM = 128 + signal.SIGTERM
 #: The C library, loaded before any fork; None where processes can't follow their parent.
@@ -86,7 +91,9 @@ def parallel_map(function, arguments, n_jobs, time_limits=None, on_note=None):
     ---------
     function : callable
         A function from an importable module. It should not raise: an exception ends its
-        process as a crash does.
+        process as a crash does. If it has a method `prepare`, each process calls that
+        once before the first call. If that raises a `CFFMAError`, the process counts as
+        one that doesn't start.
     arguments : list of tuple
         The arguments of each call.
     n_jobs : int
@@ -116,6 +123,7 @@ def parallel_map(function, arguments, n_jobs, time_limits=None, on_note=None):
     if n_jobs < 1:
         raise ValueError(f"the number of processes is {n_jobs}: it must be at least 1")
     waiting = list(enumerate(arguments))[::-1]
+    n_jobs = min(n_jobs, len(waiting), MAX_WORKERS)
     limits = time_limits or [math.inf] * len(waiting)
     workers = {}  # by connection
     has_started, fault = False, ""
@@ -127,7 +135,7 @@ def parallel_map(function, arguments, n_jobs, time_limits=None, on_note=None):
                 n_jobs, fault = len(workers), refusal
             if not workers:
                 if not has_started:
-                    raise _not_started(fault)
+                    raise CFFMAError(fault)
                 yield from (Outcome(index, crash=fault) for index, _ in waiting[::-1])
                 return
             ready = wait(list(workers), _until_the_first_is_late(workers.values()))
@@ -197,10 +205,10 @@ def call_apart(function, arguments, time_limit=math.inf):
             with _blank_main():
                 worker = _Worker(function)
         except OSError as error:
-            raise _not_started(reason(error)) from error
+            raise CFFMAError(_not_started(reason(error))) from error
     try:
         if not worker.is_ready and (fault := worker.outcome()):
-            raise _not_started(fault.crash)
+            raise CFFMAError(fault.crash)
         worker.call(0, arguments, time_limit)
         outcome: Any = _Note(None)
         while isinstance(outcome, _Note):
@@ -246,26 +254,26 @@ def _start(workers, n, function):
         try:
             worker = _Worker(function)
         except OSError as error:
-            return reason(error)
+            return _not_started(reason(error))
         workers[worker.connection] = worker
     return ""
 
 
 def _not_started(why):
-    return CFFMAError(f"a worker process did not start: {why}")
+    return f"a worker process did not start: {why}"
 
 
 @contextlib.contextmanager
 def _interrupts_held():
-    """Hold Ctrl-C back, also from processes that are started meanwhile: `_work` ignores it
-    only when its imports are done."""
+    """Hold Ctrl-C and SIGTERM back, also from processes that are started meanwhile: they
+    would print tracebacks before `_work` is reached."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()  # Its own start would end the hold.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     try:
         yield
     finally:
@@ -291,8 +299,10 @@ class _Worker:
         try:
             with _interrupts_held():
                 self.process.start()
-        except OSError:
-            self.connection.close()
+        except BaseException:
+            if self.process.pid:
+                self.process.terminate()
+                self.close()
             raise
         finally:
             theirs.close()
@@ -314,14 +324,20 @@ class _Worker:
 
     def outcome(self):
         """Receive the outcome of its call, or a note before that; None if it has just
-        become ready for a call. Its index is None if the process died without a call."""
+        become ready for a call. Its index is None if the process ended without a call."""
         try:
             result = self.connection.recv()
         except (EOFError, OSError):
-            return Outcome(self.index, crash=self._cause_of_death())
+            cause = self._cause_of_death()
+            return Outcome(
+                self.index, crash=cause if self.is_ready else _not_started(cause)
+            )
         if not self.is_ready:
-            self.is_ready = True
-            return None
+            self.is_ready = result is None
+            if self.is_ready:
+                return None
+            self.close()
+            return Outcome(None, crash=str(result))
         if isinstance(result, _Note):
             return result
         index, self.index = self.index, None
@@ -338,8 +354,11 @@ class _Worker:
         return Outcome(self.index, crash=f"it took longer than {self.limit:.0f} s")
 
     def close(self):
+        """Wait for the end of a process that ends, or is asked to."""
+        self.connection.close()  # so that it ends by itself if it missed a SIGTERM
+        self.process.join(GRACE)
+        self.process.kill()
         self.process.join()
-        self.connection.close()
 
     def _cause_of_death(self):
         self.close()
@@ -348,11 +367,11 @@ class _Worker:
         by_signal[EXIT_BY_SIGTERM] = signal.SIGTERM.name
         if code in by_signal:
             return f"its process was killed by {by_signal[code]}"
+        is_unguarded = code == 1 and not self.is_ready
         hint = (
-            ""
-            if self.is_ready
-            else ". In a script, put the code that runs under "
-            "`if __name__ == '__main__':`"
+            ". In a script, put the code that runs under `if __name__ == '__main__':`"
+            if is_unguarded
+            else ""
         )
         return f"its process ended with exit code {code}{hint}"
 
@@ -363,10 +382,15 @@ def _work(connection):
     end_with_parent()  # A call that hangs doesn't outlive a caller that is killed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    # Sent through the pipe, so that its module is imported after Ctrl-C is ignored.
-    function = connection.recv()
-    connection.send(None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     with contextlib.suppress(EOFError, ConnectionError):  # The caller is gone.
+        # Sent through the pipe, so that its module is imported after Ctrl-C is ignored.
+        function = connection.recv()
+        try:
+            getattr(function, "prepare", lambda: None)()
+        except CFFMAError as error:
+            connection.send(error)
+            return
+        connection.send(None)
         while True:
             connection.send(function(*connection.recv()))

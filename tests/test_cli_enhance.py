@@ -380,10 +380,10 @@ class TestInterrupt:
     @pytest.mark.parametrize(
         ("workers", "how"),
         [
-            (1, signal.SIGINT),
-            (2, signal.SIGINT),
-            (1, signal.SIGTERM),
-            (2, signal.SIGTERM),
+            ([], signal.SIGINT),
+            (["--workers=2"], signal.SIGINT),
+            ([], signal.SIGTERM),
+            (["--workers=2"], signal.SIGTERM),
         ],
     )
     def test_a_process_that_is_asked_to_end_leaves_no_file(
@@ -396,7 +396,7 @@ class TestInterrupt:
         out = tmp_path / "out"
         command = [*COMMAND, "enhance", tmp_path / "in", "-o", out]
         process = subprocess.Popen(
-            [*command, "--model", model, f"--workers={workers}"],
+            [*command, "--model", model, *workers],
             stderr=subprocess.PIPE,
             cwd=REPOSITORY,
         )
@@ -433,29 +433,52 @@ class TestWorkers:
         Path("talks/broken.wav").write_text("no sound")
         soundfile.write("talks/loud.wav", np.tile([1.0, -1.0], 8000), 16000)
         shown = {}
-        for workers in (1, 2):
-            out = f"out{workers}"
+        for name, workers in (("alone", []), ("workers", ["--workers=2"])):
+            out = f"out_{name}"
             done = subprocess.run(
                 [*COMMAND, "enhance", "talks", "-o", out, "--model=model"]
-                + [f"--workers={workers}", "--precision=fp32"],
+                + [*workers, "--precision=fp32"],
                 capture_output=True,
                 text=True,
                 env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             )
             assert done.returncode == 1
-            shown[workers] = done.stderr.replace(out, "out").splitlines()
-        assert shown[2][-3:] == shown[1][-3:]
-        assert "3 enhanced" in shown[2]
-        assert "2/2 s of audio" in shown[2][-4]
-        assert tree("out1") == tree("out2") == ["a.wav", "day1/b.flac", "loud.wav"]
-        for name in tree("out1"):
-            ours, alone = (Path(out, name).read_bytes() for out in ("out2", "out1"))
-            assert ours == alone, name
+            shown[name] = done.stderr.replace(out, "out").splitlines()
+        assert shown["workers"][-3:] == shown["alone"][-3:]
+        assert "3 enhanced" in shown["workers"]
+        assert "2/2 s of audio" in shown["workers"][-4]
+        assert tree("out_alone") == ["a.wav", "day1/b.flac", "loud.wav"]
+        assert tree("out_workers") == tree("out_alone")
+        for file in tree("out_alone"):
+            ours, alone = (Path(f"out_{name}", file).read_bytes() for name in shown)
+            assert ours == alone, file
 
     def test_the_longest_file_is_dealt_first(self, enhance, here, speech):
         audio.write(Path("talks/long.opus"), speech.numpy()[:32000])
         assert enhance("talks", "-o", "out", "--workers=9")[0] == 0
         assert here == ["long.opus", "a.wav", "b.flac", "9 processes"]
+
+    def test_without_a_length_in_its_header_a_file_is_dealt_by_its_size(
+        self, enhance, here, speech
+    ):
+        soundfile.write("talks/long.flac", speech.numpy()[:48000], 16000)
+        header = bytearray(Path("talks/long.flac").read_bytes())
+        header[21] &= 0xF0
+        header[22:26] = bytes(4)
+        Path("talks/long.flac").write_bytes(header)
+        assert enhance("talks", "-o", "out", "--workers=2")[0] == 0
+        assert here == ["long.flac", "a.wav", "b.flac", "2 processes"]
+
+    def test_what_the_shell_has_opened_is_read_here(self, enhance, here, folder):
+        content = (folder / "talks/a.wav").read_bytes()
+        ends = [os.pipe() for _ in range(2)]
+        for _, writer in ends:
+            with open(writer, "wb") as pipe:
+                pipe.write(content)
+        inputs = [f"/dev/fd/{reader}" for reader, _ in ends]
+        assert enhance(*inputs, "-o", "out", "--workers=2")[0] == 0
+        assert here == []
+        assert len(tree("out")) == 2
 
     def test_one_process_is_one_core(self, enhance, here):
         assert enhance("talks", "-o", "out", "--workers=1")[0] == 0
@@ -509,6 +532,7 @@ class TestWorkers:
         def in_two_processes(function, arguments, n_jobs, on_note):
             for index, call in enumerate(arguments):
                 copy = pickle.loads(pickle.dumps(function))
+                copy.prepare()
                 yield Outcome(index, copy(*call))
 
         monkeypatch.setattr("speechbrain_cffma.hub.folder.download", download)
@@ -615,8 +639,10 @@ class TestPipe:
             assert "skipped" not in shown
         assert soundfile.info("out/pipe.wav").frames == 16000
 
-    def test_nobody_may_listen_to_standard_error(self, model, folder):
-        command = [*COMMAND, "enhance", "talks/a.wav", "-o", "out", f"--model={model}"]
+    @pytest.mark.parametrize("workers", [[], ["--workers=1"]])
+    def test_nobody_may_listen_to_standard_error(self, model, folder, workers):
+        command = [*COMMAND, "enhance", "talks", "-o", "out", f"--model={model}"]
+        command += workers
         silent = 'exec "$@" 2>&-'
         done = subprocess.run(
             ["sh", "-c", silent, "sh", *command],
@@ -624,7 +650,7 @@ class TestPipe:
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         )
         assert done.returncode == 0
-        assert tree(folder / "out") == ["a.wav"]
+        assert tree(folder / "out") == ["a.wav", "day1/b.flac"]
 
 
 class TestHelp:

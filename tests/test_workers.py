@@ -67,6 +67,14 @@ class TestCalls:
     def test_why_a_process_ended_is_told(self, code, cause):
         assert list(parallel_map(sys.exit, [(code,)], 1)) == [Outcome(0, crash=cause)]
 
+    def test_one_that_misses_the_request_to_end_holds_nobody_up(self):
+        calls = parallel_map(helper.miss_requests, [(0,), (30,)], 1)
+        next(calls)
+        time.sleep(0.5)
+        began = time.monotonic()
+        calls.close()
+        assert time.monotonic() - began < 20
+
     def test_a_process_that_dies_between_its_calls_costs_nothing(self):
         calls = parallel_map(helper.sleep, [(2,), (5,)], 2)
         os.kill(next(calls).result, signal.SIGKILL)
@@ -109,13 +117,35 @@ class TestStart:
         outcomes = sorted(parallel_map(starting, [("a",), ("b",), ("c",)], 2))
         assert outcomes == [Outcome(i, result) for i, result in enumerate("abc")]
 
+    def test_no_more_of_them_are_tried_than_there_are_calls(self, monkeypatch):
+        tried = []
+
+        def refused(function):
+            tried.append(function)
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+        monkeypatch.setattr(workers, "_Worker", refused)
+        monkeypatch.setattr(workers, "reason", lambda error: "busy")
+        with pytest.raises(CFFMAError, match="did not start: busy"):
+            list(parallel_map(math.sqrt, [(4.0,)], 12))
+        assert len(tried) == 1
+
+    def test_one_that_can_t_be_prepared_does_not_start(self, tmp_path):
+        prepared = helper.Prepared(tmp_path, times=1)
+        outcomes = sorted(parallel_map(prepared, [("a",), ("b",), ("c",)], 2))
+        assert outcomes == [Outcome(i, result) for i, result in enumerate("abc")]
+        with pytest.raises(CFFMAError, match="^no memory is left$"):
+            list(parallel_map(prepared, [("a",), ("b",)], 2))
+
     def test_calls_that_no_process_is_left_for_have_crashed(self, tmp_path):
         starting = helper.Starting(tmp_path, times=1)
         outcomes = list(parallel_map(starting, [("a",), ("die",), ("b",), ("c",)], 1))
         assert [outcome.index for outcome in outcomes] == [0, 1, 2, 3]
         assert [outcome.result for outcome in outcomes] == ["a", None, None, None]
         assert outcomes[1].crash == "its process was killed by SIGKILL"
-        assert outcomes[2].crash.startswith("its process ended with exit code 9")
+        assert outcomes[2].crash == (
+            "a worker process did not start: its process ended with exit code 9"
+        )
 
     def test_ctrl_c_meanwhile_is_left_to_the_caller(self, started):
         process = started(

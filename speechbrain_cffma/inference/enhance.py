@@ -285,8 +285,8 @@ def enhance_all(jobs, load_enhancer, overwrite=False, workers=None, **options):
     overwrite : bool
         Whether to enhance files again whose target exists and is newer than its source.
     workers : int or None
-        Number of worker processes, each with one thread. None, or a single file, takes
-        this process and all its threads.
+        Number of worker processes, each with one thread. None, a single file, or one
+        that the shell has opened (`<(...)`), takes this process and all its threads.
     **options
         The options of `InferenceMixin.enhance_file`.
 
@@ -307,7 +307,7 @@ def enhance_all(jobs, load_enhancer, overwrite=False, workers=None, **options):
         (outcome.skipped if is_skipped else waiting).append(job)
     if not waiting:
         return outcome
-    if workers is None or len(waiting) == 1:
+    if workers is None or len(waiting) == 1 or any(map(_is_stream, waiting)):
         results = _enhance_here(waiting, load_enhancer, options)
     else:
         results = _enhance_in_workers(waiting, load_enhancer, options, workers)
@@ -347,50 +347,51 @@ def _enhance(enhancer, job, progress, options):
 
 def _enhance_in_workers(jobs, load_enhancer, options, workers):
     """As `_enhance_here`, in several processes."""
-    order = sorted(range(len(jobs)), key=lambda index: -_seconds(jobs[index].source))
     results = {}
-    with (
-        _AudioBar([job.source for job in jobs]) as bar,
-        closing(
-            parallel_map(
-                _Enhancing(load_enhancer, options),
-                [(jobs[index],) for index in order],
-                workers,
-                on_note=lambda place, seconds: bar.advance(order[place], seconds),
-            )
-        ) as outcomes,
-    ):
-        for place, result, crash in outcomes:
-            index = order[place]
-            if isinstance(result, CFFMAError):  # There is no model to go on with.
-                raise result
-            results[index] = (
-                (0.0, f"{jobs[index].source}: {crash}") if crash else result
-            )
-            bar.end(index)
+    with _AudioBar([job.source for job in jobs]) as bar:
+        order = sorted(range(len(jobs)), key=lambda index: -_length(jobs[index].source))
+        calls = parallel_map(
+            _Enhancing(load_enhancer, options),
+            [(jobs[index],) for index in order],
+            workers,
+            on_note=lambda place, seconds: bar.advance(order[place], seconds),
+        )
+        with closing(calls) as outcomes:
+            for place, result, crash in outcomes:
+                index = order[place]
+                results[index] = (
+                    (0.0, f"{jobs[index].source}: {crash}") if crash else result
+                )
+                bar.end(index)
     return [results[index] for index in range(len(jobs))]
 
 
 class _Enhancing:
-    """Enhances files in a worker process, which loads the model for its first one."""
+    """Enhances files in a worker process."""
 
     def __init__(self, load_enhancer, options):
         self.load_enhancer, self.options = load_enhancer, options
-        self.enhancer = None
+
+    def prepare(self):
+        """Load the model."""
+        try:
+            self.enhancer = self.load_enhancer()
+        except CFFMAError:
+            raise
+        except Exception as error:
+            raise CFFMAError(f"the model can't be loaded: {one_line(error)}") from error
+        # Ended as by an exception, so that a file that is half written is removed.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_BY_SIGTERM))
 
     def __call__(self, job):
-        """The result of `_enhance`, or the error because of which no model is loaded."""
-        if self.enhancer is None:
-            # Ended as by an exception, so that a file that is half written is removed.
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_BY_SIGTERM))
-            try:
-                self.enhancer = self.load_enhancer()
-            except CFFMAError as error:
-                return error
-            except Exception as error:
-                return CFFMAError(f"the model can't be loaded: {one_line(error)}")
+        """The result of `_enhance`."""
         tell(0.0)  # It has begun.
         return _enhance(self.enhancer, job, tell, self.options)
+
+
+def _is_stream(job):
+    """Whether only this process can read or write an end of a job."""
+    return any(media.STREAM.fullmatch(str(path)) for path in job)
 
 
 def _is_done(job):
@@ -470,3 +471,8 @@ def _seconds(path):
             return source.seconds
     except CFFMAError:
         return 0
+
+
+def _length(path):
+    """The length of a file in seconds; a guess if its header has none."""
+    return _seconds(path) or _size(path) / 32000  # 16 bits at 16 kHz

@@ -1,11 +1,13 @@
 """Calls whose process, or whose Ray worker, dies. They run in the child of the worker."""
 
+import contextlib
 import os
 import signal
 import time
 
 import numpy as np
 
+from speechbrain_cffma.errors import CFFMAError
 from speechbrain_cffma.metrics import intrusive, si_sdr
 
 
@@ -32,15 +34,35 @@ class Starting:
 
     def __setstate__(self, state):
         self.__dict__ = state
-        (self.folder / str(os.getpid())).touch()
-        if len(list(self.folder.iterdir())) > self.times:
-            os._exit(9)
+        for place in range(self.times):
+            with contextlib.suppress(FileExistsError):
+                return (self.folder / str(place)).touch(exist_ok=False)
+        os._exit(9)
 
     def __call__(self, what):
         time.sleep(
             0.5
         )  # so that one process does not do it all before the other starts
         return call(what)
+
+
+class Prepared(Starting):
+    """`call`, for which only the first `times` processes can prepare."""
+
+    def __setstate__(self, state):
+        self.__dict__ = state
+
+    def prepare(self):
+        for place in range(self.times):
+            with contextlib.suppress(FileExistsError):
+                return (self.folder / str(place)).touch(exist_ok=False)
+        raise CFFMAError("no memory is left")
+
+
+def miss_requests(seconds):
+    """Work on after SIGTERM, as methods do that libraries in C call."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(seconds)
 
 
 def lose(folder, times):

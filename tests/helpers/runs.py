@@ -41,6 +41,7 @@ def command_line(experiment, **options):
 
 def map_here(function, arguments, n_jobs, time_limits=None, on_note=None):
     """`workers.parallel_map` in this process, since starting processes takes long."""
+    getattr(function, "prepare", lambda: None)()
     for index, its_arguments in enumerate(arguments):
         yield Outcome(index, function(*its_arguments))
 
