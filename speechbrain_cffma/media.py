@@ -548,7 +548,9 @@ def is_pipe(path):
     """
     if Path(path) == STANDARD or STREAM.fullmatch(str(path)):
         return True
-    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
+    if os.path.isfile(path):  # Most are: one look at the disk is enough.
+        return False
+    return os.path.exists(path) and not os.path.isdir(path)
 
 
 def _shrink_to_wav(file):

@@ -201,11 +201,8 @@ def call_apart(function, arguments, time_limit=math.inf):
     """
     worker = _kept.pop(function, None)
     if worker is None or not worker.process.is_alive():
-        try:
-            with _blank_main():
-                worker = _Worker(function)
-        except OSError as error:
-            raise CFFMAError(_not_started(reason(error))) from error
+        with _blank_main():
+            worker = _Worker(function)
     try:
         if not worker.is_ready and (fault := worker.outcome()):
             raise CFFMAError(fault.crash)
@@ -253,8 +250,8 @@ def _start(workers, n, function):
     while len(workers) < n:
         try:
             worker = _Worker(function)
-        except OSError as error:
-            return _not_started(reason(error))
+        except CFFMAError as error:
+            return str(error)
         workers[worker.connection] = worker
     return ""
 
@@ -299,10 +296,12 @@ class _Worker:
         try:
             with _interrupts_held():
                 self.process.start()
-        except BaseException:
+        except BaseException as error:
             if self.process.pid:
                 self.process.terminate()
                 self.close()
+            if isinstance(error, OSError):
+                raise CFFMAError(_not_started(reason(error))) from error
             raise
         finally:
             theirs.close()
@@ -367,13 +366,11 @@ class _Worker:
         by_signal[EXIT_BY_SIGTERM] = signal.SIGTERM.name
         if code in by_signal:
             return f"its process was killed by {by_signal[code]}"
-        is_unguarded = code == 1 and not self.is_ready
-        hint = (
-            ". In a script, put the code that runs under `if __name__ == '__main__':`"
-            if is_unguarded
-            else ""
-        )
-        return f"its process ended with exit code {code}{hint}"
+        cause = f"its process ended with exit code {code}"
+        if code == 1 and not self.is_ready:
+            cause += ". In a script, put the code that runs under "
+            cause += "`if __name__ == '__main__':`"
+        return cause
 
 
 def _work(connection):

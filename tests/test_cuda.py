@@ -72,21 +72,26 @@ def autocast(precision):
 
 
 def check_network(enhancer, precision):
-    """Evaluate on a fake batch, and train on a padded one."""
+    """Evaluate and train on fake batches, with and without lengths."""
     noisy = torch.empty(2, CROP, device="cuda")
-    # A single recording is enhanced; padded batches are learnt from.
-    for training, lengths in ((False, None), (True, torch.empty(2, device="cuda"))):
-        enhancer.train(training)
-        with torch.set_grad_enabled(training), autocast(precision), NoWaiting():
-            outputs = enhancer(noisy, lengths)
-        assert [x.dtype for x in outputs] == [torch.float32] * 2
-        assert [x.device.type for x in outputs] == ["cuda"] * 2
-    with NoWaiting():
-        sum(x.sum() for x in outputs).backward()
-    for parameter in enhancer.parameters():
-        if parameter.requires_grad:
-            assert parameter.grad.dtype == torch.float32
-            assert parameter.grad.device.type == "cuda"
+    for lengths in (None, torch.empty(2, device="cuda")):
+        for training in (False, True):
+            enhancer.train(training)
+            with (
+                torch.set_grad_enabled(training),
+                autocast(precision),
+                NoWaiting(),
+            ):
+                outputs = enhancer(noisy, lengths)
+            assert [x.dtype for x in outputs] == [torch.float32] * 2
+            assert [x.device.type for x in outputs] == ["cuda"] * 2
+        enhancer.zero_grad()
+        with NoWaiting():
+            sum(x.sum() for x in outputs).backward()
+        for parameter in enhancer.parameters():
+            if parameter.requires_grad:
+                assert parameter.grad.dtype == torch.float32
+                assert parameter.grad.device.type == "cuda"
 
 
 # --- The pretended GPU
@@ -179,7 +184,7 @@ def test_each_ssl_model_runs_and_learns(enhancer_with, family, large):
     enhancer = enhancer_with(family, large)
     with pretended() as biases:
         check_network(pretend(enhancer), "fp16")
-    assert len(biases) == 2 * 4  # of 2 SSL layers and 2 blocks
+    assert len(biases) == 4 * 4  # of 2 SSL layers and 2 blocks
 
 
 @each_variant

@@ -24,6 +24,7 @@ from speechbrain_cffma import audio
 from speechbrain_cffma.data.manifest import read_manifest
 from speechbrain_cffma.inference import device
 from speechbrain_cffma.lobes import BLSTM, CFFMAEnhancer, Concatenation
+from speechbrain_cffma.metric_table import DEFAULT
 from speechbrain_cffma.metrics import score
 from speechbrain_cffma.training import base
 from speechbrain_cffma.training.brain import EnhancementBrain
@@ -260,9 +261,10 @@ def test_without_pesq_the_best_is_chosen_by_si_sdr(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda n, *a: n != "pesq" and find_spec(n, *a)
     )
+    monkeypatch.setattr("speechbrain_cffma.training.brain.DEFAULT", DEFAULT)
     train.main(arguments(tmp_path, number_of_epochs=1))
     summary = json.loads((tmp_path / "test" / "summary.json").read_text())
-    assert list(summary["overall"]["enhanced"]["scores"]) == ["si_sdr"]
+    assert list(summary["overall"]["enhanced"]["scores"]) == ["ssnr", "stoi", "si_sdr"]
     assert "pesq is not installed" in (tmp_path / "log.txt").read_text() + caplog.text
 
 

@@ -117,17 +117,18 @@ class TestStart:
         outcomes = sorted(parallel_map(starting, [("a",), ("b",), ("c",)], 2))
         assert outcomes == [Outcome(i, result) for i, result in enumerate("abc")]
 
-    def test_no_more_of_them_are_tried_than_there_are_calls(self, monkeypatch):
-        tried = []
+    def test_no_more_of_them_are_tried_than_there_are_calls(
+        self, monkeypatch, tmp_path
+    ):
+        tried, start = [], workers._Worker
 
-        def refused(function):
+        def counted(function):
             tried.append(function)
-            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            return start(function)
 
-        monkeypatch.setattr(workers, "_Worker", refused)
-        monkeypatch.setattr(workers, "reason", lambda error: "busy")
-        with pytest.raises(CFFMAError, match="did not start: busy"):
-            list(parallel_map(math.sqrt, [(4.0,)], 12))
+        monkeypatch.setattr(workers, "_Worker", counted)
+        with pytest.raises(CFFMAError, match="did not start: .* exit code 9"):
+            list(parallel_map(helper.Starting(tmp_path, times=0), [("a",)], 12))
         assert len(tried) == 1
 
     def test_one_that_can_t_be_prepared_does_not_start(self, tmp_path):

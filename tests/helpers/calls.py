@@ -34,15 +34,19 @@ class Starting:
 
     def __setstate__(self, state):
         self.__dict__ = state
+        if not self.is_among_the_first():
+            os._exit(9)
+
+    def is_among_the_first(self):
         for place in range(self.times):
             with contextlib.suppress(FileExistsError):
-                return (self.folder / str(place)).touch(exist_ok=False)
-        os._exit(9)
+                (self.folder / str(place)).touch(exist_ok=False)
+                return True
+        return False
 
     def __call__(self, what):
-        time.sleep(
-            0.5
-        )  # so that one process does not do it all before the other starts
+        # One process must not do it all before the other starts.
+        time.sleep(0.5)
         return call(what)
 
 
@@ -53,10 +57,8 @@ class Prepared(Starting):
         self.__dict__ = state
 
     def prepare(self):
-        for place in range(self.times):
-            with contextlib.suppress(FileExistsError):
-                return (self.folder / str(place)).touch(exist_ok=False)
-        raise CFFMAError("no memory is left")
+        if not self.is_among_the_first():
+            raise CFFMAError("no memory is left")
 
 
 def miss_requests(seconds):
