@@ -8,7 +8,7 @@ import math
 from collections import Counter, deque
 from contextlib import closing
 
-from speechbrain_cffma.cluster.connection import import_ray
+from speechbrain_cffma.cluster.connection import import_ray, is_own
 from speechbrain_cffma.errors import CFFMAError, InputError, one_line
 from speechbrain_cffma.workers import Outcome, call_apart
 
@@ -26,7 +26,8 @@ def call_each(
 ):
     """Call a function many times on the nodes of the cluster.
 
-    Close the generator (`contextlib.closing`) to stop the calls that are not done.
+    Close the generator (`contextlib.closing`) to stop the calls that are not done. Those of
+    a connection of `connected` are stopped when it ends.
 
     Arguments
     ---------
@@ -86,11 +87,11 @@ def call_each(
                     crash = f"its worker was lost {lives} times [{one_line(error)}]"
                     yield Outcome(index, crash=crash)
     finally:
-        # By force: an interrupted call may end while Ray interrupts it once more, which
-        # ends this process.
-        for call in running:
-            ray.cancel(call, force=True)
-        if running:
+        # Ray ends this process if a call is done just when it is cancelled, or, without
+        # force, interrupted twice. So what can be left to the end of the connection is.
+        if running and not is_own():
+            for call in running:
+                ray.cancel(call, force=True)
             ray.wait(list(running), num_returns=len(running), timeout=PATIENCE)
 
 

@@ -29,6 +29,8 @@ PACKAGES = ("torch", "torchaudio", "speechbrain", "numpy", "scipy", "soundfile",
 TOKEN = Path.home() / ".ray" / "auth_token"
 #: Seconds within which a node must answer.
 PATIENCE = 120
+#: Whether `connected` has connected this process, and so stops its calls in the end.
+_is_own = False
 
 
 def import_ray():
@@ -72,7 +74,8 @@ def import_ray():
 def connected(address=None, n_cpus=None):
     """Connect to a running cluster, or start one on this computer for as long as needed.
 
-    Within a process that has called `ray.init`, its connection is used and left open.
+    The end of the connection stops all calls that are not done. Within a process that has
+    called `ray.init`, its connection is used and left open.
 
     Arguments
     ---------
@@ -121,10 +124,29 @@ def connected(address=None, n_cpus=None):
     # Ray raises various types; the message tells what happened.
     except Exception as error:
         raise _refusal(address, error) from error
+    global _is_own
+    _is_own = True
     try:
         yield ray
     finally:
+        _is_own = False
         ray.shutdown()
+
+
+def is_own():
+    """Whether the connection is one of `connected`, and not of the process around it.
+
+    Returns
+    -------
+    bool
+        True if its end stops the calls of this process.
+
+    Example
+    -------
+    >>> is_own()
+    False
+    """
+    return _is_own
 
 
 def _knock(address):

@@ -94,6 +94,16 @@ def write_shard(path, firsts):
             shard.addfile(member, io.BytesIO(content))
 
 
+def becomes_idle():
+    """Whether all CPUs of the cluster are free within a minute."""
+    ray = connection.import_ray()
+    for _ in range(600):
+        if ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def is_alive(pid):
     try:
         os.kill(int(pid), 0)
@@ -323,6 +333,8 @@ def test_an_evaluation_goes_on_after_ctrl_c(cluster, tmp_path):
     assert "Traceback" not in told
     n_done = len(journal.read_text().splitlines())
     assert n_done < 30
+    assert becomes_idle(), "calls of the interrupted command are still running"
+    assert len(journal.read_text().splitlines()) == n_done
     subprocess.run(command("there", *engine), check=True, capture_output=True)
     subprocess.run(command("here"), check=True, capture_output=True)
     rows = [(tmp_path / name / "scores.csv").read_text() for name in ("there", "here")]
