@@ -1,6 +1,8 @@
 """Training order, crops and whole utterances; nothing depends on workers or processes."""
 
 import itertools
+import multiprocessing
+import subprocess
 import tracemalloc
 
 import numpy as np
@@ -247,6 +249,14 @@ class TestTrainingLoader:
         crops = TrainingCrops(pairs_csv, make_pairs(pairs_csv), CROP)
         alone = self.noisy_batches(crops, num_workers=0)
         assert torch.equal(self.noisy_batches(crops, num_workers), alone)
+
+    def test_a_worker_leaves_sigterm_to_the_process_that_trains(self, crops):
+        batches = iter(training_loader(crops, batch_size=2, n_batches=9, num_workers=1))
+        next(batches)
+        # From elsewhere, as a scheduler sends it: a worker obeys its parent.
+        (worker,) = multiprocessing.active_children()
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+        assert len(list(batches)) == 8
 
     def test_batches_have_ids_and_both_signals(self, crops):
         batch = next(iter(training_loader(crops, batch_size=3)))

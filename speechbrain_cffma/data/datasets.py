@@ -7,6 +7,7 @@ Authors
  * The speechbrain-cffma developers 2026
 """
 
+import signal
 from functools import lru_cache
 
 import numpy as np
@@ -399,9 +400,16 @@ def training_loader(
         batch_sampler=sampler,
         collate_fn=PaddedBatch,
         num_workers=num_workers,
+        worker_init_fn=_leave_sigterm_to_its_parent,
         pin_memory=torch.device(device).type == "cuda",
         persistent_workers=num_workers > 0,
     )
+
+
+def _leave_sigterm_to_its_parent(_worker):
+    # Schedulers and `timeout` send SIGTERM to all processes of a run. If a worker ended by
+    # it, torch would raise an error while the run stops; it ends with the run anyway.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def evaluation_loader(manifest, rank=0, world_size=1, device="cpu"):
