@@ -5,6 +5,7 @@ Authors
 """
 
 import functools
+import os
 import signal
 import sys
 import threading
@@ -204,6 +205,8 @@ def exits_in_one_line(main):
     def wrapped(*args, **kwargs):
         if hasattr(sys.stdout, "reconfigure"):  # not if it is closed or replaced
             sys.stdout.reconfigure(errors="replace")
+        if sys.stderr is None:  # `2>&-`: progress bars and warnings need a file
+            sys.stderr = open(os.devnull, "w")
         try:
             with interruptible():
                 return main(*args, **kwargs)

@@ -152,6 +152,11 @@ class TestPrepareFiles:
         assert [file.path for file in files] == [str(target) for target in targets]
         assert [file.n_samples for file in files] == [8000 - 1000 * i for i in range(6)]
 
+    def test_a_log_has_no_progress_bar(self, tmp_path, capsys):
+        soundfile.write(tmp_path / "a.wav", tone(8000), 8000)
+        prepare(tmp_path / "a.wav")
+        assert capsys.readouterr().err == ""
+
 
 class TestFindAudio:
     def test_finds_subfolders_in_sorted_order(self, tmp_path):

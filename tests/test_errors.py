@@ -98,6 +98,12 @@ def test_the_value_is_passed_on():
     assert exits_in_one_line(lambda x: x + 1)(1) == 2
 
 
+def test_standard_error_may_be_closed(monkeypatch):
+    """As by `2>&-`. Progress bars write to it."""
+    monkeypatch.setattr(sys, "stderr", None)
+    exits_in_one_line(lambda: sys.stderr.write("scoring: 1/2"))()
+
+
 def test_a_message_of_another_library_is_shortened_to_one_line():
     text = one_line(OSError("a\n" * 500))
     assert "\n" not in text

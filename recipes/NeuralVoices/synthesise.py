@@ -85,7 +85,10 @@ def synthesise(packages, output, seconds):
         if not (output / f"kokoro-{name}").exists()
     ]
     with closing(parallel_map(read_aloud, voices, joblib.cpu_count())) as outcomes:
-        for outcome in tqdm(outcomes, "reading aloud", len(voices), unit="voice"):
+        progress = tqdm(
+            outcomes, "reading aloud", len(voices), unit="voice", disable=None
+        )
+        for outcome in progress:
             if outcome.crash:
                 name = voices[outcome.index][2]
                 raise CFFMAError(f"the voice {name} failed: {outcome.crash}")

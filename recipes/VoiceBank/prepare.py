@@ -206,7 +206,14 @@ def _fetch_rest(url, part):
         have = have if resumed else 0
         length = response.headers["Content-Length"]
         total = have + int(length) if length else None
-        bar = tqdm(desc=part.stem, initial=have, total=total, unit="B", unit_scale=True)
+        bar = tqdm(
+            desc=part.stem,
+            initial=have,
+            total=total,
+            unit="B",
+            unit_scale=True,
+            disable=None,  # shown in a terminal only
+        )
         with open(part, "ab" if resumed else "wb") as file, bar:
             while block := response.read(1 << 20):
                 file.write(block)
@@ -229,7 +236,8 @@ def _unpack(archive, contents):
     try:
         with zipfile.ZipFile(archive) as file:
             members = [name for name in file.namelist() if "__MACOSX" not in name]
-            for member in tqdm(members, desc=f"unpacking {archive.name}", leave=False):
+            label = f"unpacking {archive.name}"
+            for member in tqdm(members, desc=label, leave=False, disable=None):
                 file.extract(member, partial)
         for name in contents:
             found = next(partial.rglob(name), None)

@@ -93,7 +93,12 @@ def prepare_files(sources, targets, n_jobs=-1, label="checking audio"):
     )
     parallel = Parallel(n_jobs=n_jobs, return_as="generator")
     progress = tqdm(
-        parallel(jobs), total=len(sources), desc=label, leave=False, dynamic_ncols=True
+        parallel(jobs),
+        total=len(sources),
+        desc=label,
+        leave=False,
+        dynamic_ncols=True,
+        disable=None,  # shown in a terminal only
     )
     return list(progress)
 

@@ -283,6 +283,7 @@ def _score_pairs(pairs, seconds, journal, done, settings, n_jobs, call_each):
             initial=len(pairs) - len(waiting),
             desc="scoring",
             dynamic_ncols=True,
+            disable=None,  # shown in a terminal only
         ) as progress,
         closing(scores),
     ):

@@ -321,7 +321,8 @@ class EnhancementBrain(TrainingBrain):
             total=len(seconds),
             desc="scoring",
             leave=False,
-            disable=not if_main_process(),
+            # None: shown in a terminal only
+            disable=self.noprogressbar or not if_main_process() or None,
         )
         rows = [row for _, row, _ in sorted(progress, key=lambda one: one.index)]
         rows = [row for share in gather(rows) for row in share]
