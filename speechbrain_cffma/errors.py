@@ -206,7 +206,7 @@ def exits_in_one_line(main):
         if hasattr(sys.stdout, "reconfigure"):  # not if it is closed or replaced
             sys.stdout.reconfigure(errors="replace")
         if sys.stderr is None:  # `2>&-`: progress bars and warnings need a file
-            sys.stderr = open(os.devnull, "w")
+            sys.stderr = open(os.devnull, "w", encoding="utf-8")
         try:
             with interruptible():
                 return main(*args, **kwargs)
