@@ -206,6 +206,7 @@ def _fetch_rest(url, part):
         have = have if resumed else 0
         length = response.headers["Content-Length"]
         total = have + int(length) if length else None
+        logger.info(f"downloading {part.stem}")  # a log has no bar
         bar = tqdm(
             desc=part.stem,
             initial=have,
