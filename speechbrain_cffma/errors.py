@@ -205,8 +205,9 @@ def exits_in_one_line(main):
     def wrapped(*args, **kwargs):
         if hasattr(sys.stdout, "reconfigure"):  # not if it is closed or replaced
             sys.stdout.reconfigure(errors="replace")
-        if sys.stderr is None:  # `2>&-`: progress bars and warnings need a file
+        if sys.stderr is None:  # `2>&-`: progress bars and child processes need one
             sys.stderr = open(os.devnull, "w", encoding="utf-8")
+            os.set_inheritable(sys.stderr.fileno(), True)
         try:
             with interruptible():
                 return main(*args, **kwargs)

@@ -1,6 +1,7 @@
 """What a user can mend ends a command in one line."""
 
 import io
+import os
 import sys
 
 import pytest
@@ -99,9 +100,10 @@ def test_the_value_is_passed_on():
 
 
 def test_standard_error_may_be_closed(monkeypatch):
-    """As by `2>&-`. Progress bars write to it."""
+    """As by `2>&-`. Progress bars write to it, and processes for files inherit it."""
     monkeypatch.setattr(sys, "stderr", None)
     exits_in_one_line(lambda: sys.stderr.write("scoring: 1/2"))()
+    assert os.get_inheritable(sys.stderr.fileno())
 
 
 def test_a_message_of_another_library_is_shortened_to_one_line():
