@@ -420,7 +420,6 @@ class _AudioBar(tqdm):
             total=0,
             desc="enhancing",
             dynamic_ncols=True,
-            disable=sys.stderr is None,  # `2>&-`
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio "
             "[{elapsed}<{remaining}{postfix}]",
         )
